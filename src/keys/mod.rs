@@ -1,0 +1,18 @@
+//! Keys: what a key is, how its secret is checked, how keys are minted, and how the key document is read and edited.
+//!
+//! Nothing here does I/O; the time is handed in. The slow verification has threads of its own ([`verify`]).
+
+pub mod document;
+pub mod format;
+pub mod id;
+pub mod mint;
+pub mod record;
+pub mod scope;
+pub mod secret;
+pub mod set;
+pub mod verify;
+
+pub use id::{KeyId, Kind, Mode, OwnerId};
+pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState};
+pub use scope::{Permission, Scopes};
+pub use set::{KeySet, KeyStore};

@@ -1,0 +1,196 @@
+//! A key is two objects: [`KeyRecord`], an immutable version of it, and [`KeyState`], which lives by id across versions.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use http::HeaderValue;
+
+use super::{KeyId, Kind, Mode, OwnerId, Scopes, secret::SecretHash};
+use crate::{
+    clock::Wall,
+    limits::{Meter, Rules},
+    policy::network::Networks,
+    usage::LastUse,
+};
+
+/// An owner's standing with the KYC check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kyc {
+    /// Checked and approved.
+    Approved,
+    /// Being checked.
+    Pending,
+    /// Never checked.
+    #[default]
+    None,
+}
+
+/// One version of an owner, immutable.
+#[derive(Debug)]
+pub struct OwnerRecord {
+    /// The owner's id.
+    pub id: OwnerId,
+    /// What people call the owner.
+    pub name: Option<Box<str>>,
+    /// What the owner may do at the upstream; routes ask for these.
+    pub capabilities: Box<[Box<str>]>,
+    /// Whether the owner's identity was checked.
+    pub kyc: Kyc,
+    /// The plan that sets the limits of the owner's keys.
+    pub plan: Option<Box<str>>,
+    /// From then on all keys of the owner answer 401.
+    pub suspended_at: Option<Wall>,
+    /// Whether the key file has a row for this owner. Without one: no capabilities, KYC none.
+    pub listed: bool,
+    /// What outlives this version.
+    pub state: Arc<OwnerState>,
+}
+
+/// What lives as long as an owner, across versions of its record.
+#[derive(Debug, Default)]
+pub struct OwnerState {
+    /// What the owner's keys have used up together.
+    pub meter: Meter,
+}
+
+/// One version of a key, immutable but for the digest of the secret that was verified against it.
+#[derive(Debug)]
+pub struct KeyRecord {
+    /// The key's id.
+    pub id: KeyId,
+    /// What people call the key.
+    pub name: Box<str>,
+    /// How it is presented.
+    pub kind: Kind,
+    /// The public part as the file has it: a pair's consumer key, a token's shown prefix, or a lookup digest.
+    pub public: PublicPart,
+    /// The stored hash of the secret.
+    pub hash: SecretHash,
+    /// Whether a machine made the secret (≥ 160 random bits by its shape), so that guessing it is hopeless.
+    pub machine_made: bool,
+    /// Whom the key acts for.
+    pub owner: Arc<OwnerRecord>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// Live or test; a key without a mode passes anywhere.
+    pub mode: Option<Mode>,
+    /// From where it may be used; empty means anywhere.
+    pub allow_ips: Networks,
+    /// Its own limits; absent: its owner's plan, else the limit of all keys.
+    pub limits: Option<Arc<Rules>>,
+    /// When it was minted.
+    pub created_at: Option<Wall>,
+    /// From then on it is refused.
+    pub expires_at: Option<Wall>,
+    /// From then on it is refused, for ever.
+    pub revoked_at: Option<Wall>,
+    /// The key that this one replaces.
+    pub rotated_from: Option<KeyId>,
+    /// The owner headers, ready to be written.
+    pub headers: OwnerHeaderValues,
+    /// What outlives this version.
+    pub state: Arc<KeyState>,
+    /// The digest of the secret that was verified against this version, once one was.
+    pub verified: Verified,
+}
+
+/// The public part of a key, by which it is looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PublicPart {
+    /// A pair's whole consumer key, or a token's shown prefix.
+    Clear(Box<str>),
+    /// A keyed digest of the public part, where only that is known: `hmac-sha256:KEY:HEX`.
+    Digest {
+        /// The key of the HMAC, such as `wc-api`.
+        key: Box<str>,
+        /// HMAC-SHA-256 of the public part.
+        digest: [u8; 32],
+    },
+}
+
+/// The digest of a verified secret; written once.
+#[derive(Default)]
+pub struct Verified(OnceLock<[u8; 32]>);
+
+impl std::fmt::Debug for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Verified")
+    }
+}
+
+/// Owner headers as they are written to the upstream; cloning one is a reference count.
+#[derive(Clone, Debug)]
+pub struct OwnerHeaderValues {
+    /// The key's id.
+    pub key_id: HeaderValue,
+    /// The owner's id.
+    pub owner: HeaderValue,
+    /// The scopes, space-separated.
+    pub scopes: HeaderValue,
+    /// The mode; absent for a key without one.
+    pub mode: Option<HeaderValue>,
+}
+
+/// What lives as long as a key, across versions of its record.
+#[derive(Debug, Default)]
+pub struct KeyState {
+    /// What the key has used up.
+    pub meter: Meter,
+    /// When and from where it was last used with success.
+    pub last_use: LastUse,
+    /// Set once the key is revoked, deleted or its owner suspended: exchanges in flight may be cut by it.
+    pub dead: AtomicBool,
+    /// Requests forwarded for this key.
+    pub allowed: AtomicU64,
+    /// Requests refused after this key was recognised.
+    pub refused: AtomicU64,
+}
+
+impl KeyRecord {
+    /// Whether `digest` (see [`verify::Digester`](super::verify::Digester)) is of the secret that was verified
+    /// against this very version. Constant time; false while none was.
+    pub fn is_verified(&self, digest: &[u8; 32]) -> bool {
+        use subtle::ConstantTimeEq as _;
+        self.verified.0.get().is_some_and(|verified| bool::from(verified.ct_eq(digest)))
+    }
+
+    /// Whether some secret was verified against this version.
+    pub fn has_verified(&self) -> bool {
+        self.verified.0.get().is_some()
+    }
+
+    /// Remembers the digest of a secret that was verified against this version's hash.
+    pub fn set_verified(&self, digest: [u8; 32]) {
+        // A second writer verified the same secret: the first one's digest stays.
+        let _ = self.verified.0.set(digest);
+    }
+
+    /// Takes over what was verified against an older version with the same hash.
+    pub fn inherit_verified(&self, older: &Self) {
+        if self.hash == older.hash
+            && let Some(digest) = older.verified.0.get()
+        {
+            self.set_verified(*digest);
+        }
+    }
+
+    /// Whether the key is cut off for good, whatever a later file says.
+    pub fn is_dead(&self) -> bool {
+        self.state.dead.load(Ordering::Relaxed)
+    }
+}
+
+impl OwnerHeaderValues {
+    /// Prebuilds the values for a record with these fields, each of which is printable ASCII by its type.
+    pub fn new(id: &KeyId, owner: &OwnerId, scopes: &Scopes, mode: Option<Mode>) -> Self {
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Self {
+            key_id: value(id.as_str()),
+            owner: value(owner.as_str()),
+            scopes: value(&scopes.to_string()),
+            mode: mode.map(|mode| HeaderValue::from_static(mode.as_str())),
+        }
+    }
+}

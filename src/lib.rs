@@ -1,0 +1,10 @@
+//! Keyside: a reverse-proxy sidecar that enforces API keys in front of an API that knows nothing of keys.
+//!
+//! `src/README.md` is the map of the rooms.
+
+pub mod clock;
+pub mod keys;
+pub mod limits;
+pub mod policy;
+pub mod rejection;
+pub mod usage;

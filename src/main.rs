@@ -1,0 +1,3 @@
+//! The `keyside` binary.
+
+fn main() {}
