@@ -3,6 +3,7 @@
 //! `src/README.md` is the map of the rooms.
 
 pub mod clock;
+pub mod fault;
 pub mod keys;
 pub mod limits;
 pub mod policy;
