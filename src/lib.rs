@@ -7,5 +7,6 @@ pub mod fault;
 pub mod keys;
 pub mod limits;
 pub mod policy;
+pub mod proxy;
 pub mod rejection;
 pub mod usage;

@@ -60,7 +60,7 @@ name! {
 }
 
 /// Whether a key moves real money.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// Real traffic.
     Live,
