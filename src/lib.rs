@@ -3,6 +3,8 @@
 //! `src/README.md` is the map of the rooms.
 
 pub mod clock;
+pub mod credential;
+pub mod facts;
 pub mod fault;
 pub mod keys;
 pub mod limits;
