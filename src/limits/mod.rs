@@ -2,29 +2,24 @@
 //!
 //! No window of any length, wherever it starts, admits more than its limit.
 
-use crate::{clock::Mono, policy::network::Networks};
-use http::HeaderValue;
-use std::net::IpAddr;
-use std::{str::FromStr, sync::Arc, time::Duration};
+mod failures;
+mod readings;
+mod rules;
+mod shards;
+mod take;
 
-/// `600/1m`: how many in how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Quota {
-    /// How many; at least 1... 0 admits nobody.
-    pub limit: u32,
-    /// In how long; whole seconds.
-    pub window: Duration,
-}
+pub use failures::{Attempt, Failures};
+pub use readings::Readings;
+pub use rules::{Plan, Quota, Rules};
+pub use shards::{AddressHandle, Limiter};
+pub use take::Meter;
 
-impl FromStr for Quota {
-    type Err = &'static str;
-    fn from_str(_text: &str) -> Result<Self, Self::Err> {
-        unimplemented!("limits room")
-    }
-}
+use std::collections::BTreeMap;
+
+use crate::policy::network::Networks;
 
 /// Whose limit it is; names the policies in the `RateLimit` fields (`ip-60s`, `key-60s`, `owner-60s`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// The address.
     Ip,
@@ -36,68 +31,74 @@ pub enum Subject {
     Failure,
 }
 
-/// Compiled quotas of one subject, with their policy names and prebuilt header texts.
-#[derive(Debug)]
-pub struct Rules {
-    quotas: Box<[Quota]>,
-}
+impl Subject {
+    /// All subjects.
+    pub const ALL: [Self; 4] = [Self::Ip, Self::Key, Self::Owner, Self::Failure];
 
-impl Rules {
-    /// Compiles quotas.
-    pub fn new(_subject: Subject, _quotas: &[Quota]) -> Self {
-        unimplemented!("limits room")
-    }
-    /// The quotas.
-    pub fn quotas(&self) -> &[Quota] {
-        &self.quotas
+    /// As it stands in policy names and metric labels.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Key => "key",
+            Self::Owner => "owner",
+            Self::Failure => "failure",
+        }
     }
 }
 
 /// How limits are set up.
 #[derive(Clone, Debug)]
-#[expect(missing_docs)]
 pub struct Settings {
+    /// What one address may do; every request that is not refused by this counts.
     pub per_ip: Vec<Quota>,
+    /// What a key may do that has neither limits of its own nor an owner with a plan.
     pub per_key: Vec<Quota>,
+    /// What all keys of one owner may do together.
     pub per_owner: Vec<Quota>,
+    /// How often authentication may fail from one address.
     pub failures_per_ip: Vec<Quota>,
+    /// Addresses whose requests take nothing from `per_ip`; their failures still count.
     pub exempt: Networks,
+    /// How many leading bits of an IPv6 address make one caller.
     pub ipv6_prefix: u8,
+    /// Which fields tell the caller what remains.
     pub headers: HeaderStyle,
-    pub plans: std::collections::BTreeMap<String, Vec<Quota>>,
+    /// What each key of an owner on a plan may do, by the plan's name.
+    pub plans: BTreeMap<String, Vec<Quota>>,
 }
 
-/// Which rate-limit fields callers get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs)]
-pub enum HeaderStyle {
-    Draft,
-    Legacy,
-    Both,
-    None,
-}
-
-/// The windows of one key or owner: a lock around a few deques of marks.
-#[derive(Debug, Default)]
-pub struct Meter {}
-
-/// Compiled settings: swapped on reload; the counters are not in here.
-#[derive(Debug)]
-pub struct Plan {}
-
-impl Plan {
-    /// Compiles settings.
-    pub fn new(_settings: &Settings) -> Self {
-        unimplemented!("limits room")
+/// Failures are limited even where nothing is configured: 20 a minute and address.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            per_ip: Vec::new(),
+            per_key: Vec::new(),
+            per_owner: Vec::new(),
+            failures_per_ip: vec![Quota { limit: 20, window: std::time::Duration::from_secs(60) }],
+            exempt: Networks::default(),
+            ipv6_prefix: 64,
+            headers: HeaderStyle::Both,
+            plans: BTreeMap::new(),
+        }
     }
 }
 
-/// All counters of addresses; those of keys and owners live in their states.
-#[derive(Debug)]
-pub struct Limiter {}
+/// Which rate-limit fields callers get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeaderStyle {
+    /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+    Draft,
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+    Legacy,
+    /// Both families.
+    #[default]
+    Both,
+    /// None.
+    None,
+}
 
 /// A limit is used up.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exceeded {
     /// Whose.
     pub subject: Subject,
@@ -105,57 +106,4 @@ pub struct Exceeded {
     pub retry_after: u64,
     /// The names of the policies that are used up.
     pub violated: Vec<Box<str>>,
-}
-
-/// What remains, of all windows taken for this request, from one reading.
-#[derive(Debug, Default)]
-pub struct Readings {}
-
-/// The right to fail: what the verifier asks before it works and settles after.
-#[derive(Clone, Debug)]
-pub struct Failures {
-    #[expect(dead_code)]
-    limiter: Arc<Limiter>,
-    #[expect(dead_code)]
-    plan: Arc<Plan>,
-    #[expect(dead_code)]
-    client: IpAddr,
-}
-
-impl Limiter {
-    /// Takes one from every window of the address, or from none.
-    pub fn take_address(
-        &self,
-        _plan: &Plan,
-        _client: IpAddr,
-        _now: Mono,
-        _readings: &mut Readings,
-    ) -> Result<(), Exceeded> {
-        unimplemented!("limits room")
-    }
-    /// Takes one from every window of key and owner together, or from none. Which rules a key has: its own, else its owner's plan, else `per_key`.
-    pub fn take_key(
-        &self,
-        _plan: &Plan,
-        _key: &crate::keys::KeyRecord,
-        _now: Mono,
-        _readings: &mut Readings,
-    ) -> Result<(), Exceeded> {
-        unimplemented!("limits room")
-    }
-    /// Whether the address has used up its failures.
-    pub fn failures_exhausted(&self, _plan: &Plan, _client: IpAddr, _now: Mono) -> Option<Exceeded> {
-        unimplemented!("limits room")
-    }
-    /// Charges one failed authentication to the address, without asking.
-    pub fn charge_failure(&self, _plan: &Plan, _client: IpAddr, _now: Mono) {
-        unimplemented!("limits room")
-    }
-}
-
-impl Readings {
-    /// Writes the rate-limit fields into an answer, after the upstream's own members.
-    pub fn write(&self, _style: HeaderStyle, _headers: &mut http::HeaderMap<HeaderValue>) {
-        unimplemented!("limits room")
-    }
 }
