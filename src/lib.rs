@@ -2,6 +2,7 @@
 //!
 //! `src/README.md` is the map of the rooms.
 
+pub mod cli;
 pub mod clock;
 pub mod credential;
 pub mod facts;
@@ -11,4 +12,5 @@ pub mod limits;
 pub mod policy;
 pub mod proxy;
 pub mod rejection;
+pub mod telemetry;
 pub mod usage;

@@ -1,0 +1,21 @@
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+
+use super::{Cli, Exit};
+
+/// Print completions for a shell.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "keyside", &mut script);
+    match std::io::stdout().write_all(&script) {
+        Ok(()) => Exit::Done,
+        Err(_) => Exit::Failed,
+    }
+}

@@ -1,0 +1,59 @@
+//! The commands: `keyside COMMAND`. Each has a module with its `Args` and a `run` that gives the exit status.
+
+mod completions;
+mod demo;
+mod exit;
+mod health;
+mod later;
+mod man;
+
+pub use exit::Exit;
+
+use clap::{Parser, Subcommand};
+
+/// Enforces API keys in front of an API that knows nothing of keys.
+#[derive(Debug, Parser)]
+#[command(name = "keyside", version = version(), propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `keyside` can do, in the order of its help.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "the commands' own Args say it")]
+pub enum Command {
+    Demo(demo::Args),
+    Health(health::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+    Control(later::Args),
+    Audit(later::Args),
+    Openapi(later::Args),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> Exit {
+        match self.command {
+            Command::Demo(args) => demo::run(&args),
+            Command::Health(args) => health::run(&args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
+            Command::Control(_) => later::run("control"),
+            Command::Audit(_) => later::run("audit"),
+            Command::Openapi(_) => later::run("openapi"),
+        }
+    }
+}
+
+/// The version, and the revision it was built from where the build said so.
+fn version() -> &'static str {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    match option_env!("KEYSIDE_REVISION") {
+        // Leaked once, for a command line that is parsed once.
+        Some(revision) => Box::leak(format!("{VERSION} ({revision})").into_boxed_str()),
+        None => VERSION,
+    }
+}

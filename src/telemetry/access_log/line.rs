@@ -1,0 +1,274 @@
+//! One line of the access log.
+
+use std::{cell::Cell, net::IpAddr, time::Duration};
+
+use crate::{
+    clock::Wall,
+    keys::{KeyId, OwnerId},
+    rejection::Reason,
+    telemetry::{Outcome, log::Format},
+};
+
+/// No field of a line is longer than this, so that a hostile path does not push other lines out.
+const LONGEST_FIELD: usize = 2048;
+
+/// What is logged of one request. Everything in it may be hostile; nothing in it may be secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// When the request ended.
+    pub now: Wall,
+    /// The request id that caller and upstream got.
+    pub request_id: &'a str,
+    /// The address that the request was judged by.
+    pub client: IpAddr,
+    /// The address that the connection came from.
+    pub peer: IpAddr,
+    /// The method as sent.
+    pub method: &'a str,
+    /// The host as sent.
+    pub host: &'a str,
+    /// The path without the query; what follows a `?` is not logged, since credentials may stand there.
+    pub path: &'a str,
+    /// The version of HTTP that the client spoke.
+    pub http_version: http::Version,
+    /// The status that the client got; 0 when it got none.
+    pub status: u16,
+    /// How the request ended.
+    pub outcome: Outcome,
+    /// Why it was refused or failed.
+    pub reason: Option<Reason>,
+    /// The key, once it was recognised.
+    pub key_id: Option<&'a KeyId>,
+    /// Its owner.
+    pub owner: Option<&'a OwnerId>,
+    /// The route that matched, as it is configured.
+    pub route: Option<&'a str>,
+    /// What the operator should know beyond the reason; never anything secret.
+    pub note: Option<&'a str>,
+    /// From the head of the request to the end of the answer.
+    pub duration: Duration,
+    /// The part of it that was spent waiting for the upstream, if it was asked.
+    pub upstream_duration: Option<Duration>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// Whether the connection was TLS.
+    pub tls: bool,
+}
+
+impl Line<'_> {
+    /// Appends the line and a newline.
+    pub(super) fn format(&self, format: Format, out: &mut Vec<u8>) {
+        match format {
+            Format::Json => self.json(out),
+            Format::Text => self.text(out),
+        }
+    }
+
+    fn json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"time\":\"");
+        timestamp(self.now, out);
+        out.push(b'"');
+        let mut field = |name: &str, value: Value<'_>| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            value.json(out);
+        };
+        self.fields(&mut field);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn text(&self, out: &mut Vec<u8>) {
+        timestamp(self.now, out);
+        let mut field = |name: &str, value: Value<'_>| {
+            out.push(b' ');
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'=');
+            value.text(out);
+        };
+        self.fields(&mut field);
+        out.push(b'\n');
+    }
+
+    /// All fields but the time, in the order of the line.
+    fn fields(&self, field: &mut impl FnMut(&str, Value<'_>)) {
+        let path = self.path.find(['?', '#']).map_or(self.path, |end| &self.path[..end]);
+        field("request_id", Value::Text(self.request_id));
+        field("client", Value::Address(self.client));
+        if self.peer != self.client {
+            field("peer", Value::Address(self.peer));
+        }
+        field("method", Value::Text(self.method));
+        field("host", Value::Text(self.host));
+        field("path", Value::Text(path));
+        field("http_version", Value::Text(version(self.http_version)));
+        field("tls", Value::Flag(self.tls));
+        field("status", Value::Number(u64::from(self.status)));
+        field("outcome", Value::Text(self.outcome.label()));
+        if let Some(reason) = self.reason {
+            field("reason", Value::Text(reason.label()));
+        }
+        if let Some(key) = self.key_id {
+            field("key_id", Value::Text(key.as_str()));
+        }
+        if let Some(owner) = self.owner {
+            field("owner", Value::Text(owner.as_str()));
+        }
+        if let Some(route) = self.route {
+            field("route", Value::Text(route));
+        }
+        field("duration_ms", Value::Millis(self.duration));
+        if let Some(upstream) = self.upstream_duration {
+            field("upstream_duration_ms", Value::Millis(upstream));
+        }
+        field("bytes_in", Value::Number(self.bytes_in));
+        field("bytes_out", Value::Number(self.bytes_out));
+        if let Some(note) = self.note {
+            field("note", Value::Text(note));
+        }
+    }
+}
+
+enum Value<'a> {
+    Text(&'a str),
+    Address(IpAddr),
+    Number(u64),
+    Millis(Duration),
+    Flag(bool),
+}
+
+impl Value<'_> {
+    fn json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => {
+                out.push(b'"');
+                escaped(cut(text), out);
+                out.push(b'"');
+            }
+            Self::Address(_) => {
+                out.push(b'"');
+                self.text(out);
+                out.push(b'"');
+            }
+            Self::Number(_) | Self::Millis(_) | Self::Flag(_) => self.text(out),
+        }
+    }
+
+    fn text(&self, out: &mut Vec<u8>) {
+        match *self {
+            // Plain words stand as they are; anything that could be taken for the next field is quoted.
+            Self::Text(text) if is_word(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Text(_) => self.json(out),
+            Self::Address(address) => push_address(address, out),
+            Self::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+            Self::Millis(duration) => push_millis(duration, out),
+            Self::Flag(flag) => out.extend_from_slice(if flag { b"true" } else { b"false" }),
+        }
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= LONGEST_FIELD
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
+}
+
+fn version(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_09 => "0.9",
+        http::Version::HTTP_10 => "1.0",
+        http::Version::HTTP_2 => "2",
+        http::Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}
+
+/// The text, or as much of it as is logged.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_FIELD);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Appends the inside of a JSON string (RFC 8259 §7). Beyond what JSON asks for, DEL, the C1 controls and the marks
+/// that turn the direction of text are escaped: a log is read on terminals.
+fn escaped(text: &str, out: &mut Vec<u8>) {
+    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+            '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => {
+                const HEX: [u8; 16] = *b"0123456789abcdef";
+                let code = character as usize;
+                let digit = |shift: u32| HEX[(code >> shift) & 15];
+                out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+            }
+            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+fn push_address(address: IpAddr, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    match address {
+        IpAddr::V4(address) => {
+            let mut number = itoa::Buffer::new();
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(number.format(octet).as_bytes());
+            }
+        }
+        // Writing into memory does not fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}
+
+/// Milliseconds with three decimals.
+fn push_millis(duration: Duration, out: &mut Vec<u8>) {
+    let micros = duration.as_micros().min(u128::from(u64::MAX)) as u64;
+    out.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+    out.push(b'.');
+    digits(micros % 1000, 3, out);
+}
+
+/// RFC 3339, UTC, with milliseconds.
+fn timestamp(now: Wall, out: &mut Vec<u8>) {
+    const SHAPE: &[u8; 19] = b"0000-00-00T00:00:00";
+    thread_local! {
+        // Up to the second it is the same for thousands of lines.
+        static SECOND: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, *SHAPE)) };
+    }
+    let second = now.unix_seconds();
+    let (known, mut text) = SECOND.get();
+    if known != second {
+        let full = Wall::from_unix_millis(second.saturating_mul(1000)).to_string();
+        text = full.as_bytes().first_chunk().copied().unwrap_or(*SHAPE);
+        SECOND.set((second, text));
+    }
+    out.extend_from_slice(&text);
+    out.push(b'.');
+    digits(now.unix_millis().rem_euclid(1000).unsigned_abs(), 3, out);
+    out.push(b'Z');
+}
+
+/// A number with exactly `width` digits.
+fn digits(number: u64, width: u32, out: &mut Vec<u8>) {
+    for place in (0..width).rev() {
+        out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
+    }
+}
