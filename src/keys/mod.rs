@@ -6,13 +6,16 @@ pub mod document;
 pub mod format;
 pub mod id;
 pub mod mint;
+mod phc;
 pub mod record;
 pub mod scope;
 pub mod secret;
 pub mod set;
+pub mod store;
 pub mod verify;
 
 pub use id::{KeyId, Kind, Mode, OwnerId};
-pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState};
+pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState, Standing};
 pub use scope::{Permission, Scopes};
-pub use set::{KeySet, KeyStore};
+pub use set::KeySet;
+pub use store::KeyStore;

@@ -84,7 +84,7 @@ pub struct KeyRecord {
     pub created_at: Option<Wall>,
     /// From then on it is refused.
     pub expires_at: Option<Wall>,
-    /// From then on it is refused, for ever.
+    /// When it was revoked. It is refused whatever the moment says: the clock that wrote it may run ahead of ours.
     pub revoked_at: Option<Wall>,
     /// The key that this one replaces.
     pub rotated_from: Option<KeyId>,
@@ -94,6 +94,34 @@ pub struct KeyRecord {
     pub state: Arc<KeyState>,
     /// The digest of the secret that was verified against this version, once one was.
     pub verified: Verified,
+}
+
+/// Whether a key may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It may.
+    Active,
+    /// Revoked, for ever.
+    Revoked,
+    /// Its time has run out.
+    Expired,
+    /// Its owner is suspended.
+    Suspended,
+}
+
+impl Standing {
+    /// All of them, in the order of the metric.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Revoked, Self::Expired, Self::Suspended];
+
+    /// As metrics and commands name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Suspended => "suspended",
+        }
+    }
 }
 
 /// The public part of a key, by which it is looked up.
@@ -176,7 +204,22 @@ impl KeyRecord {
         }
     }
 
-    /// Whether the key is cut off for good, whatever a later file says.
+    /// Whether the key may be used at this moment, as far as the record itself says.
+    pub fn standing(&self, now: Wall) -> Standing {
+        if self.revoked_at.is_some() {
+            Standing::Revoked
+        } else if self.owner.suspended_at.is_some() {
+            Standing::Suspended
+        } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            Standing::Expired
+        } else {
+            Standing::Active
+        }
+    }
+
+    /// Whether the key was cut off since this version was made: revoked, removed, or its owner suspended.
+    ///
+    /// Says so before the set without it is in force, so that a request that holds an older version stops as well.
     pub fn is_dead(&self) -> bool {
         self.state.dead.load(Ordering::Relaxed)
     }

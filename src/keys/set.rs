@@ -1,30 +1,26 @@
-//! The key set: an immutable snapshot that requests read, and the store that swaps it.
+//! The key set: an immutable snapshot that requests read.
 
 use std::sync::Arc;
 
-use super::{KeyRecord, OwnerRecord};
+use super::{KeyRecord, Kind, OwnerRecord, verify::Decoy};
 
 /// An immutable snapshot of all keys.
 #[derive(Debug, Default)]
 pub struct KeySet {}
 
-/// What a lookup by public part found.
-#[derive(Debug)]
-pub enum Found {
-    /// No key has this public part.
-    Nothing,
-    /// These keys have it: one for a pair; more only for tokens whose shown prefixes collide.
-    Keys(smallvec::SmallVec<[Arc<KeyRecord>; 1]>),
-}
-
 impl KeySet {
-    /// Looks up the public part of a pair: its whole consumer key.
-    pub fn find_pair(&self, _consumer_key: &[u8]) -> Found {
+    /// Looks up the public part of a pair: its whole consumer key. No two pairs share one.
+    pub fn find_pair(&self, _consumer_key: &[u8]) -> Option<&Arc<KeyRecord>> {
         unimplemented!("keys room")
     }
 
-    /// Looks up a token by its shown prefix: tries each of the few prefix lengths in use.
-    pub fn find_token(&self, _token: &[u8]) -> Found {
+    /// Looks up a token by its shown prefix: tries each of the few prefix lengths in use, the longest first.
+    pub fn find_token<'s>(&'s self, _token: &'s [u8]) -> impl Iterator<Item = &'s Arc<KeyRecord>> + 's {
+        std::iter::empty()
+    }
+
+    /// What an unknown public part must cost: nothing if it looks machine-made or if the set holds no human-chosen ones.
+    pub fn decoy(&self, _kind: Kind, _public: &[u8]) -> Option<Decoy> {
         unimplemented!("keys room")
     }
 
@@ -52,17 +48,9 @@ impl KeySet {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
 
-/// The one place that holds the current set. Reading costs no lock and nothing on a second core.
-#[derive(Debug, Default)]
-pub struct KeyStore {
-    current: arc_swap::ArcSwapOption<KeySet>,
-}
-
-impl KeyStore {
-    /// The current set; none until the first one was loaded.
-    pub fn load(&self) -> arc_swap::Guard<Option<Arc<KeySet>>> {
-        self.current.load()
+    /// The number of the version, from 1.
+    pub fn revision(&self) -> u64 {
+        unimplemented!("keys room")
     }
 }
