@@ -73,3 +73,22 @@ impl AccessLog {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(access: Access, expected: [bool; Outcome::ALL.len()]) {
+        let output = Output::new("test", std::io::sink()).unwrap();
+        let log = AccessLog::new(output, Format::Json, access);
+        assert_eq!(Outcome::ALL.map(|outcome| log.wants(outcome)), expected);
+    }
+
+    #[test]
+    fn what_is_logged_is_chosen_by_outcome() {
+        check(Access::All, [true; 4]);
+        check(Access::Refused, [false, true, true, true]);
+        check(Access::Off, [false; 4]);
+    }
+}

@@ -173,3 +173,62 @@ impl Checks {
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: Result<(), &str> = Ok(());
+
+    #[track_caller]
+    fn check(health: &Health, ready: bool, lines: &[&str]) {
+        let report = health.readiness();
+        assert_eq!(report.lines.lines().collect::<Vec<_>>(), lines);
+        assert_eq!((health.is_ready(), report.ok), (ready, ready));
+    }
+
+    #[test]
+    fn ready_means_keys_listening_and_not_draining() {
+        let health = Health::new();
+        check(
+            &health,
+            false,
+            &["[-]keys failed: not loaded yet", "[-]listening failed: not bound yet", "[+]serving ok"],
+        );
+        health.set_keys(OK);
+        health.set_listening(true);
+        check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok"]);
+        health.set_keys(Err("older than\n24h"));
+        check(&health, false, &["[-]keys failed: older than 24h", "[+]listening ok", "[+]serving ok"]);
+        health.set_keys(OK);
+        health.drain();
+        check(&health, false, &["[+]keys ok", "[+]listening ok", "[-]serving failed: draining"]);
+    }
+
+    #[test]
+    fn a_refused_reload_is_shown_and_keeps_the_process_ready() {
+        let health = Health::new();
+        health.set_keys(OK);
+        health.set_listening(true);
+        health.reloaded(Reloaded::Keys, Err("line 3: torn"));
+        let warning = "[!]keys not reloaded, the version before stays in force: line 3: torn";
+        check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok", warning]);
+        health.reloaded(Reloaded::Keys, OK);
+        check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok"]);
+    }
+
+    #[test]
+    fn a_stuck_thread_is_not_alive() {
+        let health = Health::new();
+        let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
+        let pulse = health.pulse("serve-0", at(0));
+        assert_eq!(health.liveness(at(30)), Report { ok: true, lines: "[+]ping ok\n[+]serve-0 ok\n".into() });
+        let report = health.liveness(at(31));
+        assert_eq!(
+            (report.ok, report.lines.as_str()),
+            (false, "[+]ping ok\n[-]serve-0 failed: no sign of life for 31 s\n")
+        );
+        pulse.beat(at(31));
+        assert!(health.liveness(at(60)).ok);
+    }
+}

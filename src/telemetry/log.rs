@@ -76,3 +76,57 @@ impl FormatTime for WallTime {
         write!(out, "{}", clock::now().wall)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// What the log says of these events under these directives.
+    #[track_caller]
+    fn check(format: Format, directives: Option<&str>, expected: &[&str]) {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let output = Output::new("test", writer).unwrap();
+        let subscriber = subscriber(&output, format, directives);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "keyside::sync", revision = 3, "keys \u{1b}[31mloaded");
+            tracing::trace!(target: "keyside", "our detail");
+            tracing::trace!(target: "h2::hpack", "authorization: Bearer secret");
+            tracing::debug!(target: "keysideways", "authorization: Bearer secret");
+            tracing::warn!(target: "hyper", "theirs");
+        });
+        assert!(output.flush(std::time::Duration::from_secs(10)));
+        drop(output);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let messages: Vec<&str> = expected.iter().copied().filter(|message| text.contains(message)).collect();
+        assert_eq!(messages, expected, "{text}");
+        assert_eq!(text.lines().count(), expected.len(), "{text}");
+        assert!(!text.contains("secret") && !text.contains('\u{1b}'), "{text:?}");
+        if format == Format::Json {
+            for line in text.lines() {
+                let event: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert!(event["timestamp"].as_str().unwrap().ends_with('Z'));
+            }
+        }
+    }
+
+    #[test]
+    fn information_and_worse_is_logged_by_default() {
+        check(Format::Json, None, &["\"revision\":3", "theirs"]);
+        check(Format::Text, None, &["revision=3", "theirs"]);
+        check(Format::Text, Some("this=is-no-level"), &["revision=3", "theirs"]);
+    }
+
+    #[test]
+    fn no_directive_makes_other_crates_print_fields_of_messages() {
+        check(Format::Text, Some("trace"), &["revision=3", "our detail", "theirs"]);
+        check(Format::Json, Some("h2=trace,keysideways=trace,keyside=trace"), &["revision", "our detail"]);
+    }
+
+    #[test]
+    fn the_operator_can_ask_for_less() {
+        check(Format::Text, Some("error"), &[]);
+    }
+}

@@ -230,3 +230,106 @@ impl<W: Write> Writer<W> {
         shared.dropped.fetch_add(lines as u64, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(10);
+
+    /// A pipe whose reader sleeps: nothing more fits in, and every further write blocks.
+    fn blocked_pipe() -> (io::PipeReader, Output) {
+        let (reader, writer) = io::pipe().unwrap();
+        (reader, Output::new("test", writer).unwrap())
+    }
+
+    /// Pushes lines of 1 KiB until some were dropped; says how many were pushed. Bounded by the two buffers and what
+    /// a pipe holds.
+    fn fill(output: &Output) -> u64 {
+        let line = [vec![b'x'; 1023], vec![b'\n']].concat();
+        for pushed in 1..=100_000 {
+            output.push(&line);
+            if output.dropped() > 0 {
+                return pushed;
+            }
+        }
+        panic!("nothing was ever dropped");
+    }
+
+    #[test]
+    fn lines_arrive_whole_and_in_order() {
+        let (mut reader, output) = blocked_pipe();
+        for number in 0..1000 {
+            output.push(format!("line {number}\n").as_bytes());
+        }
+        assert!(output.flush(BOUND));
+        drop(output);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.lines().eq((0..1000).map(|number| format!("line {number}"))));
+    }
+
+    #[test]
+    fn a_reader_that_sleeps_costs_counted_lines_and_blocks_nobody() {
+        let (mut reader, output) = blocked_pipe();
+        let pushed = fill(&output);
+        assert!(!output.flush(Duration::from_millis(50)), "the pipe is blocked");
+        output.push(b"one more\n");
+        let dropped = output.dropped();
+        // The reader wakes up: all lines that were not dropped arrive.
+        let reading = thread::spawn(move || {
+            let mut text = Vec::new();
+            reader.read_to_end(&mut text).map(|_| text)
+        });
+        assert!(output.flush(BOUND));
+        drop(output);
+        let text = reading.join().unwrap().unwrap();
+        let arrived = text.split(|byte| *byte == b'\n').filter(|line| line.len() == 1023).count() as u64;
+        let last = u64::from(text.ends_with(b"one more\n"));
+        assert_eq!(arrived + last + dropped, pushed + 1);
+    }
+
+    #[test]
+    fn a_closed_pipe_costs_lines_and_the_writer_lives_on() {
+        let (reader, output) = blocked_pipe();
+        drop(reader);
+        for _ in 0..3 {
+            output.push(b"nobody reads this\nnor this\n");
+            assert!(output.flush(BOUND));
+        }
+        assert_eq!(output.dropped(), 6);
+    }
+
+    #[test]
+    fn after_a_torn_write_the_next_line_starts_on_a_new_one() {
+        /// Takes three bytes, then fails once, as a full disk does until somebody makes room.
+        #[derive(Clone, Default)]
+        struct Full(Arc<Mutex<(Vec<u8>, u32)>>);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let (text, calls) = &mut *self.0.lock().unwrap();
+                *calls += 1;
+                let taken = match calls {
+                    1 => 3,
+                    2 => return Err(ErrorKind::StorageFull.into()),
+                    _ => bytes.len(),
+                };
+                text.extend_from_slice(&bytes[..taken]);
+                Ok(taken)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let full = Full::default();
+        let output = Output::new("test", full.clone()).unwrap();
+        output.push(b"first\n");
+        assert!(output.flush(BOUND));
+        output.push(b"second\n");
+        assert!(output.flush(BOUND));
+        assert_eq!(full.0.lock().unwrap().0, b"fir\nsecond\n");
+        assert_eq!(output.dropped(), 1);
+    }
+}

@@ -272,3 +272,123 @@ fn digits(number: u64, width: u32, out: &mut Vec<u8>) {
         out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line<'static> {
+        Line {
+            // 2026-11-21T03:52:00.007Z
+            now: Wall::from_unix_millis(1_795_233_120_007),
+            request_id: "01JD3X",
+            client: [203, 0, 113, 42].into(),
+            peer: [203, 0, 113, 42].into(),
+            method: "GET",
+            host: "api.example.com",
+            path: "/v1/wallets",
+            http_version: http::Version::HTTP_11,
+            status: 200,
+            outcome: Outcome::Allowed,
+            reason: None,
+            key_id: None,
+            owner: None,
+            route: None,
+            note: None,
+            duration: Duration::from_micros(1_234),
+            upstream_duration: None,
+            bytes_in: 0,
+            bytes_out: 512,
+            tls: true,
+        }
+    }
+
+    fn format(line: &Line<'_>, format: Format) -> String {
+        let mut out = Vec::new();
+        line.format(format, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// What a reader of JSON gets back for a hostile text in the path.
+    #[track_caller]
+    fn check(path: &str, expected: &str) {
+        let text = format(&Line { path, host: path, ..line() }, Format::Json);
+        assert_eq!(text.find('\n'), Some(text.len() - 1), "one line: {text:?}");
+        assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["path"], expected);
+    }
+
+    #[test]
+    fn a_line_is_one_object_with_the_fields_in_order() {
+        let id: KeyId = "key_01JD".parse().unwrap();
+        let owner: OwnerId = "svc-accounting".parse().unwrap();
+        let line = Line {
+            peer: "2001:db8::1".parse().unwrap(),
+            outcome: Outcome::Refused,
+            reason: Some(Reason::InsufficientScope),
+            status: 403,
+            key_id: Some(&id),
+            owner: Some(&owner),
+            route: Some("/v1/{x}/**"),
+            note: Some("needs wallets:write"),
+            upstream_duration: Some(Duration::from_millis(20)),
+            ..line()
+        };
+        assert_eq!(
+            format(&line, Format::Json),
+            "{\"time\":\"2026-11-21T03:52:00.007Z\",\"request_id\":\"01JD3X\",\"client\":\"203.0.113.42\",\
+             \"peer\":\"2001:db8::1\",\"method\":\"GET\",\"host\":\"api.example.com\",\"path\":\"/v1/wallets\",\
+             \"http_version\":\"1.1\",\"tls\":true,\"status\":403,\"outcome\":\"refused\",\
+             \"reason\":\"insufficient_scope\",\"key_id\":\"key_01JD\",\"owner\":\"svc-accounting\",\
+             \"route\":\"/v1/{x}/**\",\"duration_ms\":1.234,\"upstream_duration_ms\":20.000,\"bytes_in\":0,\
+             \"bytes_out\":512,\"note\":\"needs wallets:write\"}\n"
+        );
+        assert_eq!(
+            format(&line, Format::Text),
+            "2026-11-21T03:52:00.007Z request_id=01JD3X client=203.0.113.42 peer=2001:db8::1 method=GET \
+             host=api.example.com path=/v1/wallets http_version=1.1 tls=true status=403 outcome=refused \
+             reason=insufficient_scope key_id=key_01JD owner=svc-accounting route=/v1/{x}/** duration_ms=1.234 \
+             upstream_duration_ms=20.000 bytes_in=0 bytes_out=512 note=\"needs wallets:write\"\n"
+        );
+    }
+
+    #[test]
+    fn a_hostile_text_stays_in_its_field() {
+        check("/a\"b\\c", "/a\"b\\c");
+        check("/a\",\"outcome\":\"allowed", "/a\",\"outcome\":\"allowed");
+        check("/a\r\nHTTP", "/a\r\nHTTP");
+        check("/\u{1b}[2J\u{0}\u{7f}\u{9b}", "/\u{1b}[2J\u{0}\u{7f}\u{9b}");
+        check("/\u{202e}\u{2028}é€𝄞", "/\u{202e}\u{2028}é€𝄞");
+    }
+
+    #[test]
+    fn a_text_that_could_be_taken_for_the_next_field_is_quoted() {
+        let text = format(&Line { path: "/a status=200\n", ..line() }, Format::Text);
+        assert!(text.contains(" path=\"/a status=200\\u000a\" "), "{text:?}");
+        assert_eq!(text.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_query_is_never_logged() {
+        check("/v1/wallets?consumer_secret=cs_1", "/v1/wallets");
+    }
+
+    #[test]
+    fn a_long_field_is_cut_between_characters() {
+        check(&"é".repeat(LONGEST_FIELD), &"é".repeat(LONGEST_FIELD / 2));
+    }
+
+    #[test]
+    fn times_before_1970_and_within_a_second_are_right() {
+        let stamp = |millis| {
+            let mut out = Vec::new();
+            timestamp(Wall::from_unix_millis(millis), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(stamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(stamp(999), "1970-01-01T00:00:00.999Z");
+        assert_eq!(stamp(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(stamp(1_795_233_120_050), "2026-11-21T03:52:00.050Z");
+    }
+}

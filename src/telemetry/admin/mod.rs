@@ -143,3 +143,144 @@ async fn listen(listener: Option<TcpListener>, state: Arc<State>, kind: routes::
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// An admin port and a probes port on loopback, and who answers requests to reload.
+    async fn with_ports<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, SocketAddr, Arc<Health>) -> F) {
+        let any = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let bound = bind(&Settings { address: any, probes: any }).unwrap();
+        let (admin, probes) = (bound.address().unwrap(), bound.probes_address().unwrap());
+        let health = Arc::new(Health::new());
+        let (reload, mut asked) = mpsc::channel::<ReloadRequest>(1);
+        let state = State { registry: Arc::new(Registry::new()), health: Arc::clone(&health), reload };
+        let answering = async {
+            let mut count = 0;
+            while let Some(ReloadRequest(answer)) = asked.recv().await {
+                count += 1;
+                let _ =
+                    answer.send(if count == 1 { Ok("keys: revision 7".into()) } else { Err("line 3: torn".into()) });
+            }
+        };
+        tokio::select! {
+            () = test(admin, probes, health) => {}
+            () = bound.serve(state) => {}
+            () = answering => {}
+        }
+    }
+
+    /// Sends raw bytes, reads to the end.
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn check(address: SocketAddr, request: &str, status: u16, text: &str) {
+        let (line, fields) = request.split_once('\n').unwrap_or((request, "Host: localhost:9090"));
+        let fields = fields.replace('\n', "\r\n");
+        let answer = ask(address, &format!("{line} HTTP/1.1\r\n{fields}\r\n\r\n")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        assert!(answer.contains(text), "{request}: {answer}");
+    }
+
+    #[tokio::test]
+    async fn every_route_answers() {
+        with_ports(|admin, probes, health| async move {
+            check(admin, "GET /livez", 200, "\r\n\r\nok\n").await;
+            check(admin, "GET /readyz", 503, "[-]keys failed: not loaded yet\n").await;
+            check(probes, "GET /readyz", 503, "readyz check failed\n").await;
+            health.set_keys(Ok::<_, &str>(()));
+            health.set_listening(true);
+            for port in [admin, probes] {
+                check(port, "GET /livez", 200, "ok\n").await;
+                check(port, "GET /readyz", 200, "\r\n\r\nok\n").await;
+                check(port, "GET /readyz?verbose", 200, "[+]keys ok\n[+]listening ok\n").await;
+                check(port, "POST /readyz", 405, "allow: GET, HEAD\r\n").await;
+                check(port, "GET /nothing", 404, "not found\n").await;
+            }
+            check(admin, "GET /healthz", 200, "ok\n").await;
+            check(admin, "GET /metrics", 200, "keyside_requests_total{outcome=\"allowed\"} 0\n").await;
+            check(admin, "GET /metrics", 200, "content-type: text/plain; version=0.0.4; charset=utf-8\r\n").await;
+            check(admin, "GET /version", 200, concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\"")).await;
+            check(admin, "DELETE /metrics", 405, "allow: GET, HEAD\r\n").await;
+            check(admin, "GET /.well-known/jwks.json", 404, "not found").await;
+            for path in ["/metrics", "/version", "/healthz", "/-/reload", "/.well-known/jwks.json"] {
+                check(probes, &format!("GET {path}"), 404, "not found").await;
+            }
+            check(probes, "POST /-/reload", 404, "not found").await;
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_head_gets_the_fields_and_no_body() {
+        with_ports(|admin, _, _| async move {
+            let answer = ask(admin, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+            assert!(answer.contains("content-length: "), "{answer}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_answers_when_it_is_done() {
+        with_ports(|admin, _, _| async move {
+            check(admin, "GET /-/reload", 405, "allow: POST\r\n").await;
+            check(admin, "POST /-/reload", 200, "keys: revision 7\n").await;
+            check(admin, "POST /-/reload\nHost: [::1]:9090\nSec-Fetch-Site: none", 422, "line 3: torn\n").await;
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_web_page_cannot_reload() {
+        with_ports(|admin, _, _| async move {
+            for fields in [
+                "Host: evil.example",
+                "Host: evil.example:9090",
+                "Host: localhost.evil.example",
+                "Host: 10.0.0.1",
+                "Host: localhost\nOrigin: http://localhost:3000",
+                "Host: localhost\nOrigin: null",
+                "Host: localhost\nSec-Fetch-Site: cross-site",
+                "Host: localhost\nSec-Fetch-Site: same-site",
+                "X-No-Host: 1",
+                "Host: localhost\nHost: localhost",
+            ] {
+                check(admin, &format!("POST /-/reload\n{fields}"), 403, "reload").await;
+            }
+        })
+        .await;
+    }
+
+    #[test]
+    fn only_loopback_may_reload() {
+        let headers = http::HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("localhost"))]);
+        for (peer, allowed) in
+            [("127.0.0.1", true), ("127.8.9.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("10.0.0.1", false)]
+        {
+            assert_eq!(routes::may_reload(peer.parse().unwrap(), &headers).is_ok(), allowed, "{peer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn slow_readers_do_not_keep_others_waiting() {
+        with_ports(|admin, _, _| async move {
+            let mut sleepers = Vec::new();
+            for _ in 0..MAX_CONNECTIONS / 2 {
+                let mut stream = tokio::net::TcpStream::connect(admin).await.unwrap();
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+                sleepers.push(stream);
+            }
+            check(admin, "GET /livez", 200, "ok").await;
+        })
+        .await;
+    }
+}

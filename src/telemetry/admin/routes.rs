@@ -71,7 +71,7 @@ fn version() -> String {
 ///
 /// A page cannot choose `Host`: under DNS rebinding it is the page's own name, not a loopback one. And it cannot
 /// leave out `Origin` of a POST, nor forge `Sec-Fetch-Site`.
-fn may_reload(peer: IpAddr, headers: &HeaderMap) -> Result<(), &'static str> {
+pub(super) fn may_reload(peer: IpAddr, headers: &HeaderMap) -> Result<(), &'static str> {
     if !peer.to_canonical().is_loopback() {
         return Err("a reload may be asked for from loopback only");
     }

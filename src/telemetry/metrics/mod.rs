@@ -204,3 +204,141 @@ impl std::fmt::Debug for Registry {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{facts::ClientIpSource, limits::Subject, rejection::Reason};
+
+    /// Every name of the manual.
+    const NAMES: [&str; 25] = [
+        "keyside_build_info",
+        "keyside_client_ip_source_total",
+        "keyside_connections",
+        "keyside_connections_refused_total",
+        "keyside_key_requests_total",
+        "keyside_keys",
+        "keyside_limit_near_total",
+        "keyside_limiter_entries",
+        "keyside_log_lines_dropped_total",
+        "keyside_observed_rejections_total",
+        "keyside_quarantined_entries",
+        "keyside_rejections_total",
+        "keyside_reloads_total",
+        "keyside_request_duration_seconds",
+        "keyside_requests_total",
+        "keyside_revocation_latency_seconds",
+        "keyside_sync_last_success_timestamp_seconds",
+        "keyside_sync_revision",
+        "keyside_tls_certificate_expiry_timestamp_seconds",
+        "keyside_tls_handshakes_total",
+        "keyside_untrusted_forwarded_total",
+        "keyside_upstream_duration_seconds",
+        "keyside_upstream_failures_total",
+        "keyside_verification_queue",
+        "keyside_verifications_total",
+    ];
+
+    /// A registry whose feeds all say something.
+    fn fed() -> Registry {
+        let registry = Registry::new();
+        for row in TABLE {
+            let values = vec!["x"; row.labels.len()];
+            registry.feed(row.family, move |samples| samples.labelled(&values, 1.0));
+        }
+        registry
+    }
+
+    #[track_caller]
+    fn check(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
+    }
+
+    #[test]
+    fn every_metric_of_the_manual_is_exported_and_no_other() {
+        let text = fed().render();
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split(' ').next())
+            .filter(|name| !name.starts_with("process_"))
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, NAMES);
+        assert!(text.contains("\nprocess_cpu_seconds_total "), "the process's own metrics are missing");
+    }
+
+    #[test]
+    fn every_reason_is_exported_from_zero_in_its_own_family() {
+        let registry = Registry::new();
+        let _idle = registry.metrics();
+        let text = registry.render();
+        for row in crate::rejection::TABLE {
+            let family =
+                if row.reason.is_upstream() { "keyside_upstream_failures_total" } else { "keyside_rejections_total" };
+            check(&text, &format!("{family}{{reason=\"{}\"}} 0", row.label));
+        }
+        for outcome in Outcome::ALL {
+            check(&text, &format!("keyside_requests_total{{outcome=\"{}\"}} 0", outcome.label()));
+        }
+    }
+
+    #[test]
+    fn the_threads_are_summed() {
+        let registry = Registry::new();
+        let threads = [registry.metrics(), registry.metrics()];
+        let key = KeyState::default();
+        for metrics in &threads {
+            metrics.request(Outcome::Refused);
+            metrics.rejected(Reason::WrongSecret);
+            metrics.rejected(Reason::UpstreamTimeout);
+            metrics.observed(Reason::InsufficientScope);
+            metrics.limit_near(Subject::Owner);
+            metrics.client_ip_source(ClientIpSource::HeaderMalformed);
+            metrics.untrusted_forwarded();
+            metrics.key_request(&key, KeyOutcome::Refused);
+        }
+        registry.reloaded(Reloaded::Keys, true);
+        registry.reloaded(Reloaded::Config, false);
+        let text = registry.render();
+        check(&text, "keyside_requests_total{outcome=\"refused\"} 2");
+        check(&text, "keyside_rejections_total{reason=\"wrong_secret\"} 2");
+        check(&text, "keyside_upstream_failures_total{reason=\"upstream_timeout\"} 2");
+        check(&text, "keyside_observed_rejections_total{reason=\"insufficient_scope\"} 2");
+        check(&text, "keyside_limit_near_total{limit=\"owner\"} 2");
+        check(&text, "keyside_client_ip_source_total{source=\"header_malformed\"} 2");
+        check(&text, "keyside_untrusted_forwarded_total 2");
+        check(&text, "keyside_key_requests_total{key=\"other\",outcome=\"refused\"} 2");
+        check(&text, "keyside_reloads_total{what=\"keys\",result=\"ok\"} 1");
+        check(&text, "keyside_reloads_total{what=\"config\",result=\"failed\"} 1");
+        assert_eq!(key.refused.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_ends_with_its_count() {
+        let registry = Registry::new();
+        let metrics = registry.metrics();
+        for micros in [100, 101, 3_000, 61_000_000] {
+            metrics.request_seconds(Duration::from_micros(micros));
+        }
+        let text = registry.render();
+        let name = "keyside_request_duration_seconds";
+        check(&text, &format!("{name}_bucket{{le=\"0.0001\"}} 1"));
+        check(&text, &format!("{name}_bucket{{le=\"0.00025\"}} 2"));
+        check(&text, &format!("{name}_bucket{{le=\"0.005\"}} 3"));
+        check(&text, &format!("{name}_bucket{{le=\"60\"}} 3"));
+        check(&text, &format!("{name}_bucket{{le=\"+Inf\"}} 4"));
+        check(&text, &format!("{name}_count 4"));
+        check(&text, &format!("{name}_sum 61.003201"));
+    }
+
+    #[test]
+    fn a_later_feed_replaces_an_earlier_one() {
+        let registry = Registry::new();
+        registry.feed(Family::SyncRevision, |samples| samples.one(1.0));
+        registry.feed(Family::SyncRevision, |samples| samples.one(2.0));
+        let text = registry.render();
+        check(&text, "keyside_sync_revision 2");
+        assert!(!text.contains("keyside_sync_revision 1"));
+    }
+}
