@@ -18,6 +18,8 @@ mod pattern;
 mod permit;
 mod route;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use decide::Stage;
 pub use explain::{Ability, Outcome, Step};
