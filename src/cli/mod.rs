@@ -1,5 +1,6 @@
 //! The commands: `keyside COMMAND`. Each has a module with its `Args` and a `run` that gives the exit status.
 
+mod certificate;
 mod completions;
 mod demo;
 mod exit;

@@ -6,6 +6,8 @@
 mod body;
 mod routes;
 
+pub(crate) use body::Text;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},

@@ -1,3 +1,5 @@
+mod sample;
+
 use super::Exit;
 
 /// Run everything on an embedded default: a sample wallet API, keys, a certificate and the sidecar in front.
