@@ -16,6 +16,7 @@ mod need;
 pub mod network;
 mod pattern;
 mod permit;
+mod readings;
 mod route;
 mod settings;
 #[cfg(test)]

@@ -44,7 +44,6 @@ fn with(faults: &[Reason]) -> Verdict {
         allow_ips: &["198.51.100.0/24"],
         capabilities: if has(Reason::PermissionDenied) { &[] } else { &["manage"] },
         kyc: if has(Reason::KycRequired) { Kyc::Pending } else { Kyc::Approved },
-        ..KEY
     };
     verdict(&policy, &call, &key.record())
 }

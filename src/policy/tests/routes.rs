@@ -189,6 +189,11 @@ fn a_preflight_is_forwarded_only_when_told_and_only_to_paths_that_a_route_names(
         open(&Policy::new(&Settings { forward_preflight: true, ..Settings::default() }), "OPTIONS /any"),
         Some(OpenFor::Preflight)
     );
+    // It is not a method that somebody must list.
+    let methods = Methods { read: vec![Method::GET], write: vec![], pass: vec![] };
+    let unlisted = Policy::new(&Settings { methods, ..settings(true) });
+    assert_eq!(open(&unlisted, "OPTIONS /v1/keys"), Some(OpenFor::Preflight));
+    assert_eq!(verdict(&unlisted, &call("OPTIONS /v1/keys"), &holds("read")), Refused(MethodNotAllowed));
     // Only OPTIONS can be a preflight.
     let facts = call("GET /v1/keys").preflight().facts().expect("facts");
     assert!(told.route(&facts).expect("a need").open_without_credential().is_none());
