@@ -6,7 +6,21 @@
 use std::sync::Arc;
 
 use super::{KeyId, Kind, Kyc, Mode, OwnerId, Scopes, record::PublicPart, secret::SecretHash};
-use crate::{clock::Wall, fault::Fault, limits::Quota, policy::network::Networks};
+use crate::{
+    clock::Wall,
+    fault::Fault,
+    limits::Quota,
+    policy::network::{Network, Networks},
+};
+
+pub mod edit;
+mod judge;
+mod parse;
+mod read;
+mod split;
+
+pub use judge::{Care, LastGood};
+pub use parse::Parser;
 
 /// One version of all keys and owners.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +35,15 @@ pub struct Document {
     pub revoked: Vec<KeyId>,
     /// The ids of keys that are not accepted because something in their entry is wrong, whatever an older version said.
     pub set_aside: Vec<KeyId>,
+    /// The ids of owners whose entry is wrong. Each has a row in `owners` that is suspended and may nothing: what
+    /// the entry would have forbidden is not known.
+    pub owners_set_aside: Vec<OwnerId>,
     /// How many entries were set aside, those without a readable id included.
     pub quarantined: usize,
+    /// How many `[[key]]` the text has, good or bad.
+    pub key_entries: usize,
+    /// Which entry is the last of the text: the one that a torn text may have lost a part of.
+    pub last: Last,
     /// The `[end]` table, if there is one.
     pub end: Option<End>,
     /// SHA-256 of the text.
@@ -79,6 +100,18 @@ pub struct OwnerRow {
     pub suspended_at: Option<Wall>,
 }
 
+/// The last entry of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Last {
+    /// A key.
+    Key(KeyId),
+    /// An owner.
+    Owner(OwnerId),
+    /// `[end]`, an entry that cannot be told, or nothing.
+    #[default]
+    Other,
+}
+
 /// The `[end]` table: how many entries a whole file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
@@ -86,4 +119,106 @@ pub struct End {
     pub owners: usize,
     /// How many `[[key]]`.
     pub keys: usize,
+}
+
+/// A text that is not put into force. The last good set stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What kind of refusal it is.
+    pub why: Why,
+    /// Everything that is wrong, at once.
+    pub faults: Vec<Fault>,
+}
+
+/// Why a text is not put into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is not TOML.
+    NotToml,
+    /// It is not whole, or could be a part of what was meant.
+    Torn,
+    /// It lost so many keys that it was hardly meant so.
+    Shrunk,
+}
+
+impl Why {
+    /// For metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotToml => "not_toml",
+            Self::Torn => "torn",
+            Self::Shrunk => "shrunk",
+        }
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            fault.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Reads a moment with its offset from UTC (RFC 3339 §5.6).
+///
+/// A moment without an offset is none: it would be another one on another machine.
+pub fn moment(text: &str) -> Option<Wall> {
+    // The calendar library also takes shorter forms, and a zone's name after the offset.
+    let full = text.len() >= "2027-02-19T00:00:00Z".len() && text.as_bytes()[4] == b'-' && !text.ends_with(']');
+    let moment: jiff::Timestamp = if full { text.parse().ok()? } else { return None };
+    Some(moment.into())
+}
+
+/// What is said of names that are shown to people: terminals and logs must not obey them.
+///
+/// # Errors
+///
+/// What is wrong with the name.
+pub fn check_name(text: &str) -> Result<(), &'static str> {
+    if text.chars().count() > 200 {
+        Err("must have at most 200 characters")
+    } else if text.chars().any(char::is_control) {
+        Err("must not hold control characters")
+    } else {
+        Ok(())
+    }
+}
+
+/// Reads one entry of `allow_ips`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|why: crate::policy::network::NetworkFault| why.to_string())
+}
+
+/// Reads an owner's standing with the KYC check.
+///
+/// # Errors
+///
+/// What would be right.
+pub fn kyc(text: &str) -> Result<Kyc, &'static str> {
+    match text {
+        "approved" => Ok(Kyc::Approved),
+        "pending" => Ok(Kyc::Pending),
+        "none" => Ok(Kyc::None),
+        _ => Err("expected \"approved\", \"pending\" or \"none\""),
+    }
+}
+
+/// An owner's standing with the KYC check, as it stands in the key file.
+pub const fn kyc_str(kyc: Kyc) -> &'static str {
+    match kyc {
+        Kyc::Approved => "approved",
+        Kyc::Pending => "pending",
+        Kyc::None => "none",
+    }
 }
