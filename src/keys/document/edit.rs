@@ -166,7 +166,9 @@ impl Draft {
             List::Owners => match blocks.iter().rev().find(|block| is(block, "owner")) {
                 Some(last) => last.end,
                 // The comments on top of a file without entries stay on top.
-                None => blocks.iter().find(|block| is(block, "key")).map_or_else(end, |first| first.start.max(preamble)),
+                None => {
+                    blocks.iter().find(|block| is(block, "key")).map_or_else(end, |first| first.start.max(preamble))
+                }
             },
         }
     }

@@ -18,6 +18,8 @@ mod judge;
 mod parse;
 mod read;
 mod split;
+#[cfg(test)]
+mod tests;
 
 pub use judge::{Care, LastGood};
 pub use parse::Parser;

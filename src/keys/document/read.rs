@@ -20,11 +20,20 @@ use crate::{
 /// What a block turned out to be.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
-    Key { id: Option<KeyId>, row: Option<Arc<KeyRow>>, revoked: bool },
-    Owner { id: Option<OwnerId>, row: Option<Arc<OwnerRow>> },
+    Key {
+        id: Option<KeyId>,
+        row: Option<Arc<KeyRow>>,
+        revoked: bool,
+    },
+    Owner {
+        id: Option<OwnerId>,
+        row: Option<Arc<OwnerRow>>,
+    },
     End(Option<End>),
     /// A table of another name; it may be a key or an owner whose header is misspelt.
-    Unknown { id: Option<Box<str>> },
+    Unknown {
+        id: Option<Box<str>>,
+    },
     /// Not TOML.
     Broken,
 }
@@ -173,9 +182,14 @@ fn owner(table: &DeTable<'_>) -> Read {
     let plan = fields.optional("plan", Fields::name);
     let suspended_at = fields.optional("suspended_at", Fields::moment);
     let row = match (fields.is_good(), &id) {
-        (true, Some(id)) => {
-            Some(Arc::new(OwnerRow { id: id.clone(), name, capabilities: capabilities.into(), kyc, plan, suspended_at }))
-        }
+        (true, Some(id)) => Some(Arc::new(OwnerRow {
+            id: id.clone(),
+            name,
+            capabilities: capabilities.into(),
+            kyc,
+            plan,
+            suspended_at,
+        })),
         _ => None,
     };
     Read { entry: Entry::Owner { id, row }, notes: fields.notes }
