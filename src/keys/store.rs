@@ -1,9 +1,34 @@
 //! The one place that holds the current key set, and how a new one takes its place.
+//!
+//! The order is what matters: first every key that is cut off is marked dead, so that requests which hold an older
+//! version stop; then the new set is built, and then it takes the place of the old one. An id once seen revoked stays
+//! so, whatever a later document says.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+};
 
-use super::{KeyId, KeyRecord, KeySet, document::Document, mint, secret::Secret};
-use crate::{clock::Now, fault::Fault};
+use foldhash::fast::RandomState;
+use hmac::Mac as _;
+
+use super::{
+    KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerRecord, OwnerState,
+    document::{Document, KeyRow, OwnerRow},
+    format, mint,
+    record::{OwnerHeaderValues, PublicPart, Verified},
+    secret::Secret,
+    set::{self, Entry, OwnerEntry},
+};
+use crate::{
+    clock::{Mono, Now, Wall},
+    fault::Fault,
+    limits::{Rules, Subject},
+};
+
+/// How many states of removed keys and of removed owners are kept. Beyond it the first removed go first; only whoever
+/// writes the document can bring that about.
+const MAX_DEPARTED: usize = 100_000;
 
 /// What rows are read by, beside the document itself.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +46,7 @@ pub struct Applied {
     pub revision: u64,
     /// Keys in the set.
     pub keys: usize,
-    /// Owners in the set, without those that have no row.
+    /// Owners with a row.
     pub owners: usize,
     /// Records that were made anew.
     pub changed: usize,
@@ -29,7 +54,7 @@ pub struct Applied {
     pub removed: usize,
     /// Ids that were never seen revoked before: to be kept in the saved state.
     pub newly_revoked: Vec<KeyId>,
-    /// Ids that are not accepted although their rows could be read: two entries say the same.
+    /// Ids that are not accepted although their rows could be read.
     pub set_aside: Vec<KeyId>,
     /// Why they are not.
     pub faults: Vec<Fault>,
@@ -39,12 +64,29 @@ pub struct Applied {
 #[derive(Debug, Default)]
 pub struct KeyStore {
     current: arc_swap::ArcSwapOption<KeySet>,
+    /// Touched by whoever applies, never by a request.
+    books: Mutex<Books>,
+}
+
+/// What outlives a set.
+#[derive(Debug, Default)]
+struct Books {
+    revision: u64,
+    /// Every id ever seen revoked. Only grows.
+    revoked: HashSet<KeyId, RandomState>,
+    departed_keys: Departed<KeyId, KeyState>,
+    departed_owners: Departed<OwnerId, OwnerState>,
+    /// Replaced sets that a request was still reading.
+    retired: Vec<Arc<KeySet>>,
+    /// The shapes that the current records were judged by.
+    mint: Option<mint::Settings>,
 }
 
 impl KeyStore {
     /// An empty store that knows these ids as revoked.
-    pub fn new(_revoked: impl IntoIterator<Item = KeyId>) -> Self {
-        unimplemented!("keys room")
+    pub fn new(revoked: impl IntoIterator<Item = KeyId>) -> Self {
+        let books = Books { revoked: revoked.into_iter().collect(), ..Books::default() };
+        Self { current: arc_swap::ArcSwapOption::empty(), books: Mutex::new(books) }
     }
 
     /// The current set; none until the first one was applied. Not to be held across an await.
@@ -52,24 +94,362 @@ impl KeyStore {
         self.current.load()
     }
 
-    /// Whether this record is the one that the current set has for its id: asked again after every wait.
-    pub fn is_current(&self, _record: &Arc<KeyRecord>) -> bool {
-        unimplemented!("keys room")
+    /// Whether this record is the one that the current set has for its id, and not cut off. To be asked after every
+    /// wait: what was decided by another version is void.
+    pub fn is_current(&self, record: &Arc<KeyRecord>) -> bool {
+        let set = self.current.load();
+        let now = set.as_ref().and_then(|set| set.by_id(record.id.as_str()));
+        now.is_some_and(|now| Arc::ptr_eq(now, record)) && !record.is_dead()
     }
 
     /// Puts the set of this document in place of the current one, revocations first.
-    pub fn apply(&self, _document: &Document, _terms: &Terms, _now: Now) -> Applied {
-        unimplemented!("keys room")
+    ///
+    /// Never fails as a whole: a row that cannot be accepted is set aside, and its id is not accepted at all. Costs a
+    /// pass over all rows, on the calling thread; rows that did not change keep their records.
+    pub fn apply(&self, document: &Document, terms: &Terms, now: Now) -> Applied {
+        self.apply_after(document, terms, now, |_| {})
     }
 
-    /// All ids ever seen revoked.
+    /// As [`apply`](Self::apply); `prepare` sees the new set before any request does, to restore what was saved of it.
+    pub fn apply_after(&self, document: &Document, terms: &Terms, now: Now, prepare: impl FnOnce(&KeySet)) -> Applied {
+        let mut books = self.books();
+        let held = self.current.load_full();
+        let current = held.as_deref();
+        let mut applied = Applied::default();
+
+        books.revoke(document, current, &mut applied);
+        let rows = Rows::select(document, terms, &books.revoked, &mut applied);
+        cut_off(current, &rows);
+
+        let set = Builder { books: &mut books, current, rows: &rows, terms, now }.build(document, &mut applied);
+        for record in set.keys() {
+            // A suspension was lifted, or a removed key is back. The set that requests see does not let it in yet, or
+            // does not have it, so nothing is let through early.
+            if record.revoked_at.is_none() && record.owner.suspended_at.is_none() {
+                record.state.dead.store(false, Ordering::Relaxed);
+            }
+        }
+        if let Some(current) = current {
+            applied.removed = books.depart(current, &set, now.mono);
+        }
+        prepare(&set);
+        books.mint = Some(terms.mint.clone());
+        books.retired.extend(self.current.swap(Some(Arc::new(set))));
+        drop(held);
+        books.sweep(now.mono);
+        applied
+    }
+
+    /// All ids ever seen revoked, in order.
     pub fn revoked(&self) -> Vec<KeyId> {
-        unimplemented!("keys room")
+        let mut revoked: Vec<_> = self.books().revoked.iter().cloned().collect();
+        revoked.sort_unstable();
+        revoked
     }
 
     /// Drops what is no longer needed: replaced sets that nobody reads, states of removed keys whose windows ran out.
-    /// To be called now and then, on the thread that applies.
-    pub fn sweep(&self, _now: Now) {
-        unimplemented!("keys room")
+    /// To be called now and then, on the thread that applies: dropping a large set takes milliseconds.
+    pub fn sweep(&self, now: Now) {
+        self.books().sweep(now.mono);
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // A panic while applying leaves the old set in force and the books at worst with an id too many.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    /// Learns what the document says is revoked, and cuts it off at once.
+    fn revoke(&mut self, document: &Document, current: Option<&KeySet>, applied: &mut Applied) {
+        let rows = document.keys.iter().filter(|row| row.revoked_at.is_some()).map(|row| &row.id);
+        for id in document.revoked.iter().chain(rows) {
+            if !self.revoked.contains(id) {
+                self.revoked.insert(id.clone());
+                applied.newly_revoked.push(id.clone());
+            }
+        }
+        for record in current.into_iter().flat_map(KeySet::keys) {
+            if self.revoked.contains(&record.id) {
+                record.state.dead.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Keeps the states of what the new set no longer has; returns how many keys that are.
+    fn depart(&mut self, current: &KeySet, set: &KeySet, now: Mono) -> usize {
+        let mut removed = 0;
+        for record in current.keys().filter(|record| set.by_id(record.id.as_str()).is_none()) {
+            removed += 1;
+            self.departed_keys.keep(&record.id, &record.state, now);
+        }
+        for owner in current.owners().filter(|owner| set.owner(owner.id.as_str()).is_none()) {
+            self.departed_owners.keep(&owner.id, &owner.state, now);
+        }
+        removed
+    }
+
+    fn sweep(&mut self, now: Mono) {
+        // A replaced set that nobody reads any more can have no new reader, so the last count is ours to drop.
+        self.retired.retain(|set| Arc::strong_count(set) > 1);
+        let _ = now;
+        self.departed_keys.sweep(|_| false);
+        self.departed_owners.sweep(|_| false);
+    }
+}
+
+/// Marks what the selected rows no longer let in, before anything else is built.
+fn cut_off(current: Option<&KeySet>, rows: &Rows<'_>) {
+    for record in current.into_iter().flat_map(KeySet::keys) {
+        let stays = rows.keys.get(&record.id).is_some_and(|row| !rows.is_suspended(&row.owner));
+        if !stays {
+            record.state.dead.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The states of what was removed, for it may come back: removing and adding a key again gives no fresh allowance.
+#[derive(Debug)]
+struct Departed<I, S>(HashMap<I, (Arc<S>, Mono), RandomState>);
+
+impl<I, S> Default for Departed<I, S> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<I: Clone + Eq + std::hash::Hash, S: Default> Departed<I, S> {
+    fn keep(&mut self, id: &I, state: &Arc<S>, now: Mono) {
+        self.0.insert(id.clone(), (Arc::clone(state), now));
+    }
+
+    /// The state that an id had, else a new one.
+    fn state(&mut self, id: &I) -> Arc<S> {
+        self.0.remove(id).map(|(state, _)| state).unwrap_or_default()
+    }
+
+    fn sweep(&mut self, is_spent: impl Fn(&S) -> bool) {
+        // A state that somebody else holds is in use by a request, which may yet take from it.
+        self.0.retain(|_, (state, _)| Arc::strong_count(state) > 1 || !is_spent(state));
+        if self.0.len() > MAX_DEPARTED {
+            let mut removed_at: Vec<_> = self.0.values().map(|(_, at)| *at).collect();
+            removed_at.sort_unstable();
+            let since = removed_at[removed_at.len() - MAX_DEPARTED];
+            self.0.retain(|_, (_, at)| *at >= since);
+        }
+    }
+}
+
+/// The rows that are accepted.
+struct Rows<'d> {
+    keys: HashMap<KeyId, &'d Arc<KeyRow>, RandomState>,
+    owners: HashMap<OwnerId, &'d Arc<OwnerRow>, RandomState>,
+    /// Owners with two rows: which one holds nobody knows, so their keys wait.
+    ambiguous_owners: HashSet<OwnerId, RandomState>,
+}
+
+impl<'d> Rows<'d> {
+    fn select(
+        document: &'d Document,
+        terms: &Terms,
+        revoked: &HashSet<KeyId, RandomState>,
+        applied: &mut Applied,
+    ) -> Self {
+        let mut rows =
+            Self { keys: HashMap::default(), owners: HashMap::default(), ambiguous_owners: HashSet::default() };
+        for row in &document.owners {
+            if rows.owners.insert(row.id.clone(), row).is_some() && rows.ambiguous_owners.insert(row.id.clone()) {
+                let id = &row.id;
+                applied.faults.push(Fault::error(format!("two owners have the id {id}: its keys are not accepted")));
+            }
+        }
+        let mut aside = HashSet::<KeyId, RandomState>::default();
+        for row in &document.keys {
+            if rows.keys.insert(row.id.clone(), row).is_some() && aside.insert(row.id.clone()) {
+                let id = &row.id;
+                applied.faults.push(Fault::error(format!("two keys have the id {id}: neither is accepted")));
+            }
+            let empty = matches!(&row.public, PublicPart::Clear(text) if text.is_empty());
+            let fault =
+                if empty { Err("has an empty public part") } else { row.hash.fits_pepper(terms.pepper.as_ref()) };
+            if let Err(fault) = fault
+                && aside.insert(row.id.clone())
+            {
+                applied.faults.push(Fault::error(format!("the key {} {fault}: it is not accepted", row.id)));
+            }
+        }
+        same_public_part(document, revoked, &mut aside, applied);
+        // What the document itself set aside is not accepted, whatever else it lists.
+        let unread: HashSet<&KeyId, RandomState> = document.set_aside.iter().collect();
+        rows.keys.retain(|id, _| !aside.contains(id) && !unread.contains(id));
+        applied.set_aside.extend(aside);
+        applied.set_aside.sort_unstable();
+        rows
+    }
+
+    fn is_suspended(&self, owner: &OwnerId) -> bool {
+        self.ambiguous_owners.contains(owner) || self.owners.get(owner).is_some_and(|row| row.suspended_at.is_some())
+    }
+}
+
+/// Sets aside pairs that share a consumer key: which of them is meant, nobody can say. A revoked one does not count; a
+/// name may be given anew.
+fn same_public_part(
+    document: &Document,
+    revoked: &HashSet<KeyId, RandomState>,
+    aside: &mut HashSet<KeyId, RandomState>,
+    applied: &mut Applied,
+) {
+    let living = || document.keys.iter().filter(|row| row.kind == Kind::Pair && !revoked.contains(&row.id));
+    let mut seen = HashMap::<&PublicPart, &KeyId, RandomState>::default();
+    let mut clashes = Vec::new();
+    let mut digest_keys = Vec::<&str>::new();
+    for row in living() {
+        if let PublicPart::Digest { key, .. } = &row.public
+            && !digest_keys.contains(&&**key)
+        {
+            digest_keys.push(key);
+        }
+        clashes.extend(seen.insert(&row.public, &row.id).map(|other| (other, &row.id)));
+    }
+    for key in digest_keys {
+        // The same consumer key, in clear in one row and by its digest in another.
+        let mac = set::mac(key);
+        for row in living() {
+            if let PublicPart::Clear(text) = &row.public {
+                let digest = mac.clone().chain_update(text.as_bytes()).finalize().into_bytes().into();
+                let digested = PublicPart::Digest { key: key.into(), digest };
+                clashes.extend(seen.get(&digested).map(|other| (*other, &row.id)));
+            }
+        }
+    }
+    for (one, other) in clashes.into_iter().filter(|(one, other)| one != other) {
+        applied
+            .faults
+            .push(Fault::error(format!("the keys {one} and {other} have the same public part: neither is accepted")));
+        aside.extend([one.clone(), other.clone()]);
+    }
+}
+
+/// Makes a set of rows, out of the current one's parts as far as they are the same.
+struct Builder<'b, 'd> {
+    books: &'b mut Books,
+    current: Option<&'b KeySet>,
+    rows: &'b Rows<'d>,
+    terms: &'b Terms,
+    now: Now,
+}
+
+impl Builder<'_, '_> {
+    fn build(mut self, document: &Document, applied: &mut Applied) -> KeySet {
+        self.books.revision += 1;
+        let mut set = KeySet { revision: self.books.revision, digest: document.digest, ..KeySet::default() };
+        set.keys.reserve(self.rows.keys.len());
+        for (id, row) in &self.rows.owners {
+            let record = self.owner(id, Some(row));
+            set.owners.insert(id.clone(), OwnerEntry { record, row: Some(Arc::clone(row)) });
+        }
+        applied.owners = set.owners.len();
+        for row in self.rows.keys.values() {
+            let owner = match set.owners.get(&row.owner) {
+                Some(entry) => Arc::clone(&entry.record),
+                None => {
+                    let record = self.owner(&row.owner, None);
+                    set.owners.insert(row.owner.clone(), OwnerEntry { record: Arc::clone(&record), row: None });
+                    record
+                }
+            };
+            let (record, new) = self.key(row, owner);
+            applied.changed += usize::from(new);
+            set.keys.insert(row.id.clone(), Entry { record, row: Arc::clone(row) });
+        }
+        applied.revision = set.revision;
+        applied.keys = set.keys.len();
+        let mint = &self.terms.mint;
+        set.index(|record| !format::is_machine_made(mint, record.kind, &record.public));
+        set
+    }
+
+    fn owner(&mut self, id: &OwnerId, row: Option<&Arc<OwnerRow>>) -> Arc<OwnerRecord> {
+        let older = self.current.and_then(|set| set.owners.get(id));
+        let suspended_at: Option<Wall> = if self.rows.ambiguous_owners.contains(id) {
+            Some(self.now.wall)
+        } else {
+            row.and_then(|row| row.suspended_at)
+        };
+        if let Some(older) = older
+            && same(older.row.as_ref(), row)
+            && older.record.suspended_at.is_some() == suspended_at.is_some()
+        {
+            return Arc::clone(&older.record);
+        }
+        let state = match older {
+            Some(older) => Arc::clone(&older.record.state),
+            None => self.books.departed_owners.state(id),
+        };
+        Arc::new(OwnerRecord {
+            id: id.clone(),
+            name: row.and_then(|row| row.name.clone()),
+            capabilities: row.map(|row| row.capabilities.clone()).unwrap_or_default(),
+            kyc: row.map(|row| row.kyc).unwrap_or_default(),
+            plan: row.and_then(|row| row.plan.clone()),
+            suspended_at,
+            listed: row.is_some(),
+            state,
+        })
+    }
+
+    /// The record of a row, and whether it was made anew.
+    fn key(&mut self, row: &Arc<KeyRow>, owner: Arc<OwnerRecord>) -> (Arc<KeyRecord>, bool) {
+        let older = self.current.and_then(|set| set.keys.get(&row.id));
+        let is_revoked = self.books.revoked.contains(&row.id);
+        if let Some(older) = older
+            && same(Some(&older.row), Some(row))
+            && Arc::ptr_eq(&older.record.owner, &owner)
+            && older.record.revoked_at.is_some() == is_revoked
+            && self.books.mint.as_ref() == Some(&self.terms.mint)
+        {
+            return (Arc::clone(&older.record), false);
+        }
+        let state = match older {
+            Some(older) => Arc::clone(&older.record.state),
+            None => self.books.departed_keys.state(&row.id),
+        };
+        if is_revoked {
+            state.dead.store(true, Ordering::Relaxed);
+        }
+        let record = KeyRecord {
+            id: row.id.clone(),
+            name: row.name.clone(),
+            kind: row.kind,
+            public: row.public.clone(),
+            hash: row.hash.clone(),
+            machine_made: !row.hash.algorithm().is_slow()
+                || format::is_machine_made(&self.terms.mint, row.kind, &row.public),
+            headers: OwnerHeaderValues::new(&row.id, &owner.id, &row.scopes, row.mode),
+            owner,
+            scopes: row.scopes.clone(),
+            mode: row.mode,
+            allow_ips: row.allow_ips.clone(),
+            limits: row.limits.as_ref().map(|quotas| Arc::new(Rules::new(Subject::Key, quotas))),
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: is_revoked.then(|| row.revoked_at.unwrap_or(self.now.wall)),
+            rotated_from: row.rotated_from.clone(),
+            state,
+            verified: Verified::default(),
+        };
+        if let Some(older) = older {
+            record.inherit_verified(&older.record);
+        }
+        (Arc::new(record), true)
+    }
+}
+
+fn same<T: PartialEq>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (None, None) => true,
+        _ => false,
     }
 }
