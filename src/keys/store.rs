@@ -343,7 +343,8 @@ struct Builder<'b, 'd> {
 impl Builder<'_, '_> {
     fn build(mut self, document: &Document, applied: &mut Applied) -> KeySet {
         self.books.revision += 1;
-        let mut set = KeySet { revision: self.books.revision, digest: document.digest, ..KeySet::default() };
+        let mut set = KeySet::default();
+        (set.revision, set.digest) = (self.books.revision, document.digest);
         set.keys.reserve(self.rows.keys.len());
         for (id, row) in &self.rows.owners {
             let record = self.owner(id, Some(row));
