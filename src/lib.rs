@@ -9,6 +9,7 @@ pub mod facts;
 pub mod fault;
 pub mod keys;
 pub mod limits;
+pub mod listener;
 pub mod policy;
 pub mod proxy;
 pub mod rejection;

@@ -1,0 +1,131 @@
+//! The listener: sockets, TLS, PROXY headers, HTTP framing, timeouts and the drain. It knows no key.
+//!
+//! One accept thread hands each connection to the serving thread with the least to do; from there on nothing of it
+//! crosses cores. A [`Service`] is handed each request together with its [`Connection`], begins an [`Exchange`] and
+//! tells it whom it waits for; one tick of the thread enforces all timeouts.
+//!
+//! What never becomes a request (unclear framing, heads too large or too slow) is answered bare and counted in
+//! [`Counters`].
+
+mod accept;
+pub mod conn;
+mod counters;
+mod drain;
+mod exchange;
+mod http;
+mod io;
+mod proxy_protocol;
+mod serve;
+mod timers;
+pub mod tls;
+
+use std::{future::Future, io::Error, net::SocketAddr, rc::Rc, time::Duration};
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+
+pub use self::{
+    accept::{Bound, Listener, bind},
+    conn::Connection,
+    counters::{Count, Counters},
+    drain::{Drained, Handle},
+    exchange::{Cut, Exchange},
+    io::Upgraded,
+    timers::Tuning,
+};
+use crate::policy::network::Networks;
+
+/// What the listener is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens. Port 0 takes any free one.
+    pub addresses: Vec<SocketAddr>,
+    /// TLS; absent: plaintext, HTTP/1.1 only.
+    pub tls: Option<tls::Settings>,
+    /// Whether every connection must begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// From whom a PROXY header is taken, and whom `max_connections_per_ip` does not concern.
+    pub trusted_proxies: Networks,
+    /// Connections at a time; beyond, they are closed at accept.
+    pub max_connections: usize,
+    /// Connections at a time from one address (IPv6: one /64); 0 means no limit.
+    pub max_connections_per_ip: usize,
+    /// The largest head that becomes a request. The parser takes somewhat more, so that the refusal is a full answer.
+    pub max_header_bytes: usize,
+    /// How long a client may take for what.
+    pub timeouts: Timeouts,
+}
+
+/// How long a client may take for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For a head, from its first byte to its last; for the first one, from when the connection was ready.
+    pub header: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For the request's body, without progress; not a total.
+    pub body: Duration,
+    /// For taking the answer, without progress; not a total.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(15),
+            idle: Duration::from_secs(60),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What answers requests. One per serving thread.
+pub trait Service: 'static {
+    /// The body of its answers. It must hold the [`Exchange`] until its end.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+
+    /// Answers a request. Begin the exchange ([`Connection::begin`]) before the first await.
+    ///
+    /// While the connection drains, the listener adds `Connection: close` by itself. A panic costs the connection
+    /// (HTTP/2: the stream), not the thread.
+    fn serve(
+        self: Rc<Self>,
+        connection: Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + 'static;
+}
+
+/// Why the listener could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// An address could not be listened at.
+    #[error("cannot listen at {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: Error,
+    },
+    /// There is no address to listen at.
+    #[error("no address to listen at")]
+    NoAddress,
+    /// The certificate, its key or the client CA cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// A thread could not be started.
+    #[error("cannot start the thread {name}")]
+    Thread {
+        /// The thread's name.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: Error,
+    },
+}
