@@ -8,6 +8,8 @@ pub mod id;
 pub mod mint;
 mod phc;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod scope;
 pub mod secret;
 pub mod set;

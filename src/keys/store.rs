@@ -454,3 +454,6 @@ fn same<T: PartialEq>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
