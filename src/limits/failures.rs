@@ -1,16 +1,46 @@
-//! Failed authentications: charged to the address, asked for before the work starts.
+//! Failed authentications: charged to the address alone, and asked for before the work starts, so that a burst of
+//! guesses in flight cannot exceed the limit together.
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Exceeded, Limiter, Plan};
+use super::{
+    Exceeded, Limiter, Plan,
+    entry::{Address, Counters, Entry},
+    take::{Part, exceeded, prepare},
+    window::tick,
+};
 use crate::clock::Mono;
+
+impl Limiter {
+    /// Whether the address has used up its failures. Attempts in flight do not count here, and nothing is taken.
+    pub fn failures_exhausted(&self, plan: &Plan, client: IpAddr, now: Mono) -> Option<Exceeded> {
+        if plan.failures.is_empty() {
+            return None;
+        }
+        let address = Address::new(client, plan.ipv6_prefix);
+        self.peek(address, |counters| {
+            let mut parts = [Part { windows: &mut counters.failures, rules: &plan.failures }];
+            prepare(&mut parts, now);
+            let room = parts[0].windows.have_room(plan.failures.rules(), 0);
+            (!room).then(|| exceeded(&parts, 0, 0, now))
+        })?
+    }
+
+    /// Charges one failed authentication to the address, without asking: for those that cost no work, such as an
+    /// unknown key.
+    pub fn charge_failure(&self, plan: &Plan, client: IpAddr, now: Mono) {
+        if plan.failures.is_empty() {
+            return;
+        }
+        let address = Address::new(client, plan.ipv6_prefix);
+        self.with_counters(address, tick(now), |entry, counters| charge(entry, counters, plan, now));
+    }
+}
 
 /// The right to fail: what the verifier asks before it works and settles after.
 #[derive(Clone, Debug)]
 pub struct Failures {
-    #[expect(dead_code)]
     limiter: Arc<Limiter>,
-    #[expect(dead_code)]
     plan: Arc<Plan>,
     client: IpAddr,
 }
@@ -26,24 +56,69 @@ impl Failures {
         self.client
     }
 
-    /// Reserves the right to fail once. Refused when failures and attempts in flight have reached the limit.
-    pub fn begin(&self, _now: Mono) -> Result<Attempt, Exceeded> {
-        unimplemented!("limits room")
+    /// Reserves the right to fail once. Refused when failures and attempts in flight have reached the limit; then
+    /// nothing is reserved.
+    pub fn begin(&self, now: Mono) -> Result<Attempt, Exceeded> {
+        let rules = &self.plan.failures;
+        if rules.is_empty() {
+            return Ok(Attempt { reserved: None });
+        }
+        let address = Address::new(self.client, self.plan.ipv6_prefix);
+        let entry = self.limiter.with_counters(address, tick(now), |entry, counters| {
+            let reserved = counters.in_flight;
+            let mut parts = [Part { windows: &mut counters.failures, rules }];
+            prepare(&mut parts, now);
+            if !parts[0].windows.have_room(rules.rules(), reserved) {
+                return Err(exceeded(&parts, reserved, 0, now));
+            }
+            counters.in_flight += 1;
+            Ok(Arc::clone(entry))
+        })?;
+        Ok(Attempt { reserved: Some((self.clone(), entry)) })
     }
 }
 
-/// One attempt in flight. Dropping it unsettled counts as passed.
+/// One attempt in flight. Dropping it unsettled counts as passed, but proves nothing.
 #[derive(Debug)]
-pub struct Attempt {}
+pub struct Attempt {
+    reserved: Option<(Failures, Arc<Entry>)>,
+}
 
 impl Attempt {
     /// The secret was wrong: charges the address.
-    pub fn failed(self, _now: Mono) {
-        unimplemented!("limits room")
+    pub fn failed(mut self, now: Mono) {
+        let Some((failures, entry)) = self.reserved.take() else { return };
+        let mut counters = entry.lock();
+        counters.in_flight = counters.in_flight.saturating_sub(1);
+        if entry.is_cell() {
+            // The address may have an entry of its own by now.
+            drop(counters);
+            failures.limiter.charge_failure(&failures.plan, failures.client, now);
+        } else {
+            charge(&entry, &mut counters, &failures.plan, now);
+        }
     }
 
-    /// The secret was right.
+    /// The secret was right: the address's counters become the last ones to make room.
     pub fn passed(self) {
-        unimplemented!("limits room")
+        if let Some((_, entry)) = &self.reserved {
+            entry.note_authenticated();
+        }
     }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some((_, entry)) = &self.reserved {
+            let mut counters = entry.lock();
+            counters.in_flight = counters.in_flight.saturating_sub(1);
+        }
+    }
+}
+
+fn charge(entry: &Entry, counters: &mut Counters, plan: &Plan, now: Mono) {
+    let mut parts = [Part { windows: &mut counters.failures, rules: &plan.failures }];
+    let moment = prepare(&mut parts, now);
+    parts[0].windows.record(plan.failures.rules(), moment);
+    entry.note_change(&plan.failures);
 }

@@ -2,21 +2,34 @@
 //!
 //! No window of any length, wherever it starts, admits more than its limit.
 
+mod entry;
 mod failures;
+mod kept;
 mod readings;
 mod rules;
+mod saved;
 mod shards;
 mod take;
+mod window;
+mod windows;
 
 pub use failures::{Attempt, Failures};
 pub use readings::Readings;
 pub use rules::{Plan, Quota, Rules};
 pub use shards::{AddressHandle, Limiter};
 pub use take::Meter;
+pub(crate) use {
+    kept::{Holder, Save, SavedCounters},
+    saved::SavedWindow,
+    shards::CellKey,
+};
 
 use std::collections::BTreeMap;
 
-use crate::policy::network::Networks;
+use crate::{
+    policy::network::Networks,
+    rejection::{Reason, Rejection},
+};
 
 /// Whose limit it is; names the policies in the `RateLimit` fields (`ip-60s`, `key-60s`, `owner-60s`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,4 +119,16 @@ pub struct Exceeded {
     pub retry_after: u64,
     /// The names of the policies that are used up.
     pub violated: Vec<Box<str>>,
+}
+
+impl From<Exceeded> for Rejection {
+    fn from(exceeded: Exceeded) -> Self {
+        let reason = match exceeded.subject {
+            Subject::Ip => Reason::IpLimit,
+            Subject::Key => Reason::KeyLimit,
+            Subject::Owner => Reason::OwnerLimit,
+            Subject::Failure => Reason::FailureLimit,
+        };
+        Self { violated: exceeded.violated, ..Self::from(reason).retry_after(exceeded.retry_after) }
+    }
 }

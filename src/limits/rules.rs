@@ -88,6 +88,7 @@ pub struct Rules {
     subject: Subject,
     quotas: Box<[Quota]>,
     rules: Box<[Rule]>,
+    saved: bool,
 }
 
 impl Rules {
@@ -101,8 +102,9 @@ impl Rules {
                 None => kept.push(Quota { limit: quota.limit, window }),
             }
         }
-        let rules = kept.iter().map(Rule::from).collect();
-        Self { subject, quotas: kept.into(), rules }
+        let rules: Box<[Rule]> = kept.iter().map(Rule::from).collect();
+        let saved = rules.iter().any(|rule| rule.length >= super::windows::SAVED_FROM);
+        Self { subject, quotas: kept.into(), rules, saved }
     }
 
     /// Whose limits these are.
@@ -118,6 +120,11 @@ impl Rules {
     /// Whether nothing is limited.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Whether the windows of these rules are saved.
+    pub(super) fn are_saved(&self) -> bool {
+        self.saved
     }
 
     pub(super) fn rules(&self) -> &[Rule] {
@@ -180,8 +187,7 @@ impl Plan {
     }
 
     /// Whether requests from this address take nothing from `per_ip`.
-    pub fn is_exempt(&self, _client: IpAddr) -> bool {
-        let _ = &self.exempt;
-        unimplemented!("limits room")
+    pub fn is_exempt(&self, client: IpAddr) -> bool {
+        !self.exempt.is_empty() && self.exempt.contains(client)
     }
 }
