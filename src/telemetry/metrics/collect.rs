@@ -55,7 +55,8 @@ impl Samples<'_> {
         self.metrics.push(metric);
     }
 
-    fn count(&mut self, values: &[&str], count: u64) {
+    /// The same, for a whole number.
+    pub fn count(&mut self, values: &[&str], count: u64) {
         #[expect(clippy::cast_precision_loss, reason = "the text format has floating-point samples only")]
         self.labelled(values, count as f64);
     }
@@ -125,8 +126,10 @@ impl Sum {
                 }
             }
             Family::Rejections => {
+                let elsewhere = lock(&self.shared.other_rejections);
                 for row in rejection::TABLE.iter().filter(|row| !row.reason.is_upstream()) {
-                    samples.count(&[row.label], sum(&|cell| &cell.rejections[row.reason as usize]));
+                    let elsewhere = elsewhere.as_ref().map_or(0, |count| count(row.reason));
+                    samples.count(&[row.label], elsewhere + sum(&|cell| &cell.rejections[row.reason as usize]));
                 }
             }
             Family::ObservedRejections => {

@@ -6,6 +6,7 @@ mod busiest;
 mod cell;
 mod collect;
 mod family;
+mod feeds;
 
 pub use cell::Metrics;
 pub use collect::Samples;
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use crate::keys::{KeySet, KeyState};
+use crate::{keys::KeyState, rejection::Reason};
 use busiest::Busiest;
 use cell::Histogram;
 use collect::{Feeds, Sum};
@@ -117,6 +118,9 @@ pub struct Registry {
     registry: prometheus::Registry,
 }
 
+/// How often requests were refused for a reason outside the serving code.
+type OtherRejections = Box<dyn Fn(Reason) -> u64 + Send + Sync>;
+
 /// What the collector reads.
 #[derive(Default)]
 struct Shared {
@@ -126,6 +130,7 @@ struct Shared {
     /// `[what][succeeded]`.
     reloads: [[AtomicU64; 2]; Reloaded::ALL.len()],
     revocation_latency: Histogram,
+    other_rejections: Mutex<Option<OtherRejections>>,
 }
 
 impl Default for Registry {
@@ -170,11 +175,6 @@ impl Registry {
         self.shared.feeds.set(family, Box::new(source));
     }
 
-    /// Says where the current keys come from, for the requests of the busiest ones.
-    pub fn feed_keys(&self, current: impl Fn() -> Option<Arc<KeySet>> + Send + Sync + 'static) {
-        lock(&self.shared.busiest).source(Box::new(current));
-    }
-
     /// Counts a reload.
     pub fn reloaded(&self, what: Reloaded, succeeded: bool) {
         self.shared.reloads[what as usize][usize::from(succeeded)].fetch_add(1, Relaxed);
@@ -208,7 +208,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{facts::ClientIpSource, limits::Subject, rejection::Reason};
+    use crate::{facts::ClientIpSource, limits::Subject};
 
     /// Every name of the manual.
     const NAMES: [&str; 25] = [
@@ -300,7 +300,9 @@ mod tests {
         }
         registry.reloaded(Reloaded::Keys, true);
         registry.reloaded(Reloaded::Config, false);
+        registry.feed_rejections(|reason| u64::from(reason == Reason::AmbiguousFraming));
         let text = registry.render();
+        check(&text, "keyside_rejections_total{reason=\"ambiguous_framing\"} 1");
         check(&text, "keyside_requests_total{outcome=\"refused\"} 2");
         check(&text, "keyside_rejections_total{reason=\"wrong_secret\"} 2");
         check(&text, "keyside_upstream_failures_total{reason=\"upstream_timeout\"} 2");
