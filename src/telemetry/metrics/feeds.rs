@@ -7,6 +7,7 @@ use crate::{
     clock,
     keys::{KeyStore, set::KeySet, verify::Verifier},
     limits::Limiter,
+    listener::{Counters, tls::Reloader},
     rejection::Reason,
     telemetry::Output,
 };
@@ -60,6 +61,38 @@ impl Registry {
         let outputs = outputs.to_vec();
         self.feed(Family::LogLinesDropped, move |samples| {
             samples.count(&[], outputs.iter().map(Output::dropped).sum());
+        });
+    }
+
+    /// Connections, handshakes, and refusals of what never became a request: those are added to the refusals of the
+    /// serving threads.
+    pub fn feed_listener(&self, counters: &Arc<Counters>) {
+        let of = Arc::clone(counters);
+        self.feed(Family::Connections, move |samples| samples.count(&[], of.connections.get()));
+        let of = Arc::clone(counters);
+        self.feed(Family::ConnectionsRefused, move |samples| samples.count(&[], of.refused.get()));
+        let of = Arc::clone(counters);
+        self.feed(Family::TlsHandshakes, move |samples| {
+            samples.count(&["ok"], of.handshakes_ok.get());
+            samples.count(&["failed"], of.handshakes_failed.get());
+            samples.count(&["timeout"], of.handshakes_timeout.get());
+        });
+        let of = Arc::clone(counters);
+        self.feed_rejections(move |reason| match reason {
+            Reason::AmbiguousFraming => of.ambiguous_framing.get() + of.proxy_header_refused.get(),
+            Reason::HeadersTooLarge => of.headers_too_large.get(),
+            Reason::UriTooLong => of.uri_too_long.get(),
+            Reason::RequestTimeout => of.request_timeouts.get(),
+            _ => 0,
+        });
+    }
+
+    /// When the served certificate expires.
+    pub fn feed_certificate(&self, reloader: &Arc<Reloader>) {
+        let reloader = Arc::clone(reloader);
+        self.feed(Family::TlsCertificateExpiry, move |samples| {
+            #[expect(clippy::cast_precision_loss, reason = "a date is far below 2^53 seconds")]
+            samples.one(reloader.not_after().unix_seconds() as f64);
         });
     }
 
