@@ -142,9 +142,14 @@ pub fn line_at(text: &str, offset: usize) -> &str {
 
 /// The nearest of `known` to what was typed, when it is near enough to be what was meant.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // One slip of the fingers is always near, also in a short name, where it is much of the name.
+    let likeness = |name| match strsim::damerau_levenshtein(typed, name) {
+        0 | 1 => 0.99,
+        _ => strsim::jaro_winkler(typed, name),
+    };
     known
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(typed, name), name))
+        .map(|name| (likeness(name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .map(|(_, name)| name)
@@ -204,6 +209,7 @@ mod tests {
     #[test]
     fn only_near_names_are_suggested() {
         assert_eq!(nearest("scope", ["scopes", "owner"]), Some("scopes"));
+        assert_eq!(nearest("kye", ["owner", "key"]), Some("key"));
         assert_eq!(nearest("zebra", ["scopes", "owner"]), None);
     }
 }

@@ -1,0 +1,12 @@
+//! Where keys come from: a key file that is watched. What is found is applied to the key store on a thread of its own.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`keyfile`] | reading and writing the key file, locked and crash-safe |
+//! | [`state`] | what is kept beside it: ids ever revoked, the last good text, what is in force |
+//! | [`file`](self::file) | the source: watches, judges, applies, reports |
+
+pub mod file;
+pub mod keyfile;
+pub mod state;
+mod watch;
