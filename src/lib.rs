@@ -13,5 +13,6 @@ pub mod listener;
 pub mod policy;
 pub mod proxy;
 pub mod rejection;
+pub mod sync;
 pub mod telemetry;
 pub mod usage;

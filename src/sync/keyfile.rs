@@ -101,7 +101,8 @@ impl Locked {
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     const MAX_BYTES: u64 = 1 << 30;
     // A pipe or a device under the name of the key file must not hold up the reader for ever.
-    let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));

@@ -8,5 +8,8 @@
 
 pub mod file;
 pub mod keyfile;
+mod source;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod watch;
