@@ -289,8 +289,7 @@ mod tests {
     #[test]
     fn settings_that_would_weaken_are_faults() {
         assert_eq!(Settings::default().faults(), []);
-        let mut settings = Settings::default();
-        settings.hash = Algorithm::Sha256;
+        let mut settings = Settings { hash: Algorithm::Sha256, ..Settings::default() };
         settings.token.shown = 10;
         settings.token.test = "ck test ".into();
         settings.pair.key_prefix = "ck:".into();

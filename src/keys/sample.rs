@@ -18,12 +18,17 @@ pub(crate) fn fast(secret: &str) -> SecretHash {
 
 /// argon2id with the least parameters there are: some microseconds, and slow all the same by its kind.
 pub(crate) fn slow(secret: &str) -> SecretHash {
+    slow_salted(secret, 0)
+}
+
+/// As [`slow`], with a salt of its own for every number.
+pub(crate) fn slow_salted(secret: &str, number: usize) -> SecretHash {
     use base64::Engine as _;
     let base64 = base64::engine::general_purpose::STANDARD_NO_PAD;
-    let (salt, mut hash) = (b"somesalt", [0; 32]);
+    let (salt, mut hash) = (u64::try_from(number).expect("a number").to_be_bytes(), [0; 32]);
     let params = argon2::Params::new(8, 1, 1, Some(32)).expect("parameters");
     argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-        .hash_password_into(secret.as_bytes(), salt, &mut hash)
+        .hash_password_into(secret.as_bytes(), &salt, &mut hash)
         .expect("a hash");
     let text = format!("$argon2id$v=19$m=8,t=1,p=1${}${}", base64.encode(salt), base64.encode(hash));
     SecretHash::parse(&text).expect("a hash")

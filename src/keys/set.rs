@@ -139,6 +139,7 @@ impl KeySet {
     }
 
     /// Indexes what `keys` holds; the last step of building a set.
+    #[expect(clippy::mutable_key_type, reason = "what is hashed and compared is the public part, which never changes")]
     pub(super) fn index(&mut self, is_human: impl Fn(&KeyRecord) -> bool) {
         // Revoked keys come last: they give way to a living one with the same public part.
         let mut records: Vec<_> = self.keys.values().map(|entry| Arc::clone(&entry.record)).collect();

@@ -192,9 +192,8 @@ impl Books {
     fn sweep(&mut self, now: Mono) {
         // A replaced set that nobody reads any more can have no new reader, so the last count is ours to drop.
         self.retired.retain(|set| Arc::strong_count(set) > 1);
-        let _ = now;
-        self.departed_keys.sweep(|_| false);
-        self.departed_owners.sweep(|_| false);
+        self.departed_keys.sweep(|state| state.meter.is_spent(now));
+        self.departed_owners.sweep(|state| state.meter.is_spent(now));
     }
 }
 

@@ -77,6 +77,13 @@ impl Meter {
         }
     }
 
+    /// Whether every window has run out: a meter made anew would be the same.
+    pub(crate) fn is_spent(&self, now: Mono) -> bool {
+        let mut windows = self.lock();
+        windows.expire(tick(now));
+        windows.are_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Windows> {
         // A panic between two windows could at worst leave one admission uncounted in one of them.
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)

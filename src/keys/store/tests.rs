@@ -353,3 +353,33 @@ fn no_reader_passes_after_the_revoke_returned() {
         done.store(true, Ordering::Release);
     });
 }
+
+#[test]
+fn the_state_of_a_removed_key_goes_when_its_windows_have_run_out() {
+    use crate::{
+        clock::Mono,
+        limits::{self, Limiter, Plan, Readings},
+    };
+    let at = |seconds: u64| Now { mono: Mono::from_nanos(seconds * 1_000_000_000), ..Now::default() };
+    let per_key = vec!["2/1m".parse().unwrap()];
+    let plan = Plan::new(&limits::Settings { per_key, ..limits::Settings::default() });
+    let limiter = Limiter::new(10);
+    let take = |store: &KeyStore, now: Now| {
+        limiter.take_key(&plan, &record(store, "a"), now.mono, &mut Readings::default()).is_ok()
+    };
+    let (with, without) = (document([pair("a", "alice", fast("s"))], []), document([], []));
+    let apply = |store: &KeyStore, document: &Document, now| store.apply(document, &Terms::default(), now);
+
+    let store = KeyStore::default();
+    apply(&store, &with, at(0));
+    assert!(take(&store, at(1)) && take(&store, at(1)) && !take(&store, at(2)));
+    apply(&store, &without, at(2));
+    store.sweep(at(3));
+    assert_eq!(store.books().departed_keys.0.len(), 1);
+    apply(&store, &with, at(30));
+    assert!(!take(&store, at(31)), "removing and adding it again gives no fresh allowance");
+
+    apply(&store, &without, at(40));
+    store.sweep(at(62));
+    assert_eq!(store.books().departed_keys.0.len(), 0);
+}

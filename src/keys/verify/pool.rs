@@ -298,7 +298,11 @@ impl Pool {
         let now = clock::mono();
         for waiter in job.into_iter().flat_map(|job| job.waiters) {
             if let Some(attempt) = waiter.attempt {
-                if verdict == Verdict::Wrong { attempt.failed(now) } else { attempt.passed() }
+                match verdict {
+                    Verdict::Right => attempt.passed(),
+                    Verdict::Wrong => attempt.failed(now),
+                    Verdict::Overloaded | Verdict::FailureLimit(_) => drop(attempt),
+                }
             }
             answer(waiter.reply, verdict.clone());
         }
@@ -365,3 +369,6 @@ fn network(address: IpAddr) -> IpAddr {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
     }
 }
+
+#[cfg(test)]
+mod tests;
