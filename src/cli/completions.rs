@@ -16,6 +16,11 @@ pub(super) fn run(args: &Args) -> Exit {
     clap_complete::generate(args.shell, &mut Cli::command(), "keyside", &mut script);
     match std::io::stdout().write_all(&script) {
         Ok(()) => Exit::Done,
-        Err(_) => Exit::Failed,
+        // A reader that has seen enough, as `| head` has.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            anstream::eprintln!("keyside completions: {error}");
+            Exit::Failed
+        }
     }
 }

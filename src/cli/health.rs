@@ -30,15 +30,23 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
+    let admin = match &args.config {
+        None => args.admin,
+        Some(_) => {
+            anstream::eprintln!("keyside health: --config is not in this build; name the address with --admin");
+            return Exit::Failed;
+        }
+    };
     let path = if args.live { "/livez?verbose" } else { "/readyz?verbose" };
-    match ask(reachable(args.admin), path, Duration::from_secs(args.timeout)) {
+    let timeout = Duration::from_secs(args.timeout);
+    match ask(reachable(admin), path, timeout) {
         Ok((200, _)) => Exit::Done,
         Ok((_, text)) => {
             anstream::eprint!("{text}");
             Exit::Failed
         }
         Err(error) => {
-            anstream::eprintln!("keyside health: {} does not answer: {error}", args.admin);
+            anstream::eprintln!("keyside health: {admin} does not answer: {error}");
             Exit::Failed
         }
     }
@@ -66,4 +74,54 @@ fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, S
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unclear)?;
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
     Ok((status.ok_or_else(unclear)?, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        telemetry::{Health, Registry, admin},
+    };
+
+    /// What the command says to an admin port with this health.
+    #[track_caller]
+    fn check(health: Health, option: &str, expected: Exit) {
+        let any = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let bound = admin::bind(&admin::Settings { address: any, probes: None }).unwrap();
+        let address = bound.address().unwrap().to_string();
+        let (reload, _asked) = tokio::sync::mpsc::channel(1);
+        let state = admin::State { registry: Arc::new(Registry::new()), health: Arc::new(health), reload };
+        let cli = Cli::try_parse_from(["keyside", "health", "--admin", &address, option]).unwrap();
+        let Command::Health(args) = cli.command else { unreachable!() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let asked = runtime.block_on(async {
+            tokio::select! {
+                asked = tokio::task::spawn_blocking(move || run(&args)) => asked.unwrap(),
+                () = bound.serve(state) => unreachable!(),
+            }
+        });
+        assert_eq!(asked, expected, "{option}");
+    }
+
+    #[test]
+    fn the_status_says_what_the_admin_port_said() {
+        check(Health::new(), "--ready", Exit::Failed);
+        check(Health::new(), "--live", Exit::Done);
+        let ready = Health::new();
+        ready.set_keys(Ok::<_, &str>(()));
+        ready.set_listening(true);
+        check(ready, "--ready", Exit::Done);
+    }
+
+    #[test]
+    fn nobody_there_is_not_ready() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let cli = Cli::try_parse_from(["keyside", "health", "--admin", &address.to_string()]).unwrap();
+        assert_eq!(cli.run(), Exit::Failed);
+    }
 }

@@ -58,3 +58,36 @@ fn version() -> &'static str {
         None => VERSION,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check(line: &[&str], expected: Exit) {
+        let cli = Cli::try_parse_from(std::iter::once("keyside").chain(line.iter().copied())).unwrap();
+        assert_eq!(cli.run(), expected, "{line:?}");
+    }
+
+    #[test]
+    fn what_is_not_in_this_build_says_so_and_fails() {
+        check(&["control", "--config", "control.toml"], Exit::Failed);
+        check(&["audit", "verify"], Exit::Failed);
+        check(&["openapi"], Exit::Failed);
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_fault_of_usage() {
+        for line in [&["keyside"][..], &["keyside", "nothing"], &["keyside", "health", "--live", "--ready"]] {
+            let fault = Cli::try_parse_from(line).map(|_| ()).unwrap_err();
+            assert_eq!(fault.exit_code(), Exit::Usage as i32, "{line:?}");
+        }
+    }
+}
