@@ -1,6 +1,11 @@
 //! Keys: what a key is, how its secret is checked, how keys are minted, and how the key document is read and edited.
 //!
 //! Nothing here does I/O; the time is handed in. The slow verification has threads of its own ([`verify`]).
+//!
+//! A request finds its key in the current [`KeySet`], asks the record's [standing](KeyRecord::standing), compares the
+//! secret with the one that was verified before, and else has it verified; after that wait it asks whether the record is
+//! still the [current](KeyStore::is_current) one, and starts over if not. A key that cannot be used, or that is unknown,
+//! is refused after as much time as its [decoy](verify::Decoy) says.
 
 pub mod document;
 pub mod format;

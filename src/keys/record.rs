@@ -177,7 +177,7 @@ pub struct KeyState {
 }
 
 impl KeyRecord {
-    /// Whether `digest` (see [`verify::Digester`](super::verify::Digester)) is of the secret that was verified
+    /// Whether `digest` (see [`verify::digest`](super::verify::digest)) is of the secret that was verified
     /// against this very version. Constant time; false while none was.
     pub fn is_verified(&self, digest: &[u8; 32]) -> bool {
         use subtle::ConstantTimeEq as _;

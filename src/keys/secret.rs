@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn what_argon2_left_in_memory_is_wiped() {
+        let hash = SecretHash::make(Algorithm::Argon2id, &Secret::new(b"abc"), None).unwrap();
+        let mut memory = Memory::default();
+        assert!(hash.check(&Secret::new(b"abc"), None, &mut memory));
+        let is_blank = |memory: &Memory| memory.0.iter().all(|block| block.as_ref().iter().all(|word| *word == 0));
+        assert!(!is_blank(&memory));
+        memory.wipe();
+        assert!(is_blank(&memory));
+        assert_eq!(memory.0.len(), 19_456, "kept for the next one");
+        memory.blocks(Memory::KEPT_BLOCKS + 1);
+        memory.wipe();
+        assert_eq!(memory.0.len(), Memory::KEPT_BLOCKS, "but no more than that");
+    }
+
+    #[test]
     fn nothing_is_printed() {
         let hash = SecretHash::make(Algorithm::Sha256, &Secret::new(b"abc"), None).unwrap();
         assert_eq!(format!("{hash:?} {:?}", Secret::new(b"abc")), "SecretHash(Sha256) Secret");

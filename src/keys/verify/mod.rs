@@ -92,10 +92,14 @@ impl Verifier {
         Self { pool: Arc::new(Pool::new(settings)), cached: Stripes::default() }
     }
 
-    /// Compares with the secret that was verified against this record before. No hash but a short keyed one: this is all
-    /// that a known caller costs.
+    /// Whether a machine-made secret is the one that was verified against this record before. No hash but a short keyed
+    /// one, and no look at the address: this is all that a known caller costs, and nobody behind his address can lock him
+    /// out.
+    ///
+    /// Never true of a human-chosen secret. From an address that has used up its failures it would say right or wrong at
+    /// once and without end; [`verify`](Self::verify) asks the address first.
     pub fn is_known(&self, record: &KeyRecord, secret: &Secret) -> bool {
-        let known = record.has_verified() && record.is_verified(&digest::of(secret));
+        let known = record.machine_made && record.has_verified() && record.is_verified(&digest::of(secret));
         if known {
             self.cached.count();
         }
@@ -111,19 +115,25 @@ impl Verifier {
         if self.is_known(record, secret) {
             return Verdict::Right;
         }
-        let pepper = self.pool.pepper();
         if secret.expose().len() > MAX_SECRET_BYTES {
             return refuse(&charge);
         }
-        if !record.hash.algorithm().is_slow() {
+        let algorithm = record.hash.algorithm();
+        let digest = digest::of(secret);
+        let is_verified = record.is_verified(&digest);
+        if is_verified || !algorithm.is_slow() {
             let attempt = match charge.begin(clock::mono()) {
                 Ok(attempt) => attempt,
                 Err(exceeded) => return Verdict::FailureLimit(exceeded),
             };
-            self.pool.counters.count(record.hash.algorithm());
-            return if record.hash.check_fast(secret, pepper) == Some(true) {
+            if is_verified {
+                self.cached.count();
+            } else {
+                self.pool.counters.count(algorithm);
+            }
+            return if is_verified || record.hash.check_fast(secret, self.pool.pepper()) == Some(true) {
                 attempt.passed();
-                record.set_verified(digest::of(secret));
+                record.set_verified(digest);
                 Verdict::Right
             } else {
                 attempt.failed(clock::mono());

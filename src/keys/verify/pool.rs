@@ -186,7 +186,13 @@ impl Pool {
             if let Work::Verify(record) = &work
                 && record.is_verified(&digest)
             {
-                return Err(Verdict::Right);
+                return Err(match waiter.charge.begin(now) {
+                    Ok(attempt) => {
+                        attempt.passed();
+                        Verdict::Right
+                    }
+                    Err(exceeded) => Verdict::FailureLimit(exceeded),
+                });
             }
             if desk.queue.len() >= self.settings.queue || desk.queue.waiting(topic) >= self.settings.queue_per_key {
                 return Err(Verdict::Overloaded);
