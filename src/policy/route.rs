@@ -110,6 +110,11 @@ impl Policy {
         &self.upstreams
     }
 
+    /// What logs call the route at this place in the settings.
+    pub fn route_label(&self, index: usize) -> Option<&str> {
+        self.routes.get(index).map(Route::label)
+    }
+
     /// The value of `Allow` where the path is not known: every method that is accepted anywhere.
     pub fn allow(&self) -> &HeaderValue {
         &self.allow

@@ -1,0 +1,168 @@
+//! Stages 5 and 6: from a credential to a verified key.
+//!
+//! The cheap way comes first and is the usual one: a key whose secret was verified here before costs a lookup and a
+//! short keyed hash. Everything else is charged to the address, and after every wait the key is looked up anew.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Shared, live::Live, record::Record};
+use crate::{
+    clock::{self, Wall},
+    credential::{Credential, Presented},
+    keys::{
+        KeyRecord, KeySet, Kind,
+        record::Standing,
+        secret::Secret,
+        verify::{Decoy, Verdict},
+    },
+    limits::{Exceeded, Failures, Subject},
+    policy::Identity,
+    rejection::{Reason, Rejection},
+};
+
+/// What a lookup came to, with no hold on the set it was made in.
+enum Lookup {
+    /// Verified before, and in good standing.
+    Known(Arc<KeyRecord>),
+    /// In good standing; its secret is still to be verified.
+    Candidate(Arc<KeyRecord>),
+    /// There is such a key, but it may not be used.
+    Barred(Arc<KeyRecord>, Reason),
+    /// There is no such key.
+    Unknown(Option<Decoy>),
+}
+
+/// Finds the key of a credential and verifies its secret.
+pub async fn authenticate(
+    shared: &Shared,
+    live: &Live,
+    client: IpAddr,
+    presented: &Presented,
+    record: &mut Record,
+) -> Result<Identity, Rejection> {
+    let mut wall = record.began().wall;
+    loop {
+        let lookup = {
+            let set = shared.keys.load();
+            let Some(set) = set.as_ref() else { return Err(Rejection::from(Reason::KeysUnavailable).retry_after(5)) };
+            look_up(shared, set, &presented.credential, wall)
+        };
+        let charge = || Failures::new(Arc::clone(&shared.limiter), Arc::clone(&live.limits), client);
+        // With the failures of the address used up, only who was verified here before, with a secret that nobody can
+        // guess, is looked at.
+        if !matches!(&lookup, Lookup::Known(known) if known.machine_made)
+            && let Some(exceeded) = shared.limiter.failures_exhausted(&live.limits, client, record.began().mono)
+        {
+            return Err(too_many(exceeded));
+        }
+        let secret = presented.credential.secret();
+        let (key, verdict) = match lookup {
+            Lookup::Known(known) => {
+                record.set_key(&known);
+                return Ok(Identity::verified(known));
+            }
+            Lookup::Unknown(decoy) => {
+                let verdict = shared.verifier.refuse(decoy, secret, charge()).await;
+                return Err(refusal(verdict, Reason::UnknownKey));
+            }
+            Lookup::Barred(barred, reason) => {
+                record.set_key(&barred);
+                let verdict = shared.verifier.refuse(Decoy::of(&barred), secret, charge()).await;
+                return Err(refusal(verdict, reason));
+            }
+            Lookup::Candidate(key) if presented.padded && key.machine_made => {
+                record.set_key(&key);
+                return Err(judge_padded(shared, live, client, &key, secret, charge(), record).await);
+            }
+            Lookup::Candidate(key) => {
+                let verdict = shared.verifier.verify(&key, secret, charge()).await;
+                (key, verdict)
+            }
+        };
+        record.set_key(&key);
+        match verdict {
+            // It may have been revoked or changed meanwhile: what was verified then is void, and all starts over.
+            Verdict::Right if shared.keys.is_current(&key) => {
+                shared.limiter.note_authenticated(&live.limits, client);
+                return Ok(Identity::verified(key));
+            }
+            Verdict::Right => wall = clock::now().wall,
+            verdict => return Err(refusal(verdict, Reason::WrongSecret)),
+        }
+    }
+}
+
+/// A secret with white space around it is wrong. Whether the one without would be right is for the operator's log.
+async fn judge_padded(
+    shared: &Shared,
+    live: &Live,
+    client: IpAddr,
+    key: &Arc<KeyRecord>,
+    secret: &Secret,
+    charge: Failures,
+    record: &mut Record,
+) -> Rejection {
+    let trimmed = Secret::new(secret.expose().trim_ascii());
+    match shared.verifier.verify(key, &trimmed, charge).await {
+        Verdict::Right => {
+            shared.limiter.charge_failure(&live.limits, client, clock::mono());
+            record.note("white space around the secret; without it the secret would be right");
+            Reason::WrongSecret.into()
+        }
+        verdict => refusal(verdict, Reason::WrongSecret),
+    }
+}
+
+fn look_up(shared: &Shared, set: &KeySet, credential: &Credential, wall: Wall) -> Lookup {
+    match credential {
+        Credential::Pair { key, secret } => match set.find_pair(key.expose()) {
+            Some(found) => judge(shared, found, secret, wall),
+            None => Lookup::Unknown(set.decoy(Kind::Pair, key.expose())),
+        },
+        Credential::Token(token) => {
+            let mut best = None;
+            for found in set.find_token(token.expose()) {
+                let lookup = judge(shared, found, token, wall);
+                match (&lookup, &best) {
+                    (Lookup::Known(_), _) => return lookup,
+                    (Lookup::Candidate(_), _) | (_, None) => best = Some(lookup),
+                    _ => {}
+                }
+            }
+            best.unwrap_or_else(|| Lookup::Unknown(set.decoy(Kind::Token, token.expose())))
+        }
+    }
+}
+
+fn judge(shared: &Shared, found: &Arc<KeyRecord>, secret: &Secret, wall: Wall) -> Lookup {
+    let barred = match found.standing(wall) {
+        Standing::Active if found.is_dead() => Reason::Revoked,
+        Standing::Active if shared.verifier.is_known(found, secret) => return Lookup::Known(Arc::clone(found)),
+        Standing::Active => return Lookup::Candidate(Arc::clone(found)),
+        Standing::Revoked => Reason::Revoked,
+        Standing::Expired => Reason::Expired,
+        Standing::Suspended => Reason::OwnerSuspended,
+    };
+    Lookup::Barred(Arc::clone(found), barred)
+}
+
+fn refusal(verdict: Verdict, reason: Reason) -> Rejection {
+    match verdict {
+        Verdict::Right | Verdict::Wrong => reason.into(),
+        Verdict::Overloaded => Rejection::from(Reason::Overloaded).retry_after(1),
+        Verdict::FailureLimit(exceeded) => too_many(exceeded),
+    }
+}
+
+/// A used-up limit as a refusal.
+pub fn too_many(exceeded: Exceeded) -> Rejection {
+    let reason = match exceeded.subject {
+        Subject::Ip => Reason::IpLimit,
+        Subject::Key => Reason::KeyLimit,
+        Subject::Owner => Reason::OwnerLimit,
+        Subject::Failure => Reason::FailureLimit,
+    };
+    let mut rejection = Rejection::from(reason).retry_after(exceeded.retry_after);
+    rejection.violated = exceeded.violated;
+    rejection
+}

@@ -1,0 +1,465 @@
+//! The life of a request, from its head to its answer.
+//!
+//! | # | stage | takes → gives | may refuse with |
+//! |---|---|---|---|
+//! | 1 | arrive | head, peer → [`Facts`] | `bad_request`, `method_not_allowed`, 414, 431 |
+//! | 2 | route | [`Facts`] → [`Need`] | `bad_request`, `method_not_allowed`, 413 |
+//! | 3 | take by address | [`Facts`], [`Need`] → – | `ip_limit` |
+//! | 4 | extract | head → [`Presented`](crate::credential::Presented) | `missing_credentials`, `malformed`, two at once |
+//! | 5, 6 | find, verify | credential → [`Identity`](crate::policy::Identity) | `unknown_key`, `wrong_secret`, `failure_limit`, … |
+//! | 7 | decide | identity, need, facts → [`Permit`](crate::policy::Permit) | address, mode, route, scope, capability, KYC |
+//! | 8 | take by key and owner | permit → what remains | `key_limit`, `owner_limit` |
+//! | 9 | forward | request, [`Passage`] → answer | `upstream_*` |
+//! | 10 | record | dropping the [`Record`] writes it | – |
+//!
+//! The order is the order of refusals in the manual. The cheap and protective stages come first; nothing is charged to
+//! a key before its secret was verified; and only what policy made can be forwarded.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{
+    Shared,
+    authenticate::{authenticate, too_many},
+    body::{Body, BodyError, RequestBody, StreamedAnswer, StreamedRequest, Upload},
+    headers::{self, Identity, Outgoing},
+    live::{Live, Local},
+    record::{Record, Recorder},
+    respond::{self, Afterwards},
+    settings::HostRule,
+    tunnel,
+    upstream::{self, CheckoutError, SendError, Sending},
+};
+use crate::{
+    clock::{self, Mono},
+    credential,
+    facts::{self, Arrival, Facts},
+    limits::Readings,
+    listener::{Connection, Cut, Exchange, Service},
+    policy::{Need, Passage},
+    rejection::{Reason, Rejection},
+};
+
+/// Judges and forwards the requests of one serving thread.
+#[derive(Debug)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    recorder: Rc<Recorder>,
+    threads: usize,
+    local: RefCell<Rc<Local>>,
+}
+
+/// One request while it is judged.
+struct Judged<'a> {
+    local: &'a Rc<Local>,
+    connection: &'a Rc<Connection>,
+    exchange: &'a Exchange,
+    record: Box<Record>,
+    readings: Readings,
+}
+
+impl Pipeline {
+    /// The pipeline of one of `threads` serving threads.
+    pub fn new(shared: Arc<Shared>, recorder: Recorder, threads: usize) -> Self {
+        let local = Local::new(shared.live.load_full(), threads);
+        Self { shared, recorder: Rc::new(recorder), threads, local: RefCell::new(local) }
+    }
+
+    /// This thread's view of the settings in force.
+    fn local(&self) -> Rc<Local> {
+        let live = self.shared.live.load();
+        let mut local = self.local.borrow_mut();
+        if !Arc::ptr_eq(&live, &local.live) {
+            *local = Local::new(Arc::clone(&live), self.threads);
+        }
+        Rc::clone(&local)
+    }
+
+    /// Drops kept connections that have lain too long. Called once a second.
+    pub fn tick(&self) {
+        let now = clock::mono();
+        for pool in self.local().pools() {
+            pool.prune(now);
+        }
+    }
+
+    async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+        let now = clock::now();
+        let exchange = connection.begin(now.mono);
+        let local = self.local();
+        let record = Record::begin(&self.recorder, &local, &connection, request.version(), now);
+        let mut judged =
+            Judged { local: &local, connection: &connection, exchange: &exchange, record, readings: Readings::default() };
+        let (head, body) = request.into_parts();
+        let mut body = Some(body);
+        // A panic ends this exchange alone.
+        let outcome = AssertUnwindSafe(self.judge_and_forward(head, &mut body, &mut judged)).catch_unwind().await;
+        let Judged { record, readings, .. } = judged;
+        let rejection = match outcome {
+            Ok(Ok(Answer::Upstream(response))) => return response.complete(record, &exchange, &local),
+            Ok(Ok(Answer::Tunnel(response))) => return response.complete(record, &exchange, &connection),
+            Ok(Ok(Answer::Health)) => return respond::health(record, exchange.clone(), connection.draining()),
+            Ok(Err(rejection)) => rejection,
+            Err(_) => {
+                tracing::error!("a request made the pipeline panic");
+                Reason::Internal.into()
+            }
+        };
+        let unread = body.is_none_or(|body| !body.is_end_stream());
+        let afterwards = if unread { Afterwards::Close } else { Afterwards::Keep };
+        respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards)
+    }
+
+    async fn judge_and_forward(
+        &self,
+        mut head: Parts,
+        body: &mut Option<Incoming>,
+        judged: &mut Judged<'_>,
+    ) -> Result<Answer, Rejection> {
+        let live = &judged.local.live;
+        let mut form = None;
+
+        arrive(&mut head, judged)?;
+        if judged.facts()?.form_body_pending {
+            form = Some(judge_form(body, judged).await?);
+        }
+        if is_health(live, judged.facts()?) {
+            return Ok(Answer::Health);
+        }
+        let need = live.policy.route(judged.facts()?)?;
+        judged.record.set_route(need.route().map(|route| route.index()));
+        check_length(body.as_ref(), &need, live)?;
+        self.take_by_address(&need, judged)?;
+        let passage = match self.permit(&head, &need, judged).await {
+            Ok(passage) => passage,
+            Err(rejection) => need.observed(rejection)?,
+        };
+        if let Passage::Observed(observed) = &passage {
+            judged.record.observed(observed.rejection());
+        }
+        self.forward(head, body.take(), form, &passage, &need, judged).await
+    }
+
+    fn take_by_address(&self, need: &Need<'_>, judged: &mut Judged<'_>) -> Result<(), Rejection> {
+        if !need.takes_ip_limit() {
+            return Ok(());
+        }
+        let (client, now) = (judged.facts()?.client, judged.record.began().mono);
+        let limits = &judged.local.live.limits;
+        self.shared.limiter.take_address(limits, client, now, &mut judged.readings).map_err(too_many)
+    }
+
+    /// Stages 4 to 8: what a route in observe mode only observes.
+    async fn permit(&self, head: &Parts, need: &Need<'_>, judged: &mut Judged<'_>) -> Result<Passage, Rejection> {
+        let live = &judged.local.live;
+        if let Some(open) = need.open() {
+            return Ok(Passage::Open(open));
+        }
+        let (client, query) = {
+            let facts = judged.facts()?;
+            (facts.client, facts.target.query())
+        };
+        let presented = credential::extract(&head.headers, query, &live.credential)?;
+        if presented.is_none()
+            && let Some(open) = need.open_without_credential()
+        {
+            return Ok(Passage::Open(open));
+        }
+        // Without keys nobody can be told to come with one.
+        if self.shared.keys.load().is_none() {
+            return Err(Rejection::from(Reason::KeysUnavailable).retry_after(5));
+        }
+        let Some(presented) = presented else { return Err(Reason::MissingCredentials.into()) };
+        let identity = authenticate(&self.shared, live, client, &presented, &mut judged.record).await?;
+
+        let permit = live.policy.decide(need, &identity, judged.facts()?)?;
+        // The clock is read again: a slow verification may lie between.
+        let now = clock::now();
+        let key = permit.record();
+        self.shared.limiter.take_key(&live.limits, key, now.mono, &mut judged.readings).map_err(too_many)?;
+        key.state.last_use.note(now.wall, client);
+        Ok(Passage::Permitted(permit))
+    }
+
+    async fn forward(
+        &self,
+        mut head: Parts,
+        body: Option<Incoming>,
+        form: Option<Bytes>,
+        passage: &Passage,
+        need: &Need<'_>,
+        judged: &mut Judged<'_>,
+    ) -> Result<Answer, Rejection> {
+        let local = judged.local;
+        let live = &local.live;
+        let overloaded = || Rejection::from(Reason::Overloaded).retry_after(1);
+        let place = live.in_flight.enter().ok_or_else(overloaded)?;
+        let key = passage.record();
+        let pool = local.pool(need.upstream(), key.and_then(|key| key.mode));
+
+        let upgrade = tunnel::wanted(&head, need);
+        let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
+        credential::strip(&mut head.headers, &mut facts.target, &live.credential);
+        let outgoing = Outgoing {
+            peer: judged.connection.peer(),
+            host: match &live.host {
+                HostRule::Preserve => facts.host.header_value(),
+                HostRule::Upstream => pool.destination().authority.clone(),
+                HostRule::Name(name) => name.clone(),
+            },
+            authorization: live.authorization.as_ref(),
+            upgrade: upgrade.clone(),
+        };
+        let identity = key.map_or(Identity::Nobody, |key| Identity::Key(&key.headers));
+        live.rules.prepare_request(&mut head.headers, facts, identity, outgoing);
+        head.uri = pool.destination().uri(facts.target.path_and_query()).ok_or(Reason::AmbiguousPath)?;
+        head.version = Version::HTTP_11;
+        head.extensions.clear();
+
+        let response_timeout = need.response_timeout().unwrap_or(live.response_timeout);
+        let now = judged.record.began().mono;
+        if let Some(key) = key {
+            judged.exchange.watch_key(Arc::clone(&key.state), live.cut_on_revoke || upgrade.is_some());
+        }
+        let (body, upload) = match (form, body) {
+            (Some(form), _) => (RequestBody::Judged(Some(form)), None),
+            (None, Some(incoming)) if !incoming.is_end_stream() => {
+                let upload = Upload::new(judged.exchange.clone(), need.max_body(live.max_body), response_timeout);
+                let stream = StreamedRequest { incoming, upload: Rc::clone(&upload), local: Rc::clone(local) };
+                (RequestBody::Stream(stream), Some(upload))
+            }
+            (None, _) => (RequestBody::Empty, None),
+        };
+        if upload.is_none() {
+            judged.exchange.await_upstream(now.plus(response_timeout));
+        }
+        judged.record.forwarded(upload.clone(), now);
+        let sending = Sending { upload: upload.clone(), upgrade: upgrade.is_some(), place, now };
+        let sent = pin!(upstream::send(pool, Request::from_parts(head, body), sending));
+        let (mut answer, mut lease) =
+            or_cut(judged.exchange, sent).await.map_err(|failure| failure.rejection(upload.as_deref()))?;
+        if let Some(upload) = &upload {
+            upload.answered();
+        }
+        judged.exchange.idle();
+
+        if !is_clear(answer.headers()) {
+            return Err(bad_answer("the upstream's answer is framed by a coding other than chunked"));
+        }
+        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            let Some(protocol) = upgrade else {
+                return Err(bad_answer("the upstream switched protocols without being asked to"));
+            };
+            let response = tunnel::accept(answer, lease, &protocol, live)
+                .ok_or_else(|| bad_answer("the upstream switched to another protocol than asked for"))?;
+            return Ok(Answer::Tunnel(response));
+        }
+        live.rules.clean_answer(answer.headers_mut());
+        self.write_ours(answer.headers_mut(), judged);
+        if answer.body().is_end_stream() {
+            lease.answer_ended();
+        }
+        Ok(Answer::Upstream(Forwarded { answer, lease }))
+    }
+
+    fn write_ours(&self, headers: &mut HeaderMap, judged: &Judged<'_>) {
+        if let Some(request_id) = judged.record.request_id() {
+            headers.insert("x-request-id", request_id.header_value());
+        }
+        judged.readings.write(judged.local.live.limit_headers, headers);
+        for subject in judged.readings.near() {
+            self.recorder.metrics.limit_near(subject);
+        }
+    }
+}
+
+impl Service for Pipeline {
+    type Body = Body;
+
+    fn serve(
+        self: Rc<Self>,
+        connection: Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + 'static {
+        self.answer(connection, request)
+    }
+}
+
+impl Judged<'_> {
+    fn facts(&self) -> Result<&Facts, Rejection> {
+        // There are none only before stage 1, which nothing else precedes.
+        self.record.facts().ok_or_else(|| Reason::Internal.into())
+    }
+}
+
+/// Stage 1: reads the head.
+fn arrive(head: &mut Parts, judged: &mut Judged<'_>) -> Result<(), Rejection> {
+    let settings = &judged.local.live.facts;
+    let connection = judged.connection;
+    let arrival = Arrival { peer: connection.peer(), secure: connection.secure(), http2: connection.http2() };
+    match Facts::from_head(head, &arrival, settings) {
+        Ok(facts) => {
+            let odd_fields = judged.record.set_facts(facts).odd_fields;
+            if odd_fields {
+                facts::drop_odd_fields(&mut head.headers, settings);
+            }
+        }
+        Err((rejection, request_id)) => {
+            judged.record.unclear(head, request_id);
+            return Err(rejection);
+        }
+    }
+    // hyper takes a list that ends in "chunked"; the upstream might take the list (RFC 9112 §6.1).
+    if is_clear(&head.headers) { Ok(()) } else { Err(Reason::AmbiguousFraming.into()) }
+}
+
+/// Whether a message is framed by nothing but `chunked`, or by no coding.
+fn is_clear(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+fn is_health(live: &Live, facts: &Facts) -> bool {
+    live.health_path.as_deref().is_some_and(|path| path == facts.target.path())
+        && matches!(facts.method, http::Method::GET | http::Method::HEAD)
+}
+
+/// A declared length over the limit is refused before the upstream sees anything; one without a length is cut on its
+/// way.
+fn check_length(body: Option<&Incoming>, need: &Need<'_>, live: &Live) -> Result<(), Rejection> {
+    let declared = body.map_or(0, |body| body.size_hint().lower());
+    if declared > need.max_body(live.max_body) { Err(Reason::BodyTooLarge.into()) } else { Ok(()) }
+}
+
+/// Reads a form body that may name another path, and judges it.
+async fn judge_form(body: &mut Option<Incoming>, judged: &mut Judged<'_>) -> Result<Bytes, Rejection> {
+    let Some(incoming) = body.as_mut() else { return Ok(Bytes::new()) };
+    if incoming.size_hint().lower() > facts::MAX_FORM_BYTES as u64 {
+        return Err(Reason::BodyTooLarge.into());
+    }
+    let mut form = Vec::new();
+    judged.exchange.await_client_body(clock::mono());
+    loop {
+        let frame = poll_fn(|cx| match judged.exchange.poll_cut(cx) {
+            Poll::Ready(cut) => Poll::Ready(Err(Failure::Cut(cut))),
+            Poll::Pending => Pin::new(&mut *incoming).poll_frame(cx).map(Ok),
+        });
+        match frame.await.map_err(|failure| failure.rejection(None))? {
+            None => break,
+            Some(Err(_)) => return Err(Reason::RequestTimeout.into()),
+            Some(Ok(frame)) => {
+                judged.exchange.await_client_body(clock::mono());
+                if let Ok(bytes) = frame.into_data() {
+                    form.extend_from_slice(&bytes);
+                }
+                if form.len() > facts::MAX_FORM_BYTES {
+                    return Err(Reason::BodyTooLarge.into());
+                }
+            }
+        }
+    }
+    let settings = &judged.local.live.facts;
+    judged.record.facts_mut().ok_or(Reason::Internal)?.judge_form(&form, settings)?;
+    Ok(form.into())
+}
+
+/// Why nothing came back from the upstream.
+enum Failure {
+    Cut(Cut),
+    Send(SendError),
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        Self::Send(error)
+    }
+}
+
+impl Failure {
+    /// Whose fault it was decides what the caller is told.
+    fn rejection(self, upload: Option<&Upload>) -> Rejection {
+        match (&self, upload.and_then(Upload::failure)) {
+            (_, Some(BodyError::TooLarge)) => return Reason::BodyTooLarge.into(),
+            (_, Some(BodyError::Downstream)) => {
+                return Rejection::from(Reason::RequestTimeout).note("the caller's body broke off");
+            }
+            _ => {}
+        }
+        match self {
+            Self::Cut(Cut::BodyTimeout | Cut::WriteTimeout) => Reason::RequestTimeout.into(),
+            Self::Cut(Cut::ResponseTimeout) => Reason::UpstreamTimeout.into(),
+            Self::Cut(Cut::Revoked) => Reason::Revoked.into(),
+            Self::Cut(Cut::Drain) => {
+                Rejection::from(Reason::Overloaded).retry_after(1).note("cut: the time to finish was over")
+            }
+            Self::Send(SendError::Checkout(CheckoutError::AllInUse)) => Rejection::from(Reason::Overloaded)
+                .retry_after(1)
+                .note("all connections to the upstream are in use"),
+            Self::Send(error) if error.is_timeout() => {
+                Rejection::from(Reason::UpstreamTimeout).note(error.to_string())
+            }
+            Self::Send(error) => Rejection::from(Reason::UpstreamUnreachable).note(error.to_string()),
+        }
+    }
+}
+
+fn bad_answer(note: &'static str) -> Rejection {
+    Rejection::from(Reason::UpstreamUnreachable).note(note)
+}
+
+/// Waits for the future or the exchange's cut, whichever comes first.
+async fn or_cut<T>(
+    exchange: &Exchange,
+    mut future: Pin<&mut impl Future<Output = Result<T, SendError>>>,
+) -> Result<T, Failure> {
+    poll_fn(|cx: &mut Context<'_>| match exchange.poll_cut(cx) {
+        Poll::Ready(cut) => Poll::Ready(Err(Failure::Cut(cut))),
+        Poll::Pending => future.as_mut().poll(cx).map_err(Failure::Send),
+    })
+    .await
+}
+
+/// What a request is answered with.
+enum Answer {
+    Upstream(Forwarded),
+    Tunnel(tunnel::Accepted),
+    Health,
+}
+
+/// The upstream's answer, to be streamed.
+struct Forwarded {
+    answer: Response<Incoming>,
+    lease: upstream::Lease,
+}
+
+impl Forwarded {
+    fn complete(self, mut record: Box<Record>, exchange: &Exchange, local: &Rc<Local>) -> Response<Body> {
+        record.answered(self.answer.status().as_u16());
+        let exchange = exchange.clone();
+        let (lease, local) = (self.lease, Rc::clone(local));
+        self.answer.map(|incoming| {
+            let mut answer = StreamedAnswer { incoming, lease, exchange, local, record };
+            if answer.incoming.is_end_stream() {
+                answer.end();
+            }
+            Body::Upstream(Box::new(answer))
+        })
+    }
+}

@@ -1,0 +1,107 @@
+//! Answers of our own: refusals from the table, and the health path.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    header::{self},
+};
+
+use super::{body::Body, live::Live, record::Record};
+use crate::{
+    limits::Readings,
+    listener::Exchange,
+    rejection::{self, Reason, Rejection},
+};
+
+/// What becomes of the connection after a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// The request was read to its end.
+    Keep,
+    /// Something of the request was not read: nothing behind it can be trusted to be a request.
+    Close,
+}
+
+/// Answers with a refusal.
+pub fn refuse(
+    mut rejection: Rejection,
+    live: &Live,
+    mut record: Box<Record>,
+    exchange: Exchange,
+    readings: &Readings,
+    afterwards: Afterwards,
+) -> Response<Body> {
+    let request_id = record.request_id();
+    let method = record.method();
+    let rendered = rejection::render(&rejection, live.errors, request_id.map_or("", |id| id.as_str()), method);
+    let mut headers = HeaderMap::with_capacity(12);
+    headers.insert(header::CONTENT_TYPE, rendered.content_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(request_id) = request_id {
+        headers.insert(HeaderName::from_static("x-request-id"), request_id.header_value());
+    }
+    headers.insert(HeaderName::from_static("proxy-status"), HeaderValue::from_static(proxy_status(rejection.reason)));
+    if rendered.status == StatusCode::UNAUTHORIZED {
+        for challenge in &live.challenges {
+            headers.append(header::WWW_AUTHENTICATE, challenge.clone());
+        }
+    }
+    if let Some(scope) = &rejection.scope
+        && live.credential.bearer
+        && let Ok(challenge) =
+            HeaderValue::try_from(format!("Bearer realm=\"API\", error=\"insufficient_scope\", scope=\"{scope}\""))
+    {
+        headers.append(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(seconds) = rejection.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = rejection.allow.take() {
+        headers.insert(header::ALLOW, allow);
+    }
+    readings.write(live.limit_headers, &mut headers);
+
+    // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
+    let bytes = if *method == Method::HEAD {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(rendered.bytes.len()));
+        Vec::new()
+    } else {
+        rendered.bytes
+    };
+    if afterwards == Afterwards::Close && record.version() < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    record.refused(&mut rejection, rendered.status.as_u16());
+    let mut response = Response::new(Body::own(bytes, record, exchange));
+    *response.status_mut() = rendered.status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Says that the answer is the proxy's own, and of which kind (RFC 9209 §2.3).
+fn proxy_status(reason: Reason) -> &'static str {
+    match reason {
+        Reason::UpstreamUnreachable => "keyside; error=destination_unavailable",
+        Reason::UpstreamTimeout => "keyside; error=http_response_timeout",
+        Reason::Internal => "keyside; error=proxy_internal_error",
+        Reason::KeysUnavailable | Reason::Overloaded => "keyside; error=proxy_internal_response",
+        _ => "keyside; error=http_request_denied",
+    }
+}
+
+/// Answers the health path: 200, or 503 while the connection drains.
+pub fn health(mut record: Box<Record>, exchange: Exchange, draining: bool) -> Response<Body> {
+    let (status, text) =
+        if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
+    record.answered(status.as_u16());
+    let request_id = record.request_id().map(crate::facts::RequestId::header_value);
+    let text = if *record.method() == Method::HEAD { "" } else { text };
+    let mut response = Response::new(Body::own(text, record, exchange));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(request_id) = request_id {
+        headers.insert(HeaderName::from_static("x-request-id"), request_id);
+    }
+    response
+}

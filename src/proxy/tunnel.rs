@@ -1,0 +1,97 @@
+//! Upgraded connections: bytes both ways, once the upstream has said 101 to what a route allows.
+
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    header::{self},
+    request::Parts,
+};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::task::spawn_local;
+
+use super::{body::Body, live::Live, record::Record, upstream::Lease};
+use crate::{
+    listener::{Connection, Exchange},
+    policy::Need,
+};
+
+/// The protocol that the connection is to be upgraded to: one that the client asks for, alone, and every reading of
+/// the request allows. Anything else is not forwarded as an upgrade (RFC 9110 §7.8).
+pub fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
+    if need.upgrades().is_empty() || head.version != Version::HTTP_11 || head.method != Method::GET {
+        return None;
+    }
+    let mut values = head.headers.get_all(header::UPGRADE).iter();
+    let (Some(protocol), None) = (values.next(), values.next()) else { return None };
+    let nominated = head.headers.get_all(header::CONNECTION).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    let allowed = protocol.to_str().is_ok_and(|name| need.allows_upgrade(name.trim()));
+    (nominated && allowed).then(|| protocol.clone())
+}
+
+/// The upstream has said 101.
+pub struct Accepted {
+    upstream: hyper::upgrade::OnUpgrade,
+    headers: HeaderMap,
+    lease: Lease,
+}
+
+/// Takes the upstream's 101, if it is to the protocol that was asked for.
+pub fn accept(mut answer: Response<Incoming>, lease: Lease, protocol: &HeaderValue, live: &Live) -> Option<Accepted> {
+    let named = answer.headers().get(header::UPGRADE)?;
+    if !named.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()) {
+        return None;
+    }
+    let named = named.clone();
+    let upstream = hyper::upgrade::on(&mut answer);
+    let mut headers = std::mem::take(answer.headers_mut());
+    live.rules.clean_answer(&mut headers);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, named);
+    Some(Accepted { upstream, headers, lease })
+}
+
+impl Accepted {
+    /// Answers 101 and joins the two connections. The record is written when the tunnel ends.
+    pub fn complete(
+        mut self,
+        mut record: Box<Record>,
+        exchange: &Exchange,
+        connection: &Rc<Connection>,
+    ) -> Response<Body> {
+        record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        if let Some(request_id) = record.request_id() {
+            self.headers.insert(HeaderName::from_static("x-request-id"), request_id.header_value());
+        }
+        let downstream = connection.upgrade();
+        let exchange = exchange.clone();
+        exchange.idle();
+        let Self { upstream, headers, lease } = self;
+        spawn_local(async move {
+            let joined = pin!(async {
+                let (Ok(mut downstream), Ok(upstream)) = (downstream.await, upstream.await) else { return };
+                let mut upstream = TokioIo::new(upstream);
+                // An error of either side ends both; there is nobody left to tell.
+                if let Ok((_, down)) = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await {
+                    record.sent(usize::try_from(down).unwrap_or(usize::MAX));
+                }
+                record.answer_ended();
+            });
+            let mut joined = joined;
+            let cut = poll_fn(|cx| match exchange.poll_cut(cx) {
+                Poll::Ready(cut) => Poll::Ready(Some(cut)),
+                Poll::Pending => joined.as_mut().poll(cx).map(|()| None),
+            })
+            .await;
+            drop(lease);
+            cut
+        });
+        let mut response = Response::new(Body::none());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        response
+    }
+}
