@@ -22,6 +22,15 @@ pub enum Credential {
     Token(Secret),
 }
 
+impl Credential {
+    /// The part that is secret.
+    pub fn secret(&self) -> &Secret {
+        match self {
+            Self::Pair { secret, .. } | Self::Token(secret) => secret,
+        }
+    }
+}
+
 /// How a credential was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {

@@ -1,7 +1,8 @@
 //! A connection as its serving thread knows it: cells that the wire and the exchanges write, and the tick reads.
 
 use std::{
-    cell::{Cell, RefCell},
+    any::Any,
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -54,6 +55,7 @@ pub struct Connection {
     /// The HTTP/2 stream whose task is being polled for the first time.
     stream: RefCell<Option<Rc<StreamTask>>>,
     upgrade: RefCell<Option<oneshot::Sender<Upgraded>>>,
+    kept: OnceCell<Rc<dyn Any>>,
     /// The place in the thread's list.
     pub(super) index: Cell<usize>,
 }
@@ -117,6 +119,7 @@ impl Connection {
             waker: RefCell::default(),
             stream: RefCell::default(),
             upgrade: RefCell::default(),
+            kept: OnceCell::new(),
             index: Cell::new(0),
         });
         thread.register(&connection);
@@ -180,6 +183,13 @@ impl Connection {
         let exchange = Exchange::new(self, exchanges.len(), self.stream.take());
         exchanges.push(exchange.downgrade());
         exchange
+    }
+
+    /// What the service keeps with the connection, made when it is first asked for. One type for all services of a
+    /// process: another one finds nothing.
+    pub fn kept<T: Default + 'static>(&self) -> Option<Rc<T>> {
+        let kept = self.kept.get_or_init(|| Rc::new(T::default()) as Rc<dyn Any>);
+        Rc::clone(kept).downcast().ok()
     }
 
     /// Asks for the connection itself, once an answer with 101 has been sent on it (HTTP/1.1 only).

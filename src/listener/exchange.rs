@@ -115,6 +115,11 @@ impl Exchange {
         self.await_for(Wait::Upstream(deadline));
     }
 
+    /// The upstream is awaited until `deadline` to take what the client sent; then [`Cut::ResponseTimeout`].
+    pub fn await_upstream_progress(&self, deadline: Mono) {
+        self.await_for(Wait::Upstream(deadline));
+    }
+
     /// From `now` on the client is awaited to take what was written; call again with every piece it is given.
     ///
     /// On HTTP/1 any progress of the connection counts; on HTTP/2 only the next call does, so hand out pieces of at

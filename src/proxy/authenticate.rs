@@ -15,7 +15,7 @@ use crate::{
         secret::Secret,
         verify::{Decoy, Verdict},
     },
-    limits::{Exceeded, Failures, Subject},
+    limits::{AddressHandle, Exceeded, Failures, Subject},
     policy::Identity,
     rejection::{Reason, Rejection},
 };
@@ -83,7 +83,7 @@ pub async fn authenticate(
         match verdict {
             // It may have been revoked or changed meanwhile: what was verified then is void, and all starts over.
             Verdict::Right if shared.keys.is_current(&key) => {
-                shared.limiter.note_authenticated(&live.limits, client);
+                shared.limiter.note_authenticated(&AddressHandle::default(), &live.limits, client);
                 return Ok(Identity::verified(key));
             }
             Verdict::Right => wall = clock::now().wall,

@@ -4,7 +4,9 @@
 //! (`Connection`) are applied to the client's fields alone, then everything under our names is removed, and only then
 //! ours are written (RFC 9110 §7.6.1).
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{cell::Cell, fmt::Write as _, hash::BuildHasher as _, net::IpAddr};
+
+use foldhash::quality::RandomState;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -348,7 +350,7 @@ fn write_trace(headers: &mut HeaderMap) {
     text[..3].copy_from_slice(b"00-");
     text[35] = b'-';
     text[52..].copy_from_slice(b"-00");
-    let ids = crate::facts::request_id::random_bytes::<24>();
+    let ids = random_ids();
     let (trace, parent) = ids.split_at(16);
     hex(trace, &mut text[3..35]);
     hex(parent, &mut text[36..52]);
@@ -363,6 +365,23 @@ fn hex(bytes: &[u8], text: &mut [u8]) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 15)];
     }
+}
+
+/// Ids that are unlike any others; nobody is kept from guessing them.
+fn random_ids() -> [u8; 24] {
+    thread_local! {
+        static HASHER: RandomState = RandomState::default();
+        static COUNT: Cell<u64> = const { Cell::new(0) };
+    }
+    let count = COUNT.get();
+    COUNT.set(count.wrapping_add(3));
+    let mut ids = [0; 24];
+    HASHER.with(|hasher| {
+        for (number, bytes) in (count..).zip(ids.chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&(hasher.hash_one(number) | 1).to_be_bytes());
+        }
+    });
+    ids
 }
 
 fn is_trace_parent(value: &[u8]) -> bool {

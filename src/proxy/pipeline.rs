@@ -27,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http::{HeaderMap, Request, Response, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -35,7 +35,7 @@ use super::{
     Shared,
     authenticate::{authenticate, too_many},
     body::{Body, BodyError, RequestBody, StreamedAnswer, StreamedRequest, Upload},
-    headers::{self, Identity, Outgoing},
+    headers::{Identity, Outgoing},
     live::{Live, Local},
     record::{Record, Recorder},
     respond::{self, Afterwards},
@@ -44,10 +44,9 @@ use super::{
     upstream::{self, CheckoutError, SendError, Sending},
 };
 use crate::{
-    clock::{self, Mono},
-    credential,
+    clock, credential,
     facts::{self, Arrival, Facts},
-    limits::Readings,
+    limits::{AddressHandle, Readings},
     listener::{Connection, Cut, Exchange, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
@@ -101,8 +100,13 @@ impl Pipeline {
         let exchange = connection.begin(now.mono);
         let local = self.local();
         let record = Record::begin(&self.recorder, &local, &connection, request.version(), now);
-        let mut judged =
-            Judged { local: &local, connection: &connection, exchange: &exchange, record, readings: Readings::default() };
+        let mut judged = Judged {
+            local: &local,
+            connection: &connection,
+            exchange: &exchange,
+            record,
+            readings: Readings::default(),
+        };
         let (head, body) = request.into_parts();
         let mut body = Some(body);
         // A panic ends this exchange alone.
@@ -159,7 +163,14 @@ impl Pipeline {
         }
         let (client, now) = (judged.facts()?.client, judged.record.began().mono);
         let limits = &judged.local.live.limits;
-        self.shared.limiter.take_address(limits, client, now, &mut judged.readings).map_err(too_many)
+        match judged.connection.kept::<RefCell<AddressHandle>>() {
+            Some(handle) => {
+                let handle = &mut handle.borrow_mut();
+                self.shared.limiter.take_address_by(handle, limits, client, now, &mut judged.readings)
+            }
+            None => self.shared.limiter.take_address(limits, client, now, &mut judged.readings),
+        }
+        .map_err(too_many)
     }
 
     /// Stages 4 to 8: what a route in observe mode only observes.
@@ -249,7 +260,7 @@ impl Pipeline {
         judged.record.forwarded(upload.clone(), now);
         let sending = Sending { upload: upload.clone(), upgrade: upgrade.is_some(), place, now };
         let sent = pin!(upstream::send(pool, Request::from_parts(head, body), sending));
-        let (mut answer, mut lease) =
+        let (mut answer, lease) =
             or_cut(judged.exchange, sent).await.map_err(|failure| failure.rejection(upload.as_deref()))?;
         if let Some(upload) = &upload {
             upload.answered();
@@ -409,12 +420,10 @@ impl Failure {
             Self::Cut(Cut::Drain) => {
                 Rejection::from(Reason::Overloaded).retry_after(1).note("cut: the time to finish was over")
             }
-            Self::Send(SendError::Checkout(CheckoutError::AllInUse)) => Rejection::from(Reason::Overloaded)
-                .retry_after(1)
-                .note("all connections to the upstream are in use"),
-            Self::Send(error) if error.is_timeout() => {
-                Rejection::from(Reason::UpstreamTimeout).note(error.to_string())
+            Self::Send(SendError::Checkout(CheckoutError::AllInUse)) => {
+                Rejection::from(Reason::Overloaded).retry_after(1).note("all connections to the upstream are in use")
             }
+            Self::Send(error) if error.is_timeout() => Rejection::from(Reason::UpstreamTimeout).note(error.to_string()),
             Self::Send(error) => Rejection::from(Reason::UpstreamUnreachable).note(error.to_string()),
         }
     }

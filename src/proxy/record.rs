@@ -91,12 +91,8 @@ impl Record {
     /// The request was too unclear to become facts.
     pub fn unclear(&mut self, head: &http::request::Parts, request_id: RequestId) {
         let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        self.raw = Some(Raw {
-            method: head.method.clone(),
-            path: head.uri.path().into(),
-            host: host.into(),
-            request_id,
-        });
+        self.raw =
+            Some(Raw { method: head.method.clone(), path: head.uri.path().into(), host: host.into(), request_id });
     }
 
     /// The facts of the request; they stay here until it is over.
@@ -130,6 +126,11 @@ impl Record {
             (None, Some(raw)) => &raw.method,
             (None, None) => &Method::GET,
         }
+    }
+
+    /// The version of HTTP that the client speaks.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// When the request began.
@@ -253,7 +254,7 @@ impl Drop for Record {
         let peer = self.connection.peer();
         let (client, method, host, path, request_id) = match (&self.facts, &self.raw) {
             (Some(facts), _) => {
-                (facts.client, &facts.method, facts.host.as_str(), facts.target.path(), facts.request_id.as_str())
+                (facts.client, &facts.method, facts.host.authority(), facts.target.path(), facts.request_id.as_str())
             }
             (None, Some(raw)) => (peer, &raw.method, &*raw.host, &*raw.path, raw.request_id.as_str()),
             (None, None) => (peer, &Method::GET, "", "", ""),

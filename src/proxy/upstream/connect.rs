@@ -75,8 +75,7 @@ impl Destination {
         Ok(Self {
             endpoint: url.endpoint.clone(),
             base_path: url.base_path.clone(),
-            authority: HeaderValue::try_from(url.authority())
-                .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
+            authority: HeaderValue::try_from(url.authority()).unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             tls,
             connect_timeout,
             last_good: Mutex::new(None),
@@ -179,16 +178,13 @@ fn client_config(
         (Some(certificate), Some(key)) => {
             let key = PrivateKeyDer::from_pem_file(key)
                 .map_err(|source| DestinationError::Pem { path: key.clone(), source })?;
-            builder
-                .with_client_auth_cert(read_certificates(certificate)?, key)
-                .map_err(DestinationError::Tls)?
+            builder.with_client_auth_cert(read_certificates(certificate)?, key).map_err(DestinationError::Tls)?
         }
         _ => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = settings.server_name.as_deref().unwrap_or(host);
-    let name =
-        ServerName::try_from(name.to_owned()).map_err(|_| DestinationError::ServerName(name.into()))?;
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| DestinationError::ServerName(name.into()))?;
     Ok((Arc::new(config), name))
 }
 

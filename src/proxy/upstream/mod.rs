@@ -113,7 +113,6 @@ impl Lease {
     pub fn answer_ended(&self) {
         self.answer_ended.set(true);
     }
-
 }
 
 impl Drop for Lease {
