@@ -120,3 +120,29 @@ impl FromStr for Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_can_stand_in_a_header() {
+        for good in ["key_01JD", "svc-accounting", "1", &"x".repeat(200), "a=b;c"] {
+            assert_eq!(good.parse::<KeyId>().as_ref().map(KeyId::as_str), Ok(good));
+        }
+        for bad in ["", "a b", "a\nb", "a\0", "schlüssel", &"x".repeat(201)] {
+            assert!(bad.parse::<OwnerId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for mode in [Mode::Live, Mode::Test] {
+            assert_eq!(mode.as_str().parse(), Ok(mode));
+        }
+        for kind in [Kind::Pair, Kind::Token] {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+        }
+        assert!("LIVE".parse::<Mode>().is_err() && "basic".parse::<Kind>().is_err());
+    }
+}

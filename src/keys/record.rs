@@ -237,3 +237,66 @@ impl OwnerHeaderValues {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{
+        KeyStore,
+        document::{KeyRow, OwnerRow},
+        sample::{document, fast, owner, pair, record},
+        store::Terms,
+    };
+
+    /// The standing, one second after the epoch, of a key and its owner.
+    #[track_caller]
+    fn check(revoked: bool, suspended: bool, expires_at: Option<i64>, expected: Standing) {
+        let key = KeyRow {
+            revoked_at: revoked.then(Wall::default),
+            expires_at: expires_at.map(Wall::from_unix_millis),
+            ..pair("a", "alice", fast("s"))
+        };
+        let owner = OwnerRow { suspended_at: suspended.then(Wall::default), ..owner("owner") };
+        let store = KeyStore::default();
+        store.apply(&document([key], [owner]), &Terms::default(), crate::clock::Now::default());
+        assert_eq!(record(&store, "a").standing(Wall::from_unix_millis(1000)), expected);
+    }
+
+    #[test]
+    fn the_gravest_standing_is_told() {
+        check(false, false, None, Standing::Active);
+        check(false, false, Some(1001), Standing::Active);
+        check(false, false, Some(1000), Standing::Expired);
+        check(false, true, Some(1000), Standing::Suspended);
+        check(true, true, Some(1000), Standing::Revoked);
+    }
+
+    #[test]
+    fn owner_headers_are_what_the_row_says() {
+        let scopes = Scopes::parse(["b:x", "read"]).unwrap();
+        let (id, owner) = ("key_1".parse().unwrap(), "svc".parse().unwrap());
+        let values = OwnerHeaderValues::new(&id, &owner, &scopes, Some(Mode::Test));
+        assert_eq!(
+            (&values.key_id, &values.owner, &values.scopes),
+            (
+                &HeaderValue::from_static("key_1"),
+                &HeaderValue::from_static("svc"),
+                &HeaderValue::from_static("read b:x")
+            )
+        );
+        assert_eq!(values.mode, Some(HeaderValue::from_static("test")));
+        assert_eq!(OwnerHeaderValues::new(&id, &owner, &scopes, None).mode, None);
+    }
+
+    #[test]
+    fn the_first_verified_digest_stays() {
+        let verified = Verified::default();
+        assert_eq!(format!("{verified:?}"), "Verified");
+        let store = crate::keys::sample::store([pair("a", "alice", fast("s"))]);
+        let record = record(&store, "a");
+        assert!(!record.has_verified() && !record.is_verified(&[0; 32]));
+        record.set_verified([1; 32]);
+        record.set_verified([2; 32]);
+        assert!(record.is_verified(&[1; 32]) && !record.is_verified(&[2; 32]));
+    }
+}

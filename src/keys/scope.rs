@@ -115,3 +115,45 @@ fn named(text: &str) -> Result<Box<str>, &'static str> {
     };
     if text.len() <= 100 && good(resource) && good(verb) { Ok(text.into()) } else { Err(SHAPE) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(held: &[&str], asked: &str, expected: bool) {
+        let scopes = Scopes::parse(held.iter().copied()).expect("scopes");
+        assert_eq!(scopes.hold(&asked.parse().expect("a permission")), expected, "{held:?} {asked}");
+    }
+
+    #[test]
+    fn the_two_styles_do_not_satisfy_each_other() {
+        check(&["read"], "read", true);
+        check(&["read"], "write", false);
+        check(&["write"], "read", false);
+        check(&["read_write"], "read", true);
+        check(&["read_write"], "write", true);
+        check(&["read_write"], "wallets:read", false);
+        check(&["wallets:read"], "read", false);
+        check(&["wallets:read"], "wallets:read", true);
+        check(&["wallets:read"], "wallets:write", false);
+        check(&["wallets:read"], "Wallets:read", false);
+        check(&[], "read", false);
+    }
+
+    #[test]
+    fn scopes_are_printed_in_one_order() {
+        let print = |texts: &[&str]| Scopes::parse(texts.iter().copied()).map(|scopes| scopes.to_string());
+        assert_eq!(print(&["b:x", "write", "a:x", "read", "a:x"]).as_deref(), Ok("read_write a:x b:x"));
+        assert_eq!(print(&[]).as_deref(), Ok(""));
+    }
+
+    #[test]
+    fn what_is_no_scope_is_named_by_its_position() {
+        for text in ["", "Read", "admin", "a:", ":b", "a:b:c", "a b:c", "a:b,c:d", "ä:b"] {
+            assert_eq!(Scopes::parse(["read", text]).map_err(|(position, _)| position), Err(1), "{text}");
+            assert!(text.parse::<Permission>().is_err(), "{text}");
+        }
+        assert!("read_write".parse::<Permission>().is_err(), "a request asks for one of both");
+    }
+}
