@@ -5,8 +5,10 @@ mod completions;
 mod demo;
 mod exit;
 mod health;
+mod keys;
 mod later;
 mod man;
+mod owners;
 
 pub use exit::Exit;
 
@@ -26,6 +28,8 @@ pub struct Cli {
 #[expect(missing_docs, reason = "the commands' own Args say it")]
 pub enum Command {
     Demo(demo::Args),
+    Keys(keys::Args),
+    Owners(owners::Args),
     Health(health::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -39,6 +43,8 @@ impl Cli {
     pub fn run(self) -> Exit {
         match self.command {
             Command::Demo(args) => demo::run(&args),
+            Command::Keys(args) => keys::run(&args),
+            Command::Owners(args) => owners::run(&args),
             Command::Health(args) => health::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

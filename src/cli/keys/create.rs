@@ -1,0 +1,197 @@
+//! `keys create`.
+
+use zeroize::Zeroize as _;
+
+use super::{
+    console::{Console, Failure, Output},
+    describe::{administrator, created, owner, sentence},
+    moments::{Expiry, expiry},
+    place::{Edit, Place, PlaceArgs, Tolerate},
+};
+use crate::{
+    cli::Exit,
+    keys::{
+        Kind, Mode, OwnerId, Scopes,
+        document::{
+            self, KeyRow,
+            edit::{List, key_fields},
+        },
+        mint::{Minted, mint},
+        record::PublicPart,
+        secret::Algorithm,
+    },
+    limits::Quota,
+    policy::network::Network,
+};
+
+/// Mint a key. Its secret is printed once, and only its hash is kept.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// What people shall call it: best after the one integration that uses it.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: String,
+    /// Whom it acts for: the id of an owner.
+    #[arg(long, value_name = "OWNER", value_parser = text::<OwnerId>)]
+    owner: OwnerId,
+    /// A pair (Basic) or a token (Bearer).
+    #[arg(long, value_name = "pair|token", default_value = "pair", value_parser = text::<Kind>)]
+    kind: Kind,
+    /// What it may do: read, write, read_write, or names such as transactions:read; separated by commas.
+    #[arg(long, value_name = "SCOPE", required = true, value_delimiter = ',', value_parser = scope)]
+    scope: Vec<String>,
+    /// On which hosts it passes; without a mode it passes on all.
+    #[arg(long, value_name = "live|test", value_parser = text::<Mode>)]
+    mode: Option<Mode>,
+    /// From where it may be used: addresses and networks, separated by commas; default: from anywhere.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = document::network)]
+    allow_ip: Vec<Network>,
+    /// When it expires: 90d, or 2027-02-19T00:00:00Z; default: never.
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    expires: Option<Expiry>,
+    /// A limit of its own, such as 600/1m; may be repeated. Default: those of its owner's plan.
+    #[arg(long, value_name = "LIMIT", value_delimiter = ',', value_parser = text::<Quota>)]
+    limit: Vec<Quota>,
+    /// How the secret is kept: argon2id, or hmac-sha256 with the pepper of --config.
+    #[arg(long, value_name = "HASH", value_parser = text::<Algorithm>)]
+    hash: Option<Algorithm>,
+}
+
+/// Reads an argument by its type's own rules.
+pub(crate) fn text<T: std::str::FromStr<Err = &'static str>>(text: &str) -> Result<T, &'static str> {
+    text.parse()
+}
+
+/// A name that can be asked for and shown.
+pub(crate) fn name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() {
+        return Err("must not be empty");
+    }
+    document::check_name(text).map(|()| text.to_owned())
+}
+
+fn scope(text: &str) -> Result<String, &'static str> {
+    Scopes::parse([text]).map(|_| text.to_owned()).map_err(|(_, why)| why)
+}
+
+impl Args {
+    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let expires_at = match self.expires {
+            Some(expiry) => {
+                let at = expiry.from(console.now.wall);
+                Some(at.ok_or_else(|| Failure::usage("--expires lies in the past: the key would never work"))?)
+            }
+            None => None,
+        };
+        let mut place = self.place.settle(console)?;
+        if let Some(hash) = self.hash {
+            place.mint.hash = hash;
+        }
+        let mut edit = place.edit(Tolerate::NoFile)?;
+        let minted = mint_for(&place, &edit, self.kind, self.mode, console)?;
+        let row = KeyRow {
+            id: minted.id.clone(),
+            name: self.name.as_str().into(),
+            kind: self.kind,
+            public: PublicPart::Clear(minted.public.clone()),
+            hash: minted.hash.clone(),
+            owner: self.owner.clone(),
+            scopes: Scopes::parse(self.scope.iter().map(String::as_str)).map_err(|(_, why)| Failure::usage(why))?,
+            mode: self.mode,
+            allow_ips: self.allow_ip.iter().copied().collect(),
+            limits: (!self.limit.is_empty()).then(|| self.limit.clone()),
+            created_at: Some(console.now.wall),
+            expires_at,
+            revoked_at: None,
+            rotated_from: None,
+        };
+        if edit.document.keys.iter().any(|key| key.name == row.name && key.revoked_at.is_none()) {
+            console.warn(format_args!("another key has the name \"{}\": commands will ask for the id", row.name));
+        }
+        edit.draft.add(List::Keys, &key_fields(&row));
+        warn_of_owner(console, &edit, &row);
+        edit.finish()?;
+        console.say(sentence(&row));
+        hand_out(console, &row, &minted)
+    }
+}
+
+/// Mints a key whose public part is not in the file yet.
+pub(super) fn mint_for(
+    place: &Place,
+    edit: &Edit<'_>,
+    kind: Kind,
+    mode: Option<Mode>,
+    console: &Console<'_>,
+) -> Result<Minted, Failure> {
+    if let Some((field, why)) = place.mint.faults().into_iter().next() {
+        return Err(Failure::usage(format!("{field}: {why}")));
+    }
+    let taken: std::collections::HashSet<&str> = edit
+        .document
+        .keys
+        .iter()
+        .filter_map(|row| match &row.public {
+            PublicPart::Clear(public) => Some(&**public),
+            PublicPart::Digest { .. } => None,
+        })
+        .collect();
+    mint(&place.mint, kind, mode, place.pepper.as_ref(), console.now.wall, |public| taken.contains(public))
+        .map_err(|error| Failure::of(&error))
+}
+
+/// Warns when a key acts for somebody it should rather not act for.
+pub(super) fn warn_of_owner(console: &mut Console<'_>, edit: &Edit<'_>, row: &KeyRow) {
+    let id = &row.owner;
+    match owner(&edit.document, id) {
+        None => console.warn(format_args!(
+            "owner {id} has no entry: no capabilities, KYC none; add one with: owners create {id} …"
+        )),
+        Some(owner) => {
+            if let Some(capability) = administrator(owner) {
+                console.warn(format_args!(
+                    "owner {id} is an administrator ({capability}): whoever holds this key may do everything that its \
+                     scopes let through. An owner with the few capabilities that the integration needs is safer"
+                ));
+            }
+            if owner.suspended_at.is_some() {
+                console.warn(format_args!("owner {id} is suspended: the key works once that is lifted"));
+            }
+        }
+    }
+}
+
+/// Prints a new key with its secret, which is shown this once.
+pub(super) fn hand_out(console: &mut Console<'_>, row: &KeyRow, minted: &Minted) -> Result<Exit, Failure> {
+    let mut secret = String::from_utf8_lossy(minted.secret.expose()).into_owned();
+    let mut printed = match console.output {
+        Output::Json => {
+            let mut value = created(row);
+            match row.kind {
+                Kind::Pair => {
+                    value["consumer_key"] = (*minted.public).into();
+                    value["consumer_secret"] = secret.as_str().into();
+                }
+                Kind::Token => value["token"] = secret.as_str().into(),
+            }
+            format!("{value:#}")
+        }
+        Output::Table => {
+            let head = format!("id               {}\nname             {}", row.id, row.name);
+            match row.kind {
+                Kind::Pair => format!("{head}\nconsumer_key     {}\nconsumer_secret  {secret}", minted.public),
+                Kind::Token => format!("{head}\ntoken            {secret}"),
+            }
+        }
+    };
+    let written = console.print(&printed);
+    secret.zeroize();
+    printed.zeroize();
+    written.map_err(|failure| {
+        let advice = format!("{}\nnobody has seen the secret of key {}: delete the key", failure.message, row.id);
+        Failure::new(advice)
+    })?;
+    console.say("Keep the secret now: only its hash was stored, and it is not shown again.");
+    Ok(Exit::Done)
+}

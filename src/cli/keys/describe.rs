@@ -1,0 +1,176 @@
+//! A key in words, in JSON and as a row of a table.
+
+use serde_json::{Value, json};
+
+use super::place::Named;
+use crate::{
+    clock::Wall,
+    keys::{
+        OwnerId,
+        document::{Document, KeyRow, OwnerRow},
+        record::PublicPart,
+    },
+    usage::LastUsed,
+};
+
+/// Capabilities that let their holder do everything at an upstream.
+const ADMINISTRATOR: &[&str] = &["administrator", "manage_options", "admin", "root", "superuser", "super_admin", "*"];
+
+/// The capability that makes an owner an administrator, if one does.
+pub(crate) fn administrator(owner: &OwnerRow) -> Option<&str> {
+    let is = |held: &&Box<str>| ADMINISTRATOR.iter().any(|name| held.eq_ignore_ascii_case(name));
+    owner.capabilities.iter().find(is).map(|held| &**held)
+}
+
+/// The owner's row.
+pub(crate) fn owner<'a>(document: &'a Document, id: &OwnerId) -> Option<&'a OwnerRow> {
+    document.owners.iter().find(|owner| owner.id == *id).map(|owner| &**owner)
+}
+
+/// What a key will be able to do, in one plain sentence.
+pub(crate) fn sentence(row: &KeyRow) -> String {
+    let mut does = Vec::new();
+    let mut names = Vec::new();
+    for scope in row.scopes.iter() {
+        match scope {
+            "read" | "write" => does.push(scope),
+            "read_write" => does.push("read and write"),
+            name => names.push(name),
+        }
+    }
+    let using = format!("use {}", and(&names));
+    if !names.is_empty() {
+        does.push(&using);
+    }
+    if does.is_empty() {
+        does.push("do only what needs no scope");
+    }
+    let mode = row.mode.map(|mode| format!(" on {} hosts", mode.as_str())).unwrap_or_default();
+    let from = match row.allow_ips.iter().map(|network| network.to_string()).collect::<Vec<_>>() {
+        any if any.is_empty() => "from any address".to_owned(),
+        these => format!("from {} only", and(&these)),
+    };
+    let limits = match &row.limits {
+        Some(limits) => {
+            let limits: Vec<_> = limits.iter().map(ToString::to_string).collect();
+            format!(", within {}", and(&limits))
+        }
+        None => String::new(),
+    };
+    let until = match row.expires_at {
+        Some(at) => format!("until {at}"),
+        None => "until it is revoked".to_owned(),
+    };
+    format!("This key may {} for {}{mode}, {from}{limits}, {until}.", does.join(", and "), row.owner)
+}
+
+fn and<T: AsRef<str>>(words: &[T]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.as_ref().to_owned(),
+        [first @ .., last] => {
+            let first: Vec<_> = first.iter().map(AsRef::as_ref).collect();
+            format!("{} and {}", first.join(", "), last.as_ref())
+        }
+    }
+}
+
+/// The public part as it is shown.
+pub(crate) fn prefix(row: &KeyRow) -> Option<&str> {
+    match &row.public {
+        PublicPart::Clear(prefix) => Some(prefix),
+        PublicPart::Digest { .. } => None,
+    }
+}
+
+/// What `create` and `rotate` print, without the secret.
+pub(crate) fn created(row: &KeyRow) -> Value {
+    let mut value = json!({
+        "id": row.id.as_str(),
+        "name": &*row.name,
+        "kind": row.kind.as_str(),
+        "prefix": prefix(row),
+        "owner": row.owner.as_str(),
+        "scopes": row.scopes.iter().collect::<Vec<_>>(),
+        "mode": row.mode.map(|mode| mode.as_str()),
+        "allow_ips": row.allow_ips.iter().map(|network| network.to_string()).collect::<Vec<_>>(),
+        "limits": row.limits.as_ref().map(|limits| limits.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "created_at": row.created_at.map(|at| at.to_string()),
+        "expires_at": row.expires_at.map(|at| at.to_string()),
+    });
+    if let Some(from) = &row.rotated_from {
+        value["rotated_from"] = from.as_str().into();
+    }
+    value
+}
+
+/// What `list` and `show` print of a key.
+pub(crate) fn listed(key: &Named, document: &Document, used: Option<&LastUsed>, now: Wall) -> Value {
+    let mut value = match key {
+        Named::Row(row) => {
+            let mut value = created(row);
+            value["revoked_at"] = row.revoked_at.map(|at| at.to_string()).into();
+            value["rotated_from"] = row.rotated_from.as_ref().map(|id| id.as_str()).into();
+            value["hash"] = row.hash.algorithm().as_str().into();
+            value
+        }
+        Named::SetAside(id) => json!({ "id": id.as_str() }),
+    };
+    value["status"] = status(key, document, now).into();
+    value["last_used_at"] = used.map(|used| used.at.to_string()).into();
+    value["last_used_ip"] = used.map(|used| used.ip.to_string()).into();
+    value
+}
+
+/// Whether a key works now, in a word.
+pub(crate) fn status(key: &Named, document: &Document, now: Wall) -> &'static str {
+    let Named::Row(row) = key else {
+        return if document.revoked.contains(key.id()) { "revoked" } else { "set aside" };
+    };
+    if row.revoked_at.is_some() {
+        "revoked"
+    } else if row.expires_at.is_some_and(|at| at <= now) {
+        "expired"
+    } else if owner(document, &row.owner).is_some_and(|owner| owner.suspended_at.is_some()) {
+        "suspended"
+    } else {
+        "active"
+    }
+}
+
+/// The headings of [`cells`].
+pub(crate) const HEADINGS: [&str; 10] =
+    ["ID", "NAME", "PREFIX", "OWNER", "SCOPES", "MODE", "STATUS", "LAST USED", "CREATED", "EXPIRES"];
+
+/// A key as a row of a table.
+pub(crate) fn cells(key: &Named, document: &Document, used: Option<&LastUsed>, now: Wall) -> [String; 10] {
+    let none = || "-".to_owned();
+    let used = used.map_or_else(none, |used| format!("{} {}", minute(used.at), used.ip));
+    let status = status(key, document, now).to_owned();
+    match key {
+        Named::Row(row) => [
+            row.id.to_string(),
+            row.name.to_string(),
+            // A consumer key is long, and its beginning tells it from others.
+            prefix(row).map_or_else(none, |prefix| match prefix.char_indices().nth(20) {
+                Some((end, _)) => format!("{}…", &prefix[..end]),
+                None => prefix.to_owned(),
+            }),
+            row.owner.to_string(),
+            row.scopes.to_string(),
+            row.mode.map_or_else(none, |mode| mode.as_str().to_owned()),
+            status,
+            used,
+            row.created_at.map_or_else(none, minute),
+            row.expires_at.map_or_else(none, minute),
+        ],
+        Named::SetAside(id) => {
+            [id.to_string(), none(), none(), none(), none(), none(), status, used, none(), none()]
+        }
+    }
+}
+
+/// A moment to the minute, in UTC: enough for people, and it lines up.
+fn minute(at: Wall) -> String {
+    at.timestamp().strftime("%Y-%m-%d %H:%MZ").to_string()
+}

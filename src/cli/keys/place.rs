@@ -1,0 +1,225 @@
+//! Which key file a command works on, and how it reads and writes it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::console::{Console, Failure};
+use crate::{
+    fault::Fault,
+    keys::{
+        KeyId,
+        document::{Document, KeyRow, Parser, edit::Draft},
+        format::{Recognised, recognise},
+        mint,
+        record::PublicPart,
+        secret::Secret,
+    },
+    sync::keyfile::{self, Locked},
+    usage::{LastUsed, read_last_used},
+};
+
+/// How long a command waits for others on the same file.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the keys are.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct PlaceArgs {
+    /// The key file.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["config", "control"])]
+    pub(crate) file: Option<PathBuf>,
+    /// The configuration: names the key file, the shape of keys, the pepper and the state folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The control plane, instead of a file.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["file", "config"])]
+    pub(crate) control: Option<String>,
+    /// The state folder of the running sidecar; default: the configuration's, else state/ beside the key file.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// The key file, and what goes with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) file: PathBuf,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) mint: mint::Settings,
+    pub(crate) pepper: Option<Secret>,
+}
+
+impl PlaceArgs {
+    /// Settles what was typed; `--file` and `--state` go before the configuration.
+    pub(crate) fn settle(&self, console: &mut Console<'_>) -> Result<Place, Failure> {
+        if self.control.is_some() {
+            return Err(Failure::new("--control is not in this build; use --file or --config"));
+        }
+        let mut place = match &self.config {
+            Some(config) => Place::from_config(config, console)?,
+            None => {
+                let file = self.file.clone().ok_or_else(|| {
+                    Failure::usage("say which key file: --file keys.toml, or --config keyside.toml")
+                })?;
+                let state = file.parent().unwrap_or(Path::new("")).join("state");
+                let state = state.is_dir().then_some(state);
+                Place { file, state, mint: mint::Settings::default(), pepper: None }
+            }
+        };
+        if let Some(file) = &self.file {
+            place.file.clone_from(file);
+        }
+        if self.state.is_some() {
+            place.state.clone_from(&self.state);
+        }
+        Ok(place)
+    }
+}
+
+impl Place {
+    /// Reads the key file without locking it: what is read is always one whole version.
+    pub(crate) fn read(&self) -> Result<Document, Failure> {
+        let text = keyfile::read(&self.file)
+            .map_err(|error| Failure::new(format!("cannot read {}: {error}", self.file.display())))?;
+        Parser::default().parse(&text).map_err(|refused| Failure::faults(&self.file, refused.faults))
+    }
+
+    /// Opens the key file to change it. With `faults` an entry that is wrong stops the command.
+    pub(crate) fn edit(&self, tolerate: Tolerate) -> Result<Edit<'_>, Failure> {
+        let locked = Locked::open(&self.file, PATIENCE).map_err(|error| Failure::of(&error))?;
+        let (text, missing) = match locked.text() {
+            Some(text) => (text.to_vec(), false),
+            None => (Vec::new(), true),
+        };
+        if missing && tolerate != Tolerate::NoFile {
+            return Err(Failure::new(format!("there is no key file {}", self.file.display())));
+        }
+        let document = Parser::default().parse(&text).map_err(|refused| Failure::faults(&self.file, refused.faults))?;
+        let wrong: Vec<Fault> = document.faults.iter().filter(|fault| fault.is_error()).cloned().collect();
+        if !wrong.is_empty() && tolerate != Tolerate::BadEntries {
+            return Err(Failure::faults(&self.file, wrong));
+        }
+        let draft = Draft::new(String::from_utf8_lossy(&text));
+        Ok(Edit { place: self, locked, document, draft })
+    }
+
+    /// When and from where keys were last used, as the running sidecar saved it.
+    pub(crate) fn last_used(&self, console: &mut Console<'_>) -> BTreeMap<KeyId, LastUsed> {
+        let Some(state) = &self.state else { return BTreeMap::new() };
+        read_last_used(state).unwrap_or_else(|error| {
+            console.warn(format_args!("cannot read the last uses in {}: {error}", state.display()));
+            BTreeMap::new()
+        })
+    }
+}
+
+/// What a change of the key file puts up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tolerate {
+    /// Nothing wrong: something is added, and the file is to be right.
+    Nothing,
+    /// As above, but the file need not be there.
+    NoFile,
+    /// Entries that are wrong: something is taken away, and that must not wait.
+    BadEntries,
+}
+
+/// A key file while a command changes it.
+pub(crate) struct Edit<'a> {
+    place: &'a Place,
+    locked: Locked,
+    /// As it was.
+    pub(crate) document: Document,
+    /// As it will be.
+    pub(crate) draft: Draft,
+}
+
+impl Edit<'_> {
+    /// Writes what was changed. The new text.
+    pub(crate) fn finish(mut self) -> Result<String, Failure> {
+        self.draft.seal();
+        let text = self.draft.text();
+        // A text that we would refuse to read must never be written.
+        let after = Parser::default().parse(text.as_bytes()).map_err(|refused| {
+            Failure::new(format!("this would leave the key file wrong, so nothing was done:\n{refused}"))
+        })?;
+        if after.quarantined > self.document.quarantined {
+            let faults = after.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            return Err(Failure::new(format!("this would leave an entry wrong, so nothing was done:\n{faults}")));
+        }
+        self.locked.write(text.as_bytes()).map_err(|error| {
+            let mut failure = Failure::of(&error);
+            failure.message.push_str("\nthe folder must be writable, since the file is replaced and not written into");
+            failure
+        })?;
+        Ok(text.to_owned())
+    }
+
+    /// Tells what else is wrong with the file.
+    pub(crate) fn tell_faults(&self, console: &mut Console<'_>) {
+        console.tell(&self.place.file, &self.document.faults);
+    }
+}
+
+/// What a reference names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A key that can be read.
+    Row(std::sync::Arc<KeyRow>),
+    /// A key whose entry is wrong: its id alone.
+    SetAside(KeyId),
+}
+
+impl Named {
+    pub(crate) fn id(&self) -> &KeyId {
+        match self {
+            Self::Row(row) => &row.id,
+            Self::SetAside(id) => id,
+        }
+    }
+
+    /// How people call it.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Row(row) if !row.name.is_empty() => format!("{} ({})", row.id, row.name),
+            _ => self.id().to_string(),
+        }
+    }
+}
+
+/// Finds the key that an id, or a name or prefix that only one key has, stands for.
+pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings) -> Result<Named, Failure> {
+    let set_aside = || document.set_aside.iter().chain(&document.revoked);
+    if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
+        return Ok(Named::Row(row.clone()));
+    }
+    if let Some(id) = set_aside().find(|id| id.as_str() == reference) {
+        return Ok(Named::SetAside(id.clone()));
+    }
+    let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
+    let found: Vec<_> = document.keys.iter().filter(|row| *row.name == *reference || public(row)).collect();
+    match found[..] {
+        [row] => Ok(Named::Row(row.clone())),
+        [] => {
+            // The wrong answer would be to repeat it.
+            if matches!(recognise(shapes, reference), Recognised::ConsumerSecret | Recognised::Token { .. }) {
+                return Err(Failure::new(
+                    "that is a secret, and now it is in the shell's history and was in the process list: name the key \
+                     by its id, name or prefix, and rotate it",
+                ));
+            }
+            Err(Failure::new(format!("no key has the id, name or prefix \"{}\"; see keys list", reference.escape_debug())))
+        }
+        _ => {
+            let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();
+            Err(Failure::new(format!("{} keys are called so; take the id of one:\n{}", ids.len(), ids.join("\n"))))
+        }
+    }
+}
+
+impl Place {
+    fn from_config(_config: &Path, _console: &mut Console<'_>) -> Result<Self, Failure> {
+        Err(Failure::new("--config is not in this build; use --file"))
+    }
+}

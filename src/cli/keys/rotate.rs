@@ -1,0 +1,99 @@
+//! `keys rotate`: a new key with the same rights, and an end for the old one.
+
+use std::time::Duration;
+
+use super::{
+    console::{Console, Failure},
+    create::{hand_out, mint_for, warn_of_owner},
+    describe::sentence,
+    moments::{Expiry, expiry, span, typed},
+    place::{Named, PlaceArgs, Tolerate, find},
+};
+use crate::{
+    cli::Exit,
+    clock::Wall,
+    keys::{
+        document::{
+            KeyRow,
+            edit::{List, key_fields, moment},
+        },
+        record::PublicPart,
+    },
+};
+
+/// Mint a new key with the same rights; the old one works until the overlap ends.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The key: its id, or a name or prefix that only one key has.
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// How long both keys work; 0 revokes the old one now.
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
+    overlap: Duration,
+    /// When the new key expires; default: after as long a life as the old one was given.
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    expires: Option<Expiry>,
+}
+
+impl Args {
+    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let now = console.now.wall;
+        let place = self.place.settle(console)?;
+        let mut edit = place.edit(Tolerate::Nothing)?;
+        let old = match find(&edit.document, &self.key, &place.mint)? {
+            Named::Row(row) => row,
+            Named::SetAside(id) => return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check"))),
+        };
+        if old.revoked_at.is_some() {
+            return Err(Failure::new(format!("key {} is revoked, for good; create a new one", old.id)));
+        }
+        let expires_at = self.new_expiry(&old, now)?;
+        let minted = mint_for(&place, &edit, old.kind, old.mode, console)?;
+        let row = KeyRow {
+            id: minted.id.clone(),
+            public: PublicPart::Clear(minted.public.clone()),
+            hash: minted.hash.clone(),
+            created_at: Some(now),
+            expires_at,
+            rotated_from: Some(old.id.clone()),
+            ..(*old).clone()
+        };
+        edit.draft.add(List::Keys, &key_fields(&row));
+        let until = old_expiry(&old, self.overlap, now);
+        let (field, at) = match until {
+            Some(at) => ("expires_at", at),
+            None => ("revoked_at", now),
+        };
+        edit.draft.set(List::Keys, old.id.as_str(), field, Some(&moment(at)));
+        warn_of_owner(console, &edit, &row);
+        edit.finish()?;
+        match until {
+            Some(at) => console.say(format_args!("The old key {} works until {at} ({}).", old.id, typed(self.overlap))),
+            None => console.say(format_args!("The old key {} is revoked.", old.id)),
+        }
+        console.say(sentence(&row));
+        hand_out(console, &row, &minted)
+    }
+
+    fn new_expiry(&self, old: &KeyRow, now: Wall) -> Result<Option<Wall>, Failure> {
+        if let Some(expiry) = self.expires {
+            let at = expiry.from(now).ok_or_else(|| Failure::usage("--expires lies in the past"))?;
+            return Ok(Some(at));
+        }
+        let Some(expires_at) = old.expires_at else { return Ok(None) };
+        let life = old.created_at.and_then(|created| u64::try_from(expires_at.unix_millis() - created.unix_millis()).ok());
+        match life {
+            Some(life) => Ok(Some(now.plus(Duration::from_millis(life)))),
+            None if expires_at > now => Ok(Some(expires_at)),
+            None => Err(Failure::new("the old key has expired; say when the new one shall, with --expires")),
+        }
+    }
+}
+
+/// When the old key ends: the earlier of its own moment and the end of the overlap; none means that it is revoked now.
+fn old_expiry(old: &KeyRow, overlap: Duration, now: Wall) -> Option<Wall> {
+    let end = now.plus(overlap);
+    (!overlap.is_zero()).then(|| old.expires_at.map_or(end, |own| own.min(end)))
+}
