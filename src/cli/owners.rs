@@ -23,7 +23,7 @@ use crate::keys::{
 /// Create, list, change and suspend owners.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
     /// How results are printed.
@@ -110,11 +110,17 @@ fn optional_name(typed: &str) -> Result<String, &'static str> {
 }
 
 /// Does what the command line says.
-pub fn run(args: &Args) -> Exit {
+pub(super) fn run(args: &Args) -> Exit {
     Console::run(args.output, |console| args.run(console))
 }
 
 impl Args {
+    #[cfg(test)]
+    pub(crate) fn run_on(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        console.output = self.output;
+        self.run(console)
+    }
+
     fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         match &self.command {
             Command::Create { place, id, fields } => create(console, place, id.get()?, fields),

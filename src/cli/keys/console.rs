@@ -14,7 +14,7 @@ use crate::{
 
 /// In which form results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people.
     #[default]
     Table,
@@ -134,7 +134,9 @@ impl Console<'_> {
     /// Has a name typed before something is done that cannot be undone.
     pub(crate) fn confirm(&mut self, question: &str, name: &str) -> Result<(), Failure> {
         if !self.is_attended {
-            return Err(Failure::new(format!("{question}\nthere is no terminal to ask at: say --yes if that is meant")));
+            return Err(Failure::new(format!(
+                "{question}\nthere is no terminal to ask at: say --yes if that is meant"
+            )));
         }
         let _ = write!(self.err, "{question}\nType {name} to go on: ");
         let _ = self.err.flush();

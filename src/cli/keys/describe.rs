@@ -164,9 +164,7 @@ pub(crate) fn cells(key: &Named, document: &Document, used: Option<&LastUsed>, n
             row.created_at.map_or_else(none, minute),
             row.expires_at.map_or_else(none, minute),
         ],
-        Named::SetAside(id) => {
-            [id.to_string(), none(), none(), none(), none(), none(), status, used, none(), none()]
-        }
+        Named::SetAside(id) => [id.to_string(), none(), none(), none(), none(), none(), status, used, none(), none()],
     }
 }
 

@@ -14,10 +14,11 @@ use super::{
 use crate::{
     cli::Exit,
     keys::{
-        Kind, PublicPart,
+        Kind,
         document::{Document, KeyRow},
         format::{Checksum, Recognised, pattern, recognise},
         mint,
+        record::PublicPart,
         secret::{MAX_SECRET_BYTES, Memory, Secret},
     },
 };
@@ -98,11 +99,11 @@ fn kind_of(recognised: Recognised<'_>, held: Option<&(std::sync::Arc<KeyRow>, bo
         (Recognised::ConsumerSecret, _) => ("consumer secret of a pair", true),
         (Recognised::Token { checksum: Checksum::Good, .. }, _) => ("token minted by Keyside", true),
         (Recognised::Token { .. }, _) => ("token, mistyped or from elsewhere", true),
-        (Recognised::TokenPrefix { .. }, _) => ("shown prefix of a token", false),
+        (Recognised::ShownPrefix { .. }, _) => ("shown prefix of a token", false),
         // A key in the file is a key whatever its shape.
-        (Recognised::Unknown, Some((row, _))) if row.kind == Kind::Token => ("token from elsewhere", true),
-        (Recognised::Unknown, Some(_)) => ("consumer key from elsewhere", false),
-        (Recognised::Unknown, None) => ("unknown", false),
+        (Recognised::Other, Some((row, _))) if row.kind == Kind::Token => ("token from elsewhere", true),
+        (Recognised::Other, Some(_)) => ("consumer key from elsewhere", false),
+        (Recognised::Other, None) => ("unknown", false),
     }
 }
 

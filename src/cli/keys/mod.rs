@@ -19,7 +19,7 @@ use super::Exit;
 /// Create, list, revoke and rotate keys.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
     /// How results are printed.
@@ -51,7 +51,7 @@ struct LaterArgs {
 }
 
 /// Does what the command line says.
-pub fn run(args: &Args) -> Exit {
+pub(super) fn run(args: &Args) -> Exit {
     Console::run(args.output, |console| args.run(console))
 }
 

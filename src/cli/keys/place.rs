@@ -12,7 +12,7 @@ use crate::{
     keys::{
         KeyId,
         document::{Document, KeyRow, Parser, edit::Draft},
-        format::{Recognised, recognise},
+        format::{Checksum, Recognised, recognise},
         mint,
         record::PublicPart,
         secret::Secret,
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the keys are.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct PlaceArgs {
+pub(crate) struct PlaceArgs {
     /// The key file.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["config", "control"])]
     pub(crate) file: Option<PathBuf>,
@@ -59,9 +59,10 @@ impl PlaceArgs {
         let mut place = match &self.config {
             Some(config) => Place::from_config(config, console)?,
             None => {
-                let file = self.file.clone().ok_or_else(|| {
-                    Failure::usage("say which key file: --file keys.toml, or --config keyside.toml")
-                })?;
+                let file = self
+                    .file
+                    .clone()
+                    .ok_or_else(|| Failure::usage("say which key file: --file keys.toml, or --config keyside.toml"))?;
                 let state = file.parent().unwrap_or(Path::new("")).join("state");
                 let state = state.is_dir().then_some(state);
                 Place { file, state, mint: mint::Settings::default(), pepper: None }
@@ -203,13 +204,19 @@ pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings
         [row] => Ok(Named::Row(row.clone())),
         [] => {
             // The wrong answer would be to repeat it.
-            if matches!(recognise(shapes, reference), Recognised::ConsumerSecret | Recognised::Token { .. }) {
+            if matches!(
+                recognise(shapes, reference),
+                Recognised::ConsumerSecret | Recognised::Token { checksum: Checksum::Good | Checksum::Bad, .. }
+            ) {
                 return Err(Failure::new(
                     "that is a secret, and now it is in the shell's history and was in the process list: name the key \
                      by its id, name or prefix, and rotate it",
                 ));
             }
-            Err(Failure::new(format!("no key has the id, name or prefix \"{}\"; see keys list", reference.escape_debug())))
+            Err(Failure::new(format!(
+                "no key has the id, name or prefix \"{}\"; see keys list",
+                reference.escape_debug()
+            )))
         }
         _ => {
             let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();

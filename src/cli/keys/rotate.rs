@@ -44,7 +44,9 @@ impl Args {
         let mut edit = place.edit(Tolerate::Nothing)?;
         let old = match find(&edit.document, &self.key, &place.mint)? {
             Named::Row(row) => row,
-            Named::SetAside(id) => return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check"))),
+            Named::SetAside(id) => {
+                return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check")));
+            }
         };
         if old.revoked_at.is_some() {
             return Err(Failure::new(format!("key {} is revoked, for good; create a new one", old.id)));
@@ -83,7 +85,8 @@ impl Args {
             return Ok(Some(at));
         }
         let Some(expires_at) = old.expires_at else { return Ok(None) };
-        let life = old.created_at.and_then(|created| u64::try_from(expires_at.unix_millis() - created.unix_millis()).ok());
+        let life =
+            old.created_at.and_then(|created| u64::try_from(expires_at.unix_millis() - created.unix_millis()).ok());
         match life {
             Some(life) => Ok(Some(now.plus(Duration::from_millis(life)))),
             None if expires_at > now => Ok(Some(expires_at)),
