@@ -23,7 +23,7 @@ use crate::keys::{
 /// Create, list, change and suspend owners.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub(super) struct Args {
+pub struct Args {
     #[command(subcommand)]
     command: Command,
     /// How results are printed.

@@ -111,7 +111,7 @@ pub type Prepare = Box<dyn FnMut(&KeySet) + Send>;
 
 enum Message {
     Changed,
-    Reload { terms: Option<Terms>, answer: oneshot::Sender<Result<Reloaded, String>> },
+    Reload { terms: Option<Box<Terms>>, answer: oneshot::Sender<Result<Reloaded, String>> },
     Stop,
 }
 
@@ -139,7 +139,7 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let stopped = || "the source of keys has stopped".to_owned();
         // The channel is as good as never full; a caller that has to wait for it once is better than a lost reload.
-        self.messages.send(Message::Reload { terms, answer }).map_err(|_| stopped())?;
+        self.messages.send(Message::Reload { terms: terms.map(Box::new), answer }).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 
@@ -201,7 +201,7 @@ pub fn watch(mut source: FileSource) -> io::Result<Handle> {
                 guarded(|| source.look());
             }
             for (terms, answer) in reloads {
-                let outcome = guarded(|| source.reload(terms));
+                let outcome = guarded(|| source.reload(terms.map(|terms| *terms)));
                 let _ = answer.send(outcome.unwrap_or_else(|| Err("reading the key file failed".to_owned())));
             }
         }

@@ -18,8 +18,8 @@ const ADMINISTRATOR: &[&str] = &["administrator", "manage_options", "admin", "ro
 
 /// The capability that makes an owner an administrator, if one does.
 pub(crate) fn administrator(owner: &OwnerRow) -> Option<&str> {
-    let is = |held: &&Box<str>| ADMINISTRATOR.iter().any(|name| held.eq_ignore_ascii_case(name));
-    owner.capabilities.iter().find(is).map(|held| &**held)
+    let is = |held: &&str| ADMINISTRATOR.iter().any(|name| held.eq_ignore_ascii_case(name));
+    owner.capabilities.iter().map(|held| &**held).find(is)
 }
 
 /// The owner's row.

@@ -19,7 +19,7 @@ use super::Exit;
 /// Create, list, revoke and rotate keys.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub(super) struct Args {
+pub struct Args {
     #[command(subcommand)]
     command: Command,
     /// How results are printed.

@@ -74,10 +74,7 @@ impl RevokeArgs {
             edit.finish()?;
             console.say(format_args!("Key {} is revoked; its entry stays.", key.label()));
         }
-        let in_force = match &state {
-            Some(state) => Some(self.await_sidecar(&place, state)),
-            None => None,
-        };
+        let in_force = state.as_ref().map(|state| self.await_sidecar(&place, state));
         if console.output == Output::Json {
             let sidecar = in_force.as_ref().map(Result::is_ok);
             console.print_json(&json!({

@@ -103,7 +103,7 @@ impl Bench {
     /// Creates a key and returns what was printed.
     #[track_caller]
     fn create(&self, more: &str) -> Value {
-        self.run(&format!("keys create --output json --name Export --owner svc --scope read {more}").trim_end()).json()
+        self.run(format!("keys create --output json --name Export --owner svc --scope read {more}").trim_end()).json()
     }
 
     #[track_caller]
