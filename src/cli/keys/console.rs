@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cli::Exit,
-    clock::{self, Now},
+    clock::{self, Now, Wall},
     fault::{Fault, Severity},
 };
 
@@ -75,8 +75,10 @@ impl Console<'_> {
         let (mut out, mut err) = (anstream::stdout().lock(), anstream::stderr().lock());
         let mut input = io::stdin().lock();
         let is_attended = io::stdin().is_terminal();
-        let mut console =
-            Console { output, out: &mut out, err: &mut err, input: &mut input, is_attended, now: clock::now() };
+        // Moments are written to the second, and said as they are written.
+        let mut now = clock::now();
+        now.wall = Wall::from_unix_millis(now.wall.unix_seconds().saturating_mul(1000));
+        let mut console = Console { output, out: &mut out, err: &mut err, input: &mut input, is_attended, now };
         let exit = match command(&mut console) {
             Ok(exit) => exit,
             Err(failure) => {

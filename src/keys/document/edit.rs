@@ -152,7 +152,7 @@ impl Draft {
         let mut blocks = split(&self.text).1;
         blocks.retain(|block| {
             let own = &self.text[block.header..block.end];
-            named(own, list.name()) && id.is_none_or(|id| id_of(own).as_deref() == Some(id))
+            named(own, list.name()) && id.is_none_or(|id| has_id(own, id))
         });
         blocks
     }
@@ -203,14 +203,22 @@ fn table_of<'a, 't>(root: &'a DeTable<'t>) -> Option<&'a DeTable<'t>> {
     }
 }
 
+/// Whether the block's header has this name. Reads the header alone: a large file has many blocks.
 fn named(own: &str, name: &str) -> bool {
-    let (root, _) = DeTable::parse_recoverable(own);
+    let line = own.find('\n').map_or(own, |end| &own[..end]);
+    let (root, _) = DeTable::parse_recoverable(line);
     root.get_ref().keys().next().is_some_and(|found| found.get_ref().as_ref() == name)
 }
 
-fn id_of(own: &str) -> Option<String> {
+/// Whether the block's table has this id.
+fn has_id(own: &str, id: &str) -> bool {
+    // Most blocks are another one's, and are not worth reading; an id may be written with escapes.
+    if !own.contains(id) && !own.contains('\\') {
+        return false;
+    }
     let (root, _) = DeTable::parse_recoverable(own);
-    table_of(root.get_ref())?.get("id")?.get_ref().as_str().map(str::to_owned)
+    let found = table_of(root.get_ref()).and_then(|table| table.get("id"));
+    found.and_then(|found| found.get_ref().as_str()) == Some(id)
 }
 
 /// The fields of a key, as they are written.

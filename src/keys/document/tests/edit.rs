@@ -59,6 +59,11 @@ fn a_field_is_set_in_place_or_in_the_usual_order() {
         |draft| assert!(draft.set(List::Keys, "a", "kind", None)),
         "[[key]]\nid = \"a\" # one\nrevoked_at = 1\n",
     );
+    check_edit(
+        "[[key]]\nid = \"\\u0061\"\n",
+        |draft| assert!(draft.set(List::Keys, "a", "name", Some(&text("x")))),
+        "[[key]]\nid = \"\\u0061\"\nname = \"x\"\n",
+    );
     check_edit(before, |draft| assert!(!draft.set(List::Owners, "a", "kind", None)), before);
     check_edit(
         "[[key]]\r\nid = \"a\"",

@@ -269,6 +269,12 @@ fn what_is_not_toml_or_torn_is_refused() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_fault() {
+    assert_eq!(parse(&format!("\u{feff}{}", one_key(""))).keys.len(), 1);
+    assert_eq!(parse(&format!("\u{feff}# Keys\n\n{}", one_key("")).replace('\n', "\r\n")).keys.len(), 1);
+}
+
+#[test]
 fn all_broken_blocks_are_reported_at_once() {
     let refused = Parser::default().parse(b"[[key]]\na = x\n[[key]]\nb = 1\n[[key]]\nc = y\n").unwrap_err();
     let lines: Vec<_> = refused.faults.iter().map(|fault| fault.line).filter(|line| *line % 2 == 0).collect();
