@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod credential;
 pub mod facts;
 pub mod fault;
