@@ -10,6 +10,7 @@
 
 mod advice;
 mod decide;
+pub mod effective;
 mod explain;
 mod methods;
 mod need;
