@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     num::NonZeroUsize,
     rc::Rc,
@@ -314,8 +314,10 @@ fn run(runtime: &Runtime, acceptor: Acceptor, sockets: Vec<(TcpListener, SocketA
     LocalSet::new().block_on(runtime, async move {
         let mut tasks = Vec::with_capacity(sockets.len());
         for (socket, local) in sockets {
+            #[expect(deprecated, reason = "what replaces it is unsafe; a TcpListener keeps its descriptor to the end")]
+            let registered = AsyncFd::with_interest(socket, Interest::READABLE);
             // Fails only when the runtime's epoll is out of memory or descriptors.
-            match AsyncFd::with_interest(socket, Interest::READABLE) {
+            match registered {
                 Ok(socket) => {
                     let (acceptor, order) = (Rc::clone(&acceptor), member.order.clone());
                     tasks.push(tokio::task::spawn_local(async move {
@@ -416,10 +418,4 @@ enum Batch {
     Emptied,
     /// Descriptors or memory have run out, after some or none.
     Exhausted { some: bool },
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticket")
-    }
 }

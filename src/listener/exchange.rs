@@ -142,10 +142,18 @@ impl Exchange {
         }
     }
 
+    /// The holder acts on the cut: it answers, and that answer is not to be cut for the same reason again.
+    pub fn act_on_cut(&self) {
+        self.idle();
+        self.0.cut.set(None);
+        self.0.ignored.set(0);
+        self.0.key.take();
+    }
+
     /// Ready once the exchange is to be cut: it waited too long, its key died, or the drain's grace is over.
     ///
-    /// Whoever gets it answers (before the head of the answer), or ends the body with an error. If after half a second
-    /// nobody did either, the HTTP/2 stream is reset, or the HTTP/1 connection closed.
+    /// Whoever gets it answers (before the head of the answer; see [`act_on_cut`](Self::act_on_cut)), or ends the body
+    /// with an error and lets go of the exchange. If after half a second nobody did either, the HTTP/2 stream is reset, or the HTTP/1 connection closed.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Cut> {
         if let Some(cut) = self.0.cut.get() {
             return Poll::Ready(cut);

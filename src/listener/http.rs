@@ -42,13 +42,16 @@ const HEAD_ROOM: usize = 8 * 1024;
 const READ_BUFFER: usize = 64 * 1024;
 
 pub(super) fn http1(max_header_bytes: usize) -> http1::Builder {
+    let head = max_header_bytes.saturating_add(HEAD_ROOM);
     let mut builder = http1::Builder::new();
     builder
         .keep_alive(true)
         // A client that shuts its sending side is gone: its exchange is dropped, and the upstream's work ends.
         .half_close(false)
         .pipeline_flush(false)
-        .max_buf_size(max_header_bytes.saturating_add(HEAD_ROOM).max(READ_BUFFER))
+        // The buffer may be overshot by as much again before hyper looks at its size: both are needed.
+        .max_header_size(head)
+        .max_buf_size(head.max(READ_BUFFER))
         .header_read_timeout(None);
     builder
 }

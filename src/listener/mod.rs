@@ -16,6 +16,8 @@ mod http;
 mod io;
 mod proxy_protocol;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod tls;
 

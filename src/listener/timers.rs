@@ -51,10 +51,6 @@ impl Load {
     pub(super) fn exchange_finished(&self) {
         self.exchanges.store(self.exchanges.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
-
-    pub(super) fn exchanges(&self) -> usize {
-        self.exchanges.load(Ordering::Relaxed)
-    }
 }
 
 /// How finely time is kept. The defaults are right; tests shorten them.

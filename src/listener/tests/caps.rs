@@ -1,0 +1,127 @@
+//! How many connections there may be, and where they go.
+
+use super::*;
+
+fn open(server: &Server, path: &str) -> Client {
+    let mut client = server.connect();
+    client.get(path);
+    client
+}
+
+#[test]
+fn connections_beyond_the_cap_are_closed_and_counted() {
+    let server = Server::start(|settings| settings.max_connections = 2);
+    let mut first = open(&server, "/");
+    first.answer();
+    let mut second = open(&server, "/");
+    second.answer();
+    assert_eq!(server.connect().rest(), "");
+    server.wait_for("refused", |counters| counters.refused.get(), 1);
+    drop(first);
+    server.wait_for("connections", |counters| counters.connections.get(), 1);
+    assert!(open(&server, "/").answer().ends_with("hello"));
+}
+
+#[test]
+fn connections_of_one_address_are_capped() {
+    let server = Server::start(|settings| settings.max_connections_per_ip = 1);
+    let mut first = open(&server, "/");
+    first.answer();
+    assert_eq!(server.connect().rest(), "");
+    server.wait_for("refused", |counters| counters.refused.get(), 1);
+    drop(first);
+    server.wait_for("connections", |counters| counters.connections.get(), 0);
+    assert!(open(&server, "/").answer().ends_with("hello"));
+}
+
+#[test]
+fn a_trusted_proxy_is_not_one_address() {
+    let server = Server::start(|settings| {
+        settings.max_connections_per_ip = 1;
+        settings.trusted_proxies = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
+    });
+    let mut clients: Vec<_> = (0..5).map(|_| open(&server, "/")).collect();
+    assert!(clients.iter_mut().all(|client| client.answer().ends_with("hello")));
+}
+
+#[test]
+fn behind_proxy_headers_the_client_is_counted() {
+    let server = Server::start(|settings| {
+        settings.max_connections_per_ip = 1;
+        settings.proxy_protocol = true;
+        settings.trusted_proxies = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
+    });
+    let connect = |address: &str| {
+        let mut client = server.connect();
+        client.send(format!("PROXY TCP4 {address} 10.0.0.1 5000 443\r\n"));
+        client.get("/");
+        client
+    };
+    let mut first = connect("203.0.113.7");
+    assert!(first.answer().ends_with("hello"));
+    assert_eq!(connect("203.0.113.7").rest(), "");
+    assert!(connect("203.0.113.8").answer().ends_with("hello"));
+}
+
+#[test]
+fn connections_are_spread_over_the_threads() {
+    let server = Server::start_with(&settings(), tuning(), 2);
+    let mut clients: Vec<_> = (0..8).map(|_| open(&server, "/facts")).collect();
+    let threads: Vec<_> = clients.iter_mut().map(|client| client.answer()).collect();
+    assert_eq!(threads.iter().filter(|answer| answer.ends_with("thread=0")).count(), 4);
+}
+
+#[test]
+fn several_addresses_of_both_families() {
+    let mut settings = settings();
+    settings.addresses = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+    let server = Server::start_with(&settings, tuning(), 1);
+    for &address in server.listener.local_addrs() {
+        let socket = TcpStream::connect(address).unwrap();
+        let mut client = Client { socket, began: clock::mono() };
+        client.get("/facts");
+        assert!(client.answer().contains(&format!("peer={} ", address.ip())));
+    }
+}
+
+/// [::] alone takes both families, and its IPv4 clients are IPv4 clients; beside 0.0.0.0 it must not take the port.
+#[test]
+fn any_address() {
+    let mut settings = settings();
+    settings.addresses = vec!["[::]:0".parse().unwrap()];
+    let server = Server::start_with(&settings, tuning(), 1);
+    let socket = TcpStream::connect(("127.0.0.1", server.address.port())).unwrap();
+    let mut client = Client { socket, began: clock::mono() };
+    client.get("/facts");
+    assert!(client.answer().contains("peer=127.0.0.1 "));
+
+    let holder = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    drop(holder);
+    settings.addresses = vec![SocketAddr::from(([0, 0, 0, 0], port)), format!("[::]:{port}").parse().unwrap()];
+    bind(&settings).unwrap();
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let server = Server::start(|_| {});
+    let mut settings = settings();
+    settings.addresses = vec![server.address];
+    let error = bind(&settings).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen at {}", server.address));
+}
+
+#[test]
+fn when_the_last_handle_is_dropped_everything_ends() {
+    let server = Server::start(|_| {});
+    let mut client = open(&server, "/");
+    client.answer();
+    let Server { listener, counters, address, .. } = server;
+    drop(listener);
+    assert_eq!(client.rest(), "");
+    let began = clock::mono();
+    while counters.connections.get() > 0 || TcpStream::connect(address).is_ok() {
+        assert!(clock::mono().since(began) < SLACK);
+        std::thread::sleep(ms(10));
+    }
+}

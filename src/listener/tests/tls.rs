@@ -1,0 +1,202 @@
+//! TLS: versions, ALPN, the reload, client certificates.
+
+use std::{io, sync::Arc};
+
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+
+use super::*;
+use crate::listener::tls::{Reloader, TlsError};
+
+pub(super) fn client_config(
+    certificates: &Certificates,
+    alpn: &[&str],
+    identity: Option<(String, String)>,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificates.authority.der().clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+fn connect(server: &Server, config: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), server.connect().socket)
+}
+
+/// One request, and what came of it; closed connections without a farewell are the client's business.
+fn get(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> io::Result<String> {
+    stream.write_all(b"GET /facts HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got)?;
+    Ok(String::from_utf8_lossy(&got).into_owned())
+}
+
+fn leaf(stream: &StreamOwned<ClientConnection, TcpStream>) -> Vec<u8> {
+    stream.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn server(certificates: &Certificates) -> Server {
+    Server::start(|settings| settings.tls = Some(certificates.settings()))
+}
+
+#[test]
+fn http_over_tls() {
+    let certificates = Certificates::new();
+    let server = server(&certificates);
+    let mut stream = connect(&server, client_config(&certificates, &["http/1.1"], None));
+    let got = get(&mut stream).unwrap();
+    assert!(got.contains("secure=true http2=false"), "{got}");
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    server.wait_for("handshakes", |counters| counters.handshakes_ok.get(), 1);
+    // Without ALPN: HTTP/1.1 as well.
+    assert!(get(&mut connect(&server, client_config(&certificates, &[], None))).unwrap().contains("http2=false"));
+}
+
+#[test]
+fn a_failed_handshake_is_counted() {
+    let certificates = Certificates::new();
+    let server = server(&certificates);
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!client.rest().contains("HTTP/1.1 200"));
+    server.wait_for("failed handshakes", |counters| counters.handshakes_failed.get(), 1);
+}
+
+#[test]
+fn a_new_certificate_is_taken_up_and_a_bad_one_is_not() {
+    let certificates = Certificates::new();
+    let server = server(&certificates);
+    let reloader = server.listener.reloader().unwrap();
+    let handshake = || {
+        let mut stream = connect(&server, client_config(&certificates, &[], None));
+        get(&mut stream).unwrap();
+        leaf(&stream)
+    };
+    let first = handshake();
+    assert!(!reloader.reload().unwrap(), "nothing has changed");
+
+    // One connection that was there before lives on.
+    let mut old = connect(&server, client_config(&certificates, &[], None));
+    old.write_all(b"").unwrap();
+    old.conn.complete_io(&mut old.sock).unwrap();
+
+    certificates.issue();
+    assert!(reloader.reload().unwrap());
+    let second = handshake();
+    assert_ne!(first, second);
+    assert!(get(&mut old).unwrap().contains("HTTP/1.1 200"));
+
+    // The key of another certificate.
+    std::fs::write(certificates.path("tls.key"), certificates.pair().1).unwrap();
+    assert!(matches!(reloader.reload(), Err(TlsError::Key { .. })));
+    assert_eq!(handshake(), second);
+    // Still wrong, and said again.
+    assert!(matches!(reloader.reload(), Err(TlsError::Key { .. })));
+
+    std::fs::write(certificates.path("tls.crt"), "not PEM").unwrap();
+    assert!(matches!(reloader.reload(), Err(TlsError::Pem { .. })));
+    std::fs::remove_file(certificates.path("tls.crt")).unwrap();
+    assert!(matches!(reloader.reload(), Err(TlsError::Read { .. })));
+    assert_eq!(handshake(), second);
+
+    certificates.issue();
+    assert!(reloader.reload().unwrap());
+    assert_ne!(handshake(), second);
+}
+
+#[test]
+fn the_end_of_the_certificate_is_known() {
+    let certificates = Certificates::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+    std::fs::write(certificates.path("tls.crt"), params.signed_by(&key, &certificates.authority).unwrap().pem())
+        .unwrap();
+    std::fs::write(certificates.path("tls.key"), key.serialize_pem()).unwrap();
+    let reloader = Reloader::new(&certificates.settings()).unwrap();
+    assert_eq!(reloader.not_after().to_string(), "2031-02-03T00:00:00Z");
+}
+
+#[test]
+fn faults_name_their_file() {
+    let certificates = Certificates::new();
+    let mut settings = certificates.settings();
+    settings.private_key = certificates.path("tls.crt");
+    let error = Reloader::new(&settings).unwrap_err().to_string();
+    assert_eq!(error, format!("{} holds no private key in PEM form", certificates.path("tls.crt").display()));
+    let mut settings = certificates.settings();
+    settings.certificate = certificates.path("tls.key");
+    let error = Reloader::new(&settings).unwrap_err().to_string();
+    assert_eq!(error, format!("{} holds no certificate in PEM form", certificates.path("tls.key").display()));
+}
+
+#[test]
+fn a_client_must_present_a_certificate_where_it_is_asked_for() {
+    let certificates = Certificates::new();
+    let strangers = Certificates::new();
+    let server = Server::start(|settings| {
+        settings.tls =
+            Some(tls_room::Settings { client_ca: Some(certificates.path("ca.crt")), ..certificates.settings() });
+    });
+    let identity = Some(certificates.pair());
+    assert!(get(&mut connect(&server, client_config(&certificates, &[], identity))).unwrap().contains("HTTP/1.1 200"));
+    for identity in [None, Some(strangers.pair())] {
+        let got = get(&mut connect(&server, client_config(&certificates, &[], identity)));
+        assert!(got.is_err(), "{got:?}");
+    }
+    server.wait_for("failed handshakes", |counters| counters.handshakes_failed.get(), 2);
+}
+
+/// A resumed session is not judged anew, so that it must not outlive the authority that vouched for the client.
+#[test]
+fn a_session_does_not_outlive_its_client_ca() {
+    let certificates = Certificates::new();
+    let strangers = Certificates::new();
+    let server = Server::start(|settings| {
+        settings.tls =
+            Some(tls_room::Settings { client_ca: Some(certificates.path("ca.crt")), ..certificates.settings() });
+    });
+    let config = client_config(&certificates, &[], Some(certificates.pair()));
+    let mut stream = connect(&server, config.clone());
+    get(&mut stream).unwrap();
+    let mut stream = connect(&server, config.clone());
+    get(&mut stream).unwrap();
+    assert_eq!(stream.conn.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+
+    // A new certificate keeps the sessions, a new authority does not.
+    certificates.issue();
+    assert!(server.listener.reloader().unwrap().reload().unwrap());
+    let mut stream = connect(&server, config.clone());
+    get(&mut stream).unwrap();
+    assert_eq!(stream.conn.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+
+    std::fs::write(certificates.path("ca.crt"), strangers.authority.pem()).unwrap();
+    assert!(server.listener.reloader().unwrap().reload().unwrap());
+    assert!(get(&mut connect(&server, config)).is_err());
+}
+
+#[test]
+fn half_open_handshakes_do_not_keep_others_out() {
+    let certificates = Certificates::new();
+    let server = server(&certificates);
+    let half_open: Vec<_> = (0..600).map(|_| server.connect()).collect();
+    let mut stream = connect(&server, client_config(&certificates, &[], None));
+    assert!(get(&mut stream).unwrap().contains("HTTP/1.1 200"));
+    // The oldest made room.
+    server.wait_for("evicted", |counters| counters.handshakes_timeout.get(), 600 + 1 - 512);
+    drop(half_open);
+}
