@@ -181,6 +181,11 @@ impl Plan {
         plan.unwrap_or(&self.per_key)
     }
 
+    /// Whether counters of addresses are saved.
+    pub(crate) fn saves_addresses(&self) -> bool {
+        self.per_ip.are_saved() || self.failures.are_saved()
+    }
+
     /// Whether there is a plan of this name.
     pub fn has_plan(&self, name: &str) -> bool {
         self.plans.contains_key(name)

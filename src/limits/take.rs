@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    Exceeded, Limiter, Plan, Readings, Rules,
+    Exceeded, Limiter, Plan, Readings, Rules, Save,
     saved::{SavedWindow, history_of, long_windows},
     window::{Tick, tick},
     windows::Windows,
@@ -57,16 +57,19 @@ fn take_meters(
 }
 
 impl Meter {
-    /// What is to be saved, if it has changed since it was last asked for.
-    pub(crate) fn changed_long_windows(&self, now: Now) -> Option<Vec<SavedWindow>> {
-        // The flag is taken down before the lock is taken: a take in between raises it again.
-        let changed = self.changed.load(Ordering::Relaxed) && self.changed.swap(false, Ordering::Relaxed);
-        changed.then(|| self.long_windows(now))
+    /// Whether nothing that was taken counts any more, so that a new meter would admit no more than this one.
+    pub fn is_spent(&self, now: Mono) -> bool {
+        let mut windows = self.lock();
+        windows.expire(tick(now));
+        windows.are_empty()
     }
 
-    /// What is to be saved.
-    pub(crate) fn long_windows(&self, now: Now) -> Vec<SavedWindow> {
-        long_windows(&self.lock(), now)
+    /// The windows to be saved: none if nothing has changed since they last were, unless all are asked for.
+    pub(crate) fn long_windows(&self, which: Save, now: Now) -> Option<Vec<SavedWindow>> {
+        // The flag is taken down before the lock is taken: a take in between raises it again.
+        let changed = self.changed.load(Ordering::Relaxed) && self.changed.swap(false, Ordering::Relaxed);
+        let wanted = changed || which == Save::All;
+        wanted.then(|| long_windows(&self.lock(), now)).filter(|windows| !windows.is_empty())
     }
 
     /// Adds what an earlier process has counted.
