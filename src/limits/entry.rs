@@ -75,6 +75,11 @@ impl Counters {
         self.arrivals.are_empty() && self.failures.are_empty()
     }
 
+    /// The length of the longest window.
+    pub(super) fn longest(&self) -> u64 {
+        self.arrivals.longest().max(self.failures.longest())
+    }
+
     /// See [`Window::dominate`](super::window::Window::dominate).
     pub(super) fn dominate(&mut self, other: &Self, now: Tick) {
         self.arrivals.dominate(&other.arrivals, now);

@@ -18,7 +18,7 @@ impl Limiter {
             return None;
         }
         let address = Address::new(client, plan.ipv6_prefix);
-        self.peek(address, |counters| {
+        self.peek(address, tick(now), |counters| {
             let mut parts = [Part { windows: &mut counters.failures, rules: &plan.failures }];
             prepare(&mut parts, now);
             let room = parts[0].windows.have_room(plan.failures.rules(), 0);

@@ -62,7 +62,7 @@ impl Limiter {
                 save(Holder::Address(address.ip()), &entry);
             }
         }
-        for (index, cell) in self.cells() {
+        for (index, cell) in self.cells.iter() {
             if wanted(cell) {
                 save(Holder::Cell(u32::try_from(index).unwrap_or(u32::MAX)), cell);
             }
@@ -78,7 +78,9 @@ impl Limiter {
         };
         match holder {
             Holder::Cell(index) => {
-                let cell = self.make_cell(usize::try_from(index).unwrap_or(0));
+                let longest = saved.arrivals.iter().chain(&saved.failures).map(SavedWindow::length).max();
+                let cell =
+                    self.cells.restore(usize::try_from(index).unwrap_or(0), longest.unwrap_or(0), tick(now.mono));
                 restore(&mut cell.lock());
             }
             Holder::Address(ip) => {

@@ -2,6 +2,7 @@
 //!
 //! No window of any length, wherever it starts, admits more than its limit.
 
+mod cells;
 mod entry;
 mod failures;
 mod kept;
@@ -19,9 +20,9 @@ pub use rules::{Plan, Quota, Rules};
 pub use shards::{AddressHandle, Limiter};
 pub use take::Meter;
 pub(crate) use {
+    cells::CellKey,
     kept::{Holder, Save, SavedCounters},
     saved::SavedWindow,
-    shards::CellKey,
 };
 
 use std::collections::BTreeMap;
@@ -132,3 +133,6 @@ impl From<Exceeded> for Rejection {
         Self { violated: exceeded.violated, ..Self::from(reason).retry_after(exceeded.retry_after) }
     }
 }
+
+#[cfg(test)]
+mod tests;

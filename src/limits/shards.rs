@@ -1,9 +1,7 @@
 //! The table of addresses: sharded and bounded.
 //!
-//! Making room gives nobody a fresh allowance. Whatever an evicted entry remembers is merged into one of a few thousand
-//! *cells*, chosen by a keyed hash of the address, and a new entry begins as a copy of its cell. The merge takes the
-//! larger of both histories, not their sum: a cell holds at least what each single address behind it had used, which is
-//! all that strictness asks for, and no number of addresses that each send a little adds up against a stranger.
+//! Making room gives nobody a fresh allowance: what an evicted entry remembers goes into a [cell](super::cells), and by
+//! that its address is judged when it comes back.
 
 use std::{
     collections::VecDeque,
@@ -11,16 +9,16 @@ use std::{
     hash::BuildHasher as _,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
 use dashmap::DashMap;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Exceeded, Plan, Readings,
+    cells::{CellKey, Cells},
     entry::{Address, Counters, Entry},
     take::{Part, take},
     window::{Tick, tick},
@@ -29,9 +27,6 @@ use crate::clock::Mono;
 
 /// How many rings the entries are spread over. Only new addresses and evictions lock one.
 const RINGS: usize = 16;
-
-/// How many cells there are. Each is made when it is first needed.
-const CELLS: usize = 4096;
 
 /// How many entries are looked at to make room for one. A bound on the work that one request can cause.
 const LOOKED_AT: usize = 32;
@@ -44,13 +39,8 @@ pub struct Limiter {
     rings: Box<[Mutex<Ring>]>,
     ring_capacity: usize,
     entries: AtomicUsize,
-    cells: Box<[OnceLock<Arc<Entry>>]>,
-    cells_in_use: AtomicBool,
-    cell_key: OnceLock<CellKey>,
+    pub(super) cells: Cells,
 }
-
-/// Chooses the cell of an address, so that nobody can pick addresses that fall together with a victim's.
-pub(crate) type CellKey = [u8; 16];
 
 /// Entries in the order in which they make room.
 #[derive(Default)]
@@ -77,9 +67,7 @@ impl Limiter {
             rings: (0..rings).map(|_| Mutex::default()).collect(),
             ring_capacity: max_entries.max(1) / rings,
             entries: AtomicUsize::new(0),
-            cells: (0..CELLS).map(|_| OnceLock::new()).collect(),
-            cells_in_use: AtomicBool::new(false),
-            cell_key: OnceLock::new(),
+            cells: Cells::new(),
         }
     }
 
@@ -186,7 +174,7 @@ impl Limiter {
         if let Some(entry) = self.find(address) {
             return f(&entry, &mut entry.lock());
         }
-        let cell = self.cell(address);
+        let cell = self.cells.find(address, now);
         let seed = match &cell {
             None => Some(Counters::default()),
             Some(cell) => {
@@ -211,21 +199,26 @@ impl Limiter {
                 result
             }
             _ => {
-                let cell = cell.unwrap_or_else(|| self.make_cell(self.cell_index(address)));
-                f(&cell, &mut cell.lock())
+                let cell = self.cells.remember(address, 0, now);
+                let mut counters = cell.lock();
+                let result = f(&cell, &mut counters);
+                // Now that it is known how long it counts.
+                self.cells.remember(address, counters.longest(), now);
+                cell.note_merge(&counters);
+                result
             }
         }
     }
 
     /// Calls `f` with the counters by which the address is judged, if there are any.
-    pub(super) fn peek<R>(&self, address: Address, f: impl FnOnce(&mut Counters) -> R) -> Option<R> {
+    pub(super) fn peek<R>(&self, address: Address, now: Tick, f: impl FnOnce(&mut Counters) -> R) -> Option<R> {
         if let Some(entry) = self.find(address) {
             let mut counters = entry.lock();
             if !counters.evicted {
                 return Some(f(&mut counters));
             }
         }
-        self.cell(address).map(|cell| f(&mut cell.lock()))
+        self.cells.find(address, now).map(|cell| f(&mut cell.lock()))
     }
 
     /// All entries for which `wanted` holds.
@@ -239,31 +232,15 @@ impl Limiter {
         found
     }
 
-    /// All cells in use, with their indices.
-    pub(super) fn cells(&self) -> impl Iterator<Item = (usize, &Arc<Entry>)> {
-        self.cells.iter().enumerate().filter_map(|(index, cell)| cell.get().map(|cell| (index, cell)))
-    }
-
-    /// The cell with this index, made if need be; indices beyond the last begin anew.
-    pub(super) fn make_cell(&self, index: usize) -> Arc<Entry> {
-        self.cells_in_use.store(true, Ordering::Release);
-        Arc::clone(self.cells[index % CELLS].get_or_init(|| Arc::new(Entry::cell())))
-    }
-
     /// What chooses the cells. Random, unless it was [set](Self::set_cell_key) before.
     pub(crate) fn cell_key(&self) -> CellKey {
-        *self.cell_key.get_or_init(|| {
-            let mut key = CellKey::default();
-            // Without random bytes cells are only easier to fill on purpose: earlier refusals, never later ones.
-            let _ = getrandom::fill(&mut key);
-            key
-        })
+        self.cells.key()
     }
 
     /// Takes over what chose the cells of an earlier process, so that they mean the same addresses. Without effect
     /// once a cell was chosen; says whether it had.
     pub(crate) fn set_cell_key(&self, key: CellKey) -> bool {
-        *self.cell_key.get_or_init(|| key) == key
+        self.cells.set_key(key)
     }
 
     fn find(&self, address: Address) -> Option<Arc<Entry>> {
@@ -274,20 +251,6 @@ impl Limiter {
         let hash = self.table.hasher().hash_one(address);
         // The remainder by at most 16 fits any usize.
         &self.rings[(hash % self.rings.len() as u64) as usize]
-    }
-
-    /// The cell of an address, if it was ever needed.
-    fn cell(&self, address: Address) -> Option<Arc<Entry>> {
-        // Until somebody was evicted, nobody pays for the hash.
-        if !self.cells_in_use.load(Ordering::Acquire) {
-            return None;
-        }
-        self.cells[self.cell_index(address)].get().map(Arc::clone)
-    }
-
-    fn cell_index(&self, address: Address) -> usize {
-        let digest = Sha256::new_with_prefix(self.cell_key()).chain_update(address.bytes()).finalize();
-        usize::from(u16::from_be_bytes([digest[0], digest[1]])) % CELLS
     }
 
     /// Makes room for one entry. False if that is impossible, because too many attempts are in flight.
@@ -334,7 +297,7 @@ impl Limiter {
             return false;
         }
         if !is_empty {
-            let cell = self.make_cell(self.cell_index(address));
+            let cell = self.cells.remember(address, counters.longest(), now);
             let mut merged = cell.lock();
             merged.dominate(&counters, now);
             cell.note_merge(&merged);

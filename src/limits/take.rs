@@ -29,31 +29,35 @@ impl Limiter {
     /// Takes one from every window of key and owner together, or from none. Which rules a key has: its own, else its
     /// owner's plan, else `per_key`. Costs at most two uncontended locks; nothing where nothing is limited.
     pub fn take_key(&self, plan: &Plan, key: &KeyRecord, now: Mono, readings: &mut Readings) -> Result<(), Exceeded> {
-        take_meters((&key.state.meter, plan.key_rules(key)), (&key.owner.state.meter, &plan.per_owner), now, readings)
+        let owner = (&key.owner.state.meter, &plan.per_owner);
+        self.take_meters((&key.state.meter, plan.key_rules(key)), owner, now, readings)
     }
-}
 
-/// Locks the key's meter before the owner's, always in this order, so that two requests cannot wait for each other.
-fn take_meters(
-    (key, key_rules): (&Meter, &Rules),
-    (owner, owner_rules): (&Meter, &Rules),
-    now: Mono,
-    readings: &mut Readings,
-) -> Result<(), Exceeded> {
-    match (key_rules.is_empty(), owner_rules.is_empty()) {
-        (true, true) => return Ok(()),
-        (false, true) => take(&mut [Part { windows: &mut key.lock(), rules: key_rules }], now, readings)?,
-        (true, false) => take(&mut [Part { windows: &mut owner.lock(), rules: owner_rules }], now, readings)?,
-        (false, false) => {
-            let (mut key, mut owner) = (key.lock(), owner.lock());
-            let key = Part { windows: &mut key, rules: key_rules };
-            let owner = Part { windows: &mut owner, rules: owner_rules };
-            take(&mut [key, owner], now, readings)?;
+    /// As [`take_key`](Self::take_key), by the meters and rules themselves.
+    ///
+    /// Locks the key's meter before the owner's, always in this order, so that two requests cannot wait for each other.
+    pub fn take_meters(
+        &self,
+        (key, key_rules): (&Meter, &Rules),
+        (owner, owner_rules): (&Meter, &Rules),
+        now: Mono,
+        readings: &mut Readings,
+    ) -> Result<(), Exceeded> {
+        match (key_rules.is_empty(), owner_rules.is_empty()) {
+            (true, true) => return Ok(()),
+            (false, true) => take(&mut [Part { windows: &mut key.lock(), rules: key_rules }], now, readings)?,
+            (true, false) => take(&mut [Part { windows: &mut owner.lock(), rules: owner_rules }], now, readings)?,
+            (false, false) => {
+                let (mut key, mut owner) = (key.lock(), owner.lock());
+                let key = Part { windows: &mut key, rules: key_rules };
+                let owner = Part { windows: &mut owner, rules: owner_rules };
+                take(&mut [key, owner], now, readings)?;
+            }
         }
+        key.note_change(key_rules);
+        owner.note_change(owner_rules);
+        Ok(())
     }
-    key.note_change(key_rules);
-    owner.note_change(owner_rules);
-    Ok(())
 }
 
 impl Meter {
@@ -78,13 +82,6 @@ impl Meter {
         for window in saved {
             windows.add(window.length(), &history_of(window, now), tick(now.mono));
         }
-    }
-
-    /// Whether every window has run out: a meter made anew would be the same.
-    pub(crate) fn is_spent(&self, now: Mono) -> bool {
-        let mut windows = self.lock();
-        windows.expire(tick(now));
-        windows.are_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Windows> {

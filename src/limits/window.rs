@@ -35,16 +35,13 @@ pub(super) struct Mark {
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     length: u64,
-    /// What [`record`](Self::record) was last told, for admissions that are recorded after the rule is gone.
-    grain: u64,
-    limit: u32,
     total: u64,
     marks: VecDeque<Mark>,
 }
 
 impl Window {
     pub(super) fn new(length: u64) -> Self {
-        Self { length, grain: length / 64, limit: u32::MAX, total: 0, marks: VecDeque::new() }
+        Self { length, total: 0, marks: VecDeque::new() }
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -76,26 +73,25 @@ impl Window {
         }
     }
 
-    /// Records one admission, asked or not. `now` is not before the newest one.
+    /// Records one admission. `now` is not before the newest one.
+    ///
+    /// Beyond the limit only unasked failures are recorded, and they are merged whatever the grain: nothing is forgotten,
+    /// in case the limit is raised, and the memory stays bounded.
     pub(super) fn record(&mut self, now: Tick, limit: u32, grain: u64) {
-        (self.limit, self.grain) = (limit, grain);
-        self.record_again(now);
+        let grain = if self.total < u64::from(limit) { grain } else { self.length / 64 };
+        self.put(now, grain);
     }
 
-    /// Records one admission under the rule of the last one.
-    pub(super) fn record_again(&mut self, now: Tick) {
-        // Only unasked failures exceed the limit. The oldest ones beyond it change no verdict: room comes back when the
-        // oldest of the newest `limit` ones expires.
-        while let Some(mark) = self.marks.front()
-            && self.total - u64::from(mark.count) >= u64::from(self.limit.max(1))
-        {
-            self.total -= u64::from(mark.count);
-            self.marks.pop_front();
-        }
+    /// Records one admission that was admitted by other rules.
+    pub(super) fn record_unasked(&mut self, now: Tick) {
+        self.put(now, self.length / 64);
+    }
+
+    fn put(&mut self, now: Tick, grain: u64) {
         self.total += 1;
         let span = |first: Tick| u32::try_from((now - first).div_ceil(self.unit())).unwrap_or(u32::MAX);
         match self.marks.back().copied() {
-            Some(Mark { first, count, .. }) if now - first <= self.grain && count < u32::MAX => {
+            Some(Mark { first, count, .. }) if now - first <= grain && count < u32::MAX => {
                 let span = span(first);
                 if let Some(mark) = self.marks.back_mut() {
                     *mark = Mark { first, span, count: count + 1 };
@@ -268,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn unasked_failures_do_not_grow_the_window_beyond_its_limit() {
+    fn unasked_failures_are_all_remembered_in_bounded_memory() {
         let mut window = Window::new(SECOND);
-        for step in 0..1000 {
-            window.record(start() + step, 3, 0);
+        for step in 0..100_000 {
+            window.record(start() + step * 5000, 128, 0);
         }
-        assert_eq!((window.marks.len(), window.total()), (3, 3));
-        assert_eq!(window.ready_at(3), start() + 997 + SECOND);
+        assert_eq!(window.total(), 100_000);
+        assert!(window.marks.len() <= MOST_MARKS, "{} marks", window.marks.len());
     }
 
     #[test]

@@ -60,13 +60,8 @@ impl Windows {
             window.record(now, rule.limit, rule.grain);
         }
         for (window, _) in &mut self.unasked {
-            window.record_again(now);
+            window.record_unasked(now);
         }
-    }
-
-    /// The moment from which every window has room, if nobody else takes it.
-    pub(super) fn ready_at(&self, rules: &[Rule]) -> Tick {
-        self.asked.iter().zip(rules).map(|(window, rule)| window.ready_at(rule.limit)).max().unwrap_or(0)
     }
 
     /// The windows beside their rules.
@@ -79,9 +74,14 @@ impl Windows {
         self.all().all(Window::is_empty)
     }
 
+    /// The length of the longest window; 0 if there is none.
+    pub(super) fn longest(&self) -> u64 {
+        self.all().map(Window::length).max().unwrap_or(0)
+    }
+
     /// Whether some window is long enough to be saved.
     pub(super) fn hold_long(&self) -> bool {
-        self.all().any(|window| window.length() >= SAVED_FROM)
+        self.longest() >= SAVED_FROM
     }
 
     /// All windows, asked for or not.

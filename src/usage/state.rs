@@ -285,3 +285,6 @@ fn cell_key(hex: &str) -> Option<CellKey> {
 fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
