@@ -57,6 +57,8 @@ impl Step {
 /// What a key may do with one method on one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ability {
+    /// The place of the route in the settings; `None` where no route is configured.
+    pub route: Option<usize>,
     /// The path pattern of the route; `None` where no route is configured and the method decides.
     pub path: Option<String>,
     /// The method.
@@ -166,7 +168,11 @@ impl Policy {
                 None => "covered by no route".to_owned(),
             },
             Stage::Scope => format!("the key holds {}", held(&record.scopes.to_string())),
+            Stage::Capability if !need.routes().flatten().any(|route| route.capability.is_some()) => {
+                "no capability is asked for".to_owned()
+            }
             Stage::Capability => format!("the owner has {}", held(&record.owner.capabilities.join(", "))),
+            Stage::Kyc if !need.routes().flatten().any(|route| route.kyc) => "no KYC is asked for".to_owned(),
             Stage::Kyc => match record.owner.kyc {
                 Kyc::Approved => "the owner's KYC is approved",
                 Kyc::Pending => "the owner's KYC is pending",
@@ -183,17 +189,39 @@ impl Policy {
         if self.routes.is_empty() {
             for method in self.known.iter() {
                 let demand = self.demand_on(None, method);
-                abilities.push(Ability { path: None, method: method.clone(), step: ability(&demand, record) });
+                abilities.push(Ability {
+                    route: None,
+                    path: None,
+                    method: method.clone(),
+                    step: ability(&demand, record),
+                });
             }
         }
         for route in &self.routes {
             for method in route.methods.as_ref().unwrap_or(&self.known).iter() {
                 let demand = self.demand_on(Some(route), method);
                 let path = Some(route.label().to_owned());
-                abilities.push(Ability { path, method: method.clone(), step: ability(&demand, record) });
+                abilities.push(Ability {
+                    route: Some(route.index()),
+                    path,
+                    method: method.clone(),
+                    step: ability(&demand, record),
+                });
             }
         }
         abilities
+    }
+
+    /// On which hosts the key may be used, in words.
+    pub fn hosts_for(&self, record: &KeyRecord) -> String {
+        match record.mode {
+            None => "any: the key has no mode".to_owned(),
+            Some(_) if !self.binds_hosts() => "any: no host is bound to a mode".to_owned(),
+            Some(mode) => match self.hosts_of(mode).collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => format!("none: no host takes {} keys", mode.as_str()),
+                hosts => hosts,
+            },
+        }
     }
 
     fn demand_on<'p>(&'p self, route: Option<&'p Route>, method: &Method) -> Demand<'p> {
@@ -210,7 +238,11 @@ impl Policy {
 fn ability(demand: &Demand<'_>, record: &KeyRecord) -> Step {
     match super::decide::key_and_owner(demand, record) {
         Err(rejection) => {
-            Step::refused("refused", rejection.reason, rejection.note.map_or_else(String::new, String::from))
+            let mut lacking = rejection.note.map_or_else(String::new, String::from);
+            if demand.route.is_some_and(|route| route.observe) {
+                lacking += "; only observed: it goes on, without owner headers";
+            }
+            Step::refused("refused", rejection.reason, lacking)
         }
         Ok(()) => match demand.asks {
             Asks::NoKey(_) => Step::passed("allowed", "no key needed"),

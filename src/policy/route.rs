@@ -125,6 +125,11 @@ impl Policy {
         self.hosts.iter().find(|(name, _)| **name == *host).map(|(_, mode)| *mode)
     }
 
+    /// The hosts that accept keys of this mode.
+    pub fn hosts_of(&self, mode: Mode) -> impl Iterator<Item = &str> {
+        self.hosts.iter().filter(move |(_, accepted)| *accepted == mode).map(|(name, _)| &**name)
+    }
+
     /// Whether any host is bound to a mode.
     pub(super) fn binds_hosts(&self) -> bool {
         !self.hosts.is_empty()
