@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::Exit;
+use crate::config;
 
 /// Ask the admin port of a running sidecar whether it is ready, or alive.
 #[derive(Debug, clap::Args)]
@@ -32,10 +33,19 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Exit {
     let admin = match &args.config {
         None => args.admin,
-        Some(_) => {
-            anstream::eprintln!("keyside health: --config is not in this build; name the address with --admin");
-            return Exit::Failed;
-        }
+        Some(file) => match config::load(file, config::environment()) {
+            Ok(loaded) => match loaded.config.admin.address {
+                Some(address) => address,
+                None => {
+                    anstream::eprintln!("keyside health: {} switches the admin port off", file.display());
+                    return Exit::Failed;
+                }
+            },
+            Err(faults) => {
+                anstream::eprintln!("{faults}");
+                return Exit::Misconfigured;
+            }
+        },
     };
     let path = if args.live { "/livez?verbose" } else { "/readyz?verbose" };
     let timeout = Duration::from_secs(args.timeout);
@@ -116,6 +126,15 @@ mod tests {
         ready.set_keys(Ok::<_, &str>(()));
         ready.set_listening(true);
         check(ready, "--ready", Exit::Done);
+    }
+
+    #[test]
+    fn a_configuration_that_is_wrong_is_told_from_a_sidecar_that_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keyside.toml");
+        std::fs::write(&file, "[admin]\nadress = \"127.0.0.1:1\"\n").unwrap();
+        let cli = Cli::try_parse_from(["keyside", "health", "--config", file.to_str().unwrap()]).unwrap();
+        assert_eq!(cli.run(), Exit::Misconfigured);
     }
 
     #[test]

@@ -158,7 +158,8 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::sample::Sample, *};
+    use crate::{config, keys::document::Parser};
 
     #[test]
     fn a_folder_with_anything_in_it_is_left_alone() {
@@ -183,18 +184,23 @@ mod tests {
         assert!(!path.exists());
     }
 
-    #[test]
-    fn no_placeholder_is_left() {
+    /// The files of a demo are read without a fault or a warning.
+    #[track_caller]
+    fn check(upstream: &Upstream) {
         let now = crate::clock::now().wall;
         let keys = Keys::mint(now).unwrap();
-        for upstream in
-            [Upstream::Sample(super::super::sample::Sample::start().unwrap()), Upstream::Own("unix:/api".into())]
-        {
-            for text in [keys.document(&upstream, now), configuration(&upstream, Ports { listen: 0, admin: 1 })] {
-                let table: toml::Table = text.parse().unwrap();
-                assert!(!table.is_empty());
-                assert!(!text.contains('{') && !text.contains('}'), "{text}");
-            }
-        }
+        let folder = Folder::create(None).unwrap();
+        folder.fill(&keys, upstream, Ports { listen: 0, admin: 0 }, now).unwrap();
+        let loaded = config::load(&folder.configuration(), []).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(loaded.warnings, []);
+        let text = keys.document(upstream, now);
+        let document = Parser::default().parse(text.as_bytes()).unwrap();
+        assert_eq!((document.faults, document.keys.len(), document.owners.len()), (vec![], 5, 2));
+    }
+
+    #[test]
+    fn the_files_are_without_fault() {
+        check(&Upstream::Sample(Sample::start().unwrap()));
+        check(&Upstream::Own("unix:/run/api.sock".into()));
     }
 }
