@@ -58,6 +58,9 @@ pub struct AddressHandle {
 }
 
 impl Limiter {
+    /// How many addresses there is room for unless said otherwise: some 50 MB when each of them sends a little.
+    pub const DEFAULT_ENTRIES: usize = 100_000;
+
     /// Room for this many addresses, at least one; beyond it the least worthy make room: those of which nothing counts
     /// any more, then those at which nobody was verified.
     pub fn new(max_entries: usize) -> Self {
