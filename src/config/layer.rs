@@ -127,13 +127,19 @@ pub(super) fn find<'t>(table: &'t Table, name: &str) -> Option<&'t Entry> {
 pub(super) fn read(source: &Arc<Source>, faults: &mut Vec<Fault>) -> Table {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     let whole = Place { source: Arc::clone(source), span: 0..source.text.len() };
+    let mut lines = Vec::new();
     for error in errors {
         let mut message = error.message().to_owned();
         if let Some(first) = message.get(..1) {
             message = first.to_lowercase() + &message[1..];
         }
         let place = Place { span: error.span().unwrap_or(0..0), ..whole.clone() };
-        faults.push(place.mark(Fault::error(message)));
+        let fault = place.mark(Fault::error(message));
+        // What follows on a line after its first fault is the parser finding its way back.
+        if !lines.contains(&fault.line) {
+            lines.push(fault.line);
+            faults.push(fault);
+        }
     }
     entries(source, table.into_inner())
 }
@@ -202,7 +208,7 @@ pub(super) fn overlay(lower: &mut Table, upper: Table, path: &str) {
 /// Takes what may be an inline secret out of the line that a fault shows: the faults of a configuration are read aloud, in
 /// terminals, tickets and the logs of build machines.
 fn veil(fault: &mut Fault) {
-    const WORDS: [&str; 6] = ["authorization", "passw", "pepper", "secret", "credential", "bearer"];
+    const WORDS: [&str; 6] = ["authori", "passw", "pepper", "secret", "credential", "bearer"];
     let line = &fault.source_line;
     let Some((name, value)) = line.split_once('=') else { return };
     let lower = name.to_lowercase();

@@ -150,9 +150,9 @@ fn socket_address(node: &Node) -> Read<SocketAddr> {
     let wrong = Wrong::new(node, "expected an IP address and a port, such as \"0.0.0.0:8443\" or \"[::]:8443\"");
     let any = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).to_string();
     let better = match (text.trim_start_matches(['*', ':']).parse().ok(), text.strip_prefix("localhost:")) {
-        (Some(port), _) => Some(any(port)),
-        (None, Some(port)) => Some(format!("127.0.0.1:{port}")),
-        (None, None) => text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 8443).to_string()),
+        (Some(port @ 1..), _) => Some(any(port)),
+        (_, Some(port)) => Some(format!("127.0.0.1:{port}")),
+        _ => text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 8443).to_string()),
     };
     Err(vec![match better {
         Some(better) => wrong.suggest(format!("did you mean \"{better}\"?")),

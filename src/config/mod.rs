@@ -155,13 +155,9 @@ pub fn load_text(
     let defaults = default_table();
     let config = reader.read(&table, &defaults, |root| read(root, preset, path));
     let findings = reader.finish();
-    // What could not be read as TOML may be missed elsewhere, or be read as something else on its line.
-    faults.extend(
-        findings
-            .faults
-            .into_iter()
-            .filter(|fault| syntax.is_empty() || (fault.is_error() && fault.line > 0 && !syntax.contains(&fault.line))),
-    );
+    // What could not be read as TOML is missed elsewhere, or was read as something else on its line or without a place.
+    let sure = |fault: &Fault| fault.is_error() && !syntax.contains(&fault.line) && (fault.line, fault.column) > (1, 1);
+    faults.extend(findings.faults.into_iter().filter(|fault| syntax.is_empty() || sure(fault)));
     faults.sort_by_cached_key(|fault| (fault.file.clone(), fault.line, fault.column));
     faults.dedup();
     match config {
