@@ -4,6 +4,7 @@ mod certificate;
 mod completions;
 mod demo;
 mod exit;
+mod explain;
 mod health;
 mod keys;
 mod later;
@@ -30,6 +31,7 @@ pub enum Command {
     Demo(demo::Args),
     Keys(keys::Args),
     Owners(owners::Args),
+    Explain(explain::Args),
     Health(health::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -45,6 +47,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Keys(args) => keys::run(&args),
             Command::Owners(args) => owners::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Health(args) => health::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -1,0 +1,150 @@
+//! `keyside explain`: every step of the decision about a request, or what a key could do.
+
+mod show;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::{
+    Exit,
+    keys::{
+        console::{Console, Failure, Output},
+        place::{self, Named, Place, PlaceArgs},
+    },
+};
+use crate::{
+    keys::{KeyRecord, KeyStore, store::Terms},
+    sync::state::StateFolder,
+};
+use trace::{Question, Rules, Verdict};
+
+/// Explain every step of the decision about a request, or, without one, what a key could do.
+///
+/// The secret is not asked for: it is taken to be right. Exit status 0 where the request is allowed, 1 where it is
+/// refused.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration of the sidecar.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The key: its id, or a name or prefix that only one key has. Never its secret.
+    #[arg(long, value_name = "ID")]
+    key: String,
+    #[command(flatten)]
+    request: RequestArgs,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    output: Output,
+}
+
+/// The request, as a client would send it.
+#[derive(Debug, Default, clap::Args)]
+struct RequestArgs {
+    /// The method of the request.
+    #[arg(long, value_name = "METHOD", requires = "path")]
+    method: Option<Method>,
+    /// The path of the request, with its query.
+    #[arg(long, value_name = "PATH", requires_all = ["method", "ip"])]
+    path: Option<String>,
+    /// The address that the connection comes from.
+    #[arg(long, value_name = "ADDRESS", requires = "path")]
+    ip: Option<IpAddr>,
+    /// The host that the request is for; without it, one that accepts the key's mode.
+    #[arg(long, value_name = "NAME", requires = "path")]
+    host: Option<String>,
+    /// A field of the request; may be given more than once.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = field, requires = "path")]
+    header: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Reads `Name: value`.
+fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected \"Name: value\"")?;
+    let name = name.parse().map_err(|_| format!("\"{name}\" is not the name of a field"))?;
+    let value = value.trim().parse().map_err(|_| "the value of a field holds no control characters".to_owned())?;
+    Ok((name, value))
+}
+
+/// Does what the command line says.
+pub(super) fn run(args: &Args) -> Exit {
+    Console::run(args.output, |console| {
+        let place = PlaceArgs { config: Some(args.config.clone()), ..PlaceArgs::default() }.settle(console)?;
+        let rules = load(&args.config, console)?;
+        args.explain(&rules, &place, console)
+    })
+}
+
+/// What the configuration decides by.
+fn load(_config: &std::path::Path, _console: &mut Console<'_>) -> Result<Rules, Failure> {
+    Err(Failure::new("--config is not in this build"))
+}
+
+impl Args {
+    fn explain(&self, rules: &Rules, place: &Place, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let key = find(place, &self.key, console)?;
+        let now = console.now.wall;
+        let Some(question) = self.request.question(rules, &key) else {
+            let (about, abilities) = (trace::about(rules, &key, now), rules.policy.abilities(&key));
+            match console.output {
+                Output::Table => console.print(show::abilities_text(&about, &abilities))?,
+                Output::Json => console.print_json(&show::abilities_json(key.id.as_str(), &about, &abilities))?,
+            }
+            return Ok(Exit::Done);
+        };
+        let trace = trace::trace(rules, &question, &key, now);
+        match console.output {
+            Output::Table => console.print(show::trace_text(&trace))?,
+            Output::Json => console.print_json(&show::trace_json(key.id.as_str(), &trace))?,
+        }
+        Ok(match trace.verdict {
+            Verdict::Open(_) | Verdict::Allowed | Verdict::Observed(_) => Exit::Done,
+            Verdict::Refused(_) => Exit::Failed,
+        })
+    }
+}
+
+impl RequestArgs {
+    /// The request, if one was given: the parser sees to it that its parts come together.
+    fn question(&self, rules: &Rules, key: &KeyRecord) -> Option<Question> {
+        let accepting = || key.mode.and_then(|mode| rules.policy.hosts_of(mode).next());
+        Some(Question {
+            method: self.method.clone()?,
+            target: self.path.clone()?,
+            peer: self.ip?,
+            host: self.host.clone().unwrap_or_else(|| accepting().unwrap_or("localhost").to_owned()),
+            headers: self.header.clone(),
+        })
+    }
+}
+
+/// The key as the sidecar would have it in force: with the revocations that the state folder remembers.
+fn find(place: &Place, reference: &str, console: &mut Console<'_>) -> Result<Arc<KeyRecord>, Failure> {
+    let document = place.read()?;
+    let named = place::find(&document, reference, &place.mint)?;
+    let revoked = match &place.state {
+        Some(state) => StateFolder::new(state).revoked().unwrap_or_else(|error| {
+            console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
+            Default::default()
+        }),
+        None => Default::default(),
+    };
+    let was_revoked = revoked.contains(named.id());
+    let store = KeyStore::new(revoked);
+    let terms = Terms { mint: place.mint.clone(), pepper: place.pepper.clone() };
+    let applied = store.apply(&document, &terms, console.now);
+    if let Some(key) = store.load().as_ref().and_then(|set| set.by_id(named.id().as_str())) {
+        return Ok(Arc::clone(key));
+    }
+    console.tell(&place.file, &document.faults);
+    console.tell(&place.file, &applied.faults);
+    Err(Failure::new(match named {
+        _ if was_revoked => format!("{} was revoked and stays so: every request with it answers 401", named.label()),
+        Named::Row(_) | Named::SetAside(_) => {
+            format!("{} is set aside for what is wrong with it: every request with it answers 401", named.label())
+        }
+    }))
+}
