@@ -5,7 +5,11 @@ mod show;
 mod tests;
 mod trace;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -13,10 +17,11 @@ use super::{
     Exit,
     keys::{
         console::{Console, Failure, Output},
-        place::{self, Named, Place, PlaceArgs},
+        place::{self, Named, Place},
     },
 };
 use crate::{
+    config,
     keys::{KeyRecord, KeyStore, store::Terms},
     sync::state::StateFolder,
 };
@@ -72,15 +77,19 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 /// Does what the command line says.
 pub(super) fn run(args: &Args) -> Exit {
     Console::run(args.output, |console| {
-        let place = PlaceArgs { config: Some(args.config.clone()), ..PlaceArgs::default() }.settle(console)?;
-        let rules = load(&args.config, console)?;
+        let (rules, place) = load(&args.config)?;
         args.explain(&rules, &place, console)
     })
 }
 
-/// What the configuration decides by.
-fn load(_config: &std::path::Path, _console: &mut Console<'_>) -> Result<Rules, Failure> {
-    Err(Failure::new("--config is not in this build"))
+/// What the configuration decides by, and where its keys are.
+fn load(path: &Path) -> Result<(Rules, Place), Failure> {
+    let loaded = config::load(path, config::environment())
+        .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })?;
+    let config = loaded.config;
+    let keys = config.keys;
+    let place = Place { file: keys.file, state: Some(keys.state), mint: keys.mint, pepper: keys.pepper };
+    Ok((Rules::new(config.facts, &config.policy, config.limits, config.listener.tls.is_some()), place))
 }
 
 impl Args {

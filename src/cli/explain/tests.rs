@@ -224,3 +224,22 @@ fn no_hash_is_ever_printed() {
     }
     assert_eq!(Output::default(), Output::Table);
 }
+
+#[test]
+fn rules_and_keys_come_from_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keyside.toml");
+    let text = "[listen]\nplaintext = true\naddress = \"127.0.0.1:8443\"\n\n[keys]\nfile = \"my-keys.toml\"\n\n\
+                [[route]]\npath = \"/v1/**\"\nscope = \"v1:read\"\n";
+    fs::write(&file, text).unwrap();
+    let (rules, place) = super::load(&file).unwrap_or_else(|failure| panic!("{}", failure.message));
+    assert_eq!(place.file, folder.path().join("my-keys.toml"));
+    assert_eq!(place.state, Some(folder.path().join("state/")));
+    assert!(!rules.secure);
+    assert_eq!(rules.policy.scopes_asked().iter().map(ToString::to_string).collect::<Vec<_>>(), ["v1:read"]);
+
+    fs::write(&file, text.replace("scope", "scoep")).unwrap();
+    let failure = super::load(&file).map(|_| ()).unwrap_err();
+    assert_eq!(failure.exit, Exit::Misconfigured);
+    assert!(failure.message.contains("did you mean `scope`?"), "{}", failure.message);
+}
