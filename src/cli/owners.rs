@@ -146,7 +146,7 @@ impl Fields {
 }
 
 fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fields) -> Result<Exit, Failure> {
-    let place = place.settle(console)?;
+    let place = place.settle()?;
     let mut edit = place.edit(Tolerate::NoFile)?;
     if owner(&edit.document, id).is_some() {
         return Err(Failure::new(format!("owner {id} is there already; change it with owners set")));
@@ -165,7 +165,7 @@ fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &F
 }
 
 fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fields) -> Result<Exit, Failure> {
-    let place = place.settle(console)?;
+    let place = place.settle()?;
     let mut edit = place.edit(Tolerate::Nothing)?;
     known(&edit.document, id)?;
     let mut changes: Vec<(&'static str, Option<toml::Value>)> = Vec::new();
@@ -184,7 +184,7 @@ fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fiel
 }
 
 fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: bool) -> Result<Exit, Failure> {
-    let place = place.settle(console)?;
+    let place = place.settle()?;
     let mut edit = place.edit(if lift { Tolerate::Nothing } else { Tolerate::BadEntries })?;
     edit.tell_faults(console);
     if !lift && owner(&edit.document, id).is_none() && edit.document.keys.iter().any(|key| key.owner == *id) {
@@ -200,7 +200,7 @@ fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: boo
 }
 
 fn delete(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
-    let place = place.settle(console)?;
+    let place = place.settle()?;
     let document = place.read()?;
     let row = known(&document, id)?;
     if !yes {
@@ -240,7 +240,7 @@ fn finish(console: &mut Console<'_>, edit: Edit<'_>, id: &OwnerId, words: &str) 
 }
 
 fn list_owners(console: &mut Console<'_>, place: &PlaceArgs) -> Result<Exit, Failure> {
-    let place = place.settle(console)?;
+    let place = place.settle()?;
     let document = place.read()?;
     let owners: Vec<_> = document.owners.iter().map(|row| described(&document, row)).collect();
     match console.output {

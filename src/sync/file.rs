@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 
 pub use super::source::FileSource;
-use super::{state::StateFolder, watch::Watch};
+use super::watch::Watch;
 use crate::{
     clock::Wall,
     keys::{
@@ -43,12 +43,6 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// What rows are read by.
     pub terms: Terms,
-}
-
-impl Settings {
-    pub(super) fn state_folder(&self) -> Option<StateFolder> {
-        self.state.as_ref().map(StateFolder::new)
-    }
 }
 
 /// What happened to the key file, as it is told to whoever counts.

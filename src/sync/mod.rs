@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`keyfile`] | reading and writing the key file, locked and crash-safe |
-//! | [`state`] | what is kept beside it: ids ever revoked, the last good text, what is in force |
+//! | [`state`] | what is kept beside it: the last good text, and which one is in force |
 //! | [`file`](self::file) | the source: watches, judges, applies, reports |
 
 pub mod file;

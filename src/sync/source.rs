@@ -21,6 +21,7 @@ use crate::{
         document::{Care, Document, LastGood, Parser, Refused},
         store::Terms,
     },
+    usage::Revoked,
 };
 
 /// How long a text without `[end]` must stay as it is before it is believed: it may be half written.
@@ -72,7 +73,7 @@ struct Pending {
 pub struct FileSource {
     settings: Settings,
     store: Arc<KeyStore>,
-    state: Option<StateFolder>,
+    state: Option<Kept>,
     report: Report,
     prepare: Prepare,
     parser: Parser,
@@ -90,9 +91,17 @@ pub struct FileSource {
     status: Arc<Mutex<Status>>,
 }
 
+/// What is kept in the state folder.
+struct Kept {
+    folder: StateFolder,
+    revoked: Revoked,
+}
+
 #[derive(Default)]
 struct Unsaved {
     revoked: Vec<KeyId>,
+    /// Revoked ids that were handed over and could not be written.
+    revoked_again: bool,
     text: bool,
     in_force: Option<InForce>,
     tried: Mono,
@@ -107,9 +116,13 @@ impl std::fmt::Debug for FileSource {
 impl FileSource {
     /// Opens the state folder and makes the store, which knows from the start which ids were ever revoked.
     pub fn new(settings: Settings, report: Report, prepare: Prepare) -> Self {
-        let state = settings.state_folder();
+        let state = settings.state.as_ref().map(|path| {
+            let folder = StateFolder::new(path);
+            Kept { revoked: Revoked::open(folder.folder()), folder }
+        });
+        let revoked = state.as_ref().map(|state| state.revoked.ids().to_vec()).unwrap_or_default();
         let mut source = Self {
-            store: Arc::new(KeyStore::default()),
+            store: Arc::new(KeyStore::new(revoked)),
             state,
             report,
             prepare,
@@ -193,12 +206,8 @@ impl FileSource {
 
     /// What the state folder knows from before.
     fn recall(&mut self) {
-        let Some(state) = self.state.clone() else { return };
-        match state.revoked() {
-            Ok(revoked) => self.store = Arc::new(KeyStore::new(revoked)),
-            Err(error) => self.state_failed("cannot read which keys were revoked", &error),
-        }
-        match state.last_good(&self.settings.file) {
+        let Some(state) = &self.state else { return };
+        match state.folder.last_good(&self.settings.file) {
             Ok(Some(text)) => match self.parser.parse(&text) {
                 Ok(document) => self.last_good = Some(LastGood { document, text }),
                 Err(refused) => self.state_failed("the last good key file is not good", &refused),
@@ -285,7 +294,6 @@ impl FileSource {
                 self.in_force = Some(pending.digest);
                 self.apply(&last_good, false);
                 self.last_good = Some(last_good);
-                self.status(|status| status.fault = None);
             }
             Err(refused) => {
                 let stays = if self.store.load().is_some() { "the last good set stays" } else { "it is not used" };
@@ -365,6 +373,7 @@ impl FileSource {
             status.quarantined = document.quarantined + applied.set_aside.len();
             if !from_state {
                 status.applied += 1;
+                status.fault = None;
                 status.last_success = Some(now.wall);
             }
         });
@@ -379,25 +388,29 @@ impl FileSource {
 
     /// Writes what is new to the state folder. What cannot be written is tried again now and then.
     fn save_state(&mut self) {
-        let Some(state) = self.state.clone() else {
+        let Some(state) = &mut self.state else {
             self.unsaved = Unsaved::default();
             return;
         };
-        self.unsaved.tried = clock::mono();
-        if let Some(in_force) = self.unsaved.in_force.take()
-            && let Err(error) = state.set_in_force(&in_force)
+        let unsaved = &mut self.unsaved;
+        unsaved.tried = clock::mono();
+        if let Some(in_force) = &unsaved.in_force
+            && let Err(error) = state.folder.set_in_force(in_force)
         {
-            self.unsaved.in_force = Some(in_force);
             return self.state_failed("cannot say which keys are in force", &error);
         }
-        let revoked = std::mem::take(&mut self.unsaved.revoked);
-        if let Err(error) = state.add_revoked(&revoked) {
-            self.unsaved.revoked = revoked;
+        unsaved.in_force = None;
+        let revoked = std::mem::take(&mut unsaved.revoked);
+        if (unsaved.revoked_again || !revoked.is_empty())
+            && let Err(error) = state.revoked.add(&revoked)
+        {
+            unsaved.revoked_again = true;
             return self.state_failed("cannot keep which keys are revoked", &error);
         }
-        if self.unsaved.text
+        unsaved.revoked_again = false;
+        if unsaved.text
             && let Some(LastGood { text, .. }) = &self.last_good
-            && let Err(error) = state.set_last_good(&self.settings.file, text)
+            && let Err(error) = state.folder.set_last_good(&self.settings.file, text)
         {
             return self.state_failed("cannot keep the last good key file", &error);
         }
@@ -429,7 +442,7 @@ impl FileSource {
 
 impl Unsaved {
     fn is_due(&self) -> bool {
-        let any = self.text || self.in_force.is_some() || !self.revoked.is_empty();
+        let any = self.text || self.in_force.is_some() || self.revoked_again || !self.revoked.is_empty();
         // Fresh things at once, failed ones again after a while.
         any && (self.tried == Mono::default() || clock::mono().since(self.tried) >= RECHECK)
     }

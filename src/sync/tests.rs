@@ -72,6 +72,13 @@ impl Bench {
         assert_eq!(self.said.recv_timeout(PATIENCE).as_deref(), Ok(expected));
     }
 
+    /// In the end these are accepted. A writer that the machine holds up in the middle may be refused before.
+    #[track_caller]
+    fn gets_to(&self, accepted: &str) {
+        while self.said.recv_timeout(PATIENCE).unwrap() != "applied" {}
+        assert_eq!(self.accepted(), accepted);
+    }
+
     /// The ids that are accepted.
     fn accepted(&self) -> String {
         let set = self.store.load();
@@ -120,10 +127,10 @@ fn a_write_in_place_takes_effect() {
         let bench = Bench::start(folder.path(), "keys.toml");
         bench.check("applied", "a");
         fs::write(&bench.file, keys("a b", end)).unwrap();
-        bench.check("applied", "a b");
+        bench.gets_to("a b");
         // Of the same length and within the same tick of the file system's clock.
         fs::write(&bench.file, keys("a c", end)).unwrap();
-        bench.check("applied", "a c");
+        bench.gets_to("a c");
     }
 }
 
@@ -173,7 +180,9 @@ fn a_half_written_file_changes_nothing_until_it_is_whole() {
     bench.check("applied", "a b");
     let text = keys("a b c", true);
     let (half, rest) = text.split_at(text.find("[end]").unwrap());
-    fs::write(&bench.file, half).unwrap();
+    // The half appears at once: a writer held up between truncating and writing would be a second torn text.
+    fs::write(bench.folder.join("half"), half).unwrap();
+    fs::rename(bench.folder.join("half"), &bench.file).unwrap();
     bench.check("refused: torn", "a b");
     assert!(bench.handle.status().fault.unwrap().contains("[end] is missing"));
     fs::OpenOptions::new().append(true).open(&bench.file).unwrap().write_all(rest.as_bytes()).unwrap();
@@ -270,6 +279,9 @@ fn a_state_folder_that_cannot_be_made_is_one_alarm() {
     bench.check("applied", "a b");
     fs::remove_file(folder.path().join("state")).unwrap();
     fs::write(&bench.file, keys("a b c", true)).unwrap();
-    bench.check("applied", "a b c");
-    bench.hears("state usable: true");
+    // What could not be saved before is tried again at any time.
+    let mut said = vec![bench.said.recv_timeout(PATIENCE).unwrap()];
+    said.push(bench.said.recv_timeout(PATIENCE).unwrap());
+    said.sort();
+    assert_eq!(said, ["applied", "state usable: true"]);
 }

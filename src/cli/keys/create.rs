@@ -84,7 +84,7 @@ impl Args {
             }
             None => None,
         };
-        let mut place = self.place.settle(console)?;
+        let mut place = self.place.settle()?;
         if let Some(hash) = self.hash {
             place.mint.hash = hash;
         }

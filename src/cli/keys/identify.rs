@@ -43,7 +43,7 @@ impl Args {
             (None, None) => None,
             _ => {
                 let place = PlaceArgs { file: self.file.clone(), config: self.config.clone(), ..PlaceArgs::default() };
-                Some(place.settle(console)?)
+                Some(place.settle()?)
             }
         };
         let shapes = place.as_ref().map_or_else(mint::Settings::default, |place| place.mint.clone());

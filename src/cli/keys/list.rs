@@ -37,7 +37,7 @@ pub(super) struct ShowArgs {
 
 impl ListArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let place = self.place.settle(console)?;
+        let place = self.place.settle()?;
         let document = place.read()?;
         let used = place.last_used(console);
         let now = console.now.wall;
@@ -68,7 +68,7 @@ impl ListArgs {
 
 impl ShowArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let place = self.place.settle(console)?;
+        let place = self.place.settle()?;
         let document = place.read()?;
         let key = find(&document, &self.key, &place.mint)?;
         let used = place.last_used(console);

@@ -8,6 +8,8 @@ use std::{
 
 use super::console::{Console, Failure};
 use crate::{
+    cli::Exit,
+    config,
     fault::Fault,
     keys::{
         KeyId,
@@ -52,12 +54,12 @@ pub(crate) struct Place {
 
 impl PlaceArgs {
     /// Settles what was typed; `--file` and `--state` go before the configuration.
-    pub(crate) fn settle(&self, console: &mut Console<'_>) -> Result<Place, Failure> {
+    pub(crate) fn settle(&self) -> Result<Place, Failure> {
         if self.control.is_some() {
             return Err(Failure::new("--control is not in this build; use --file or --config"));
         }
         let mut place = match &self.config {
-            Some(config) => Place::from_config(config, console)?,
+            Some(config) => Place::from_config(config)?,
             None => {
                 let file = self
                     .file
@@ -79,6 +81,13 @@ impl PlaceArgs {
 }
 
 impl Place {
+    fn from_config(file: &Path) -> Result<Self, Failure> {
+        let loaded = config::load(file, config::environment())
+            .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })?;
+        let keys = loaded.config.keys;
+        Ok(Self { file: keys.file, state: Some(keys.state), mint: keys.mint, pepper: keys.pepper })
+    }
+
     /// Reads the key file without locking it: what is read is always one whole version.
     pub(crate) fn read(&self) -> Result<Document, Failure> {
         let text = keyfile::read(&self.file)
@@ -222,11 +231,5 @@ pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings
             let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();
             Err(Failure::new(format!("{} keys are called so; take the id of one:\n{}", ids.len(), ids.join("\n"))))
         }
-    }
-}
-
-impl Place {
-    fn from_config(_config: &Path, _console: &mut Console<'_>) -> Result<Self, Failure> {
-        Err(Failure::new("--config is not in this build; use --file"))
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct DeleteArgs {
 
 impl RevokeArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let place = self.place.settle(console)?;
+        let place = self.place.settle()?;
         let state = match (&place.state, self.wait) {
             (None, true) => {
                 return Err(Failure::usage(
@@ -117,7 +117,7 @@ impl RevokeArgs {
 
 impl DeleteArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let place = self.place.settle(console)?;
+        let place = self.place.settle()?;
         // Nobody else shall have to wait while somebody types: the question is asked before the file is locked.
         let document = place.read()?;
         let key = find(&document, &self.key, &place.mint)?;

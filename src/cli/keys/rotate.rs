@@ -40,7 +40,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let now = console.now.wall;
-        let place = self.place.settle(console)?;
+        let place = self.place.settle()?;
         let mut edit = place.edit(Tolerate::Nothing)?;
         let old = match find(&edit.document, &self.key, &place.mint)? {
             Named::Row(row) => row,

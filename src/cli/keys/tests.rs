@@ -70,7 +70,7 @@ impl Bench {
         let words = line.split(' ').map(|word| word.replace('~', " "));
         let file = self.file();
         let place = ["--file", file.to_str().unwrap()].map(str::to_owned);
-        let place = if line.contains("--control") { vec![] } else { place.to_vec() };
+        let place = if line.contains("--control") || line.contains("--config") { vec![] } else { place.to_vec() };
         let line = match Line::try_parse_from(["keyside".to_owned()].into_iter().chain(words).chain(place)) {
             Ok(line) => line,
             Err(error) => return Said { exit: Exit::Usage, out: String::new(), err: error.to_string() },
@@ -419,4 +419,31 @@ fn a_new_key_file_is_for_its_owner_alone() {
     let parent = Path::new(&bench.file()).with_file_name("no/keys.toml");
     let line = format!("keys create --name A --owner a --scope read --file {}", parent.display());
     assert_eq!(bench.run(&line).exit, Exit::Usage, "--file twice");
+}
+
+#[test]
+fn the_configuration_names_file_pepper_and_shapes() {
+    let bench = Bench::new();
+    let folder = bench.folder.path();
+    fs::write(folder.join("pepper"), "0123456789abcdef0123456789abcdef").unwrap();
+    let config = folder.join("keyside.toml");
+    fs::write(
+        &config,
+        "[listen]\nplaintext = true\n[upstream]\nurl = \"http://127.0.0.1:1\"\n[keys]\nfile = \"mine.toml\"\npepper = { file = \"pepper\" }\n\
+         [keys.mint]\nhash = \"hmac-sha256\"\ntoken = { live = \"sk_live_\", test = \"sk_test_\", shown = 4 }\n",
+    )
+    .unwrap();
+    let create = format!(
+        "keys create --config {} --name A --owner svc --scope read --kind token --output json",
+        config.display()
+    );
+    let key = bench.run(&create).json();
+    assert_eq!(str_of(&key, "prefix").len(), "sk_live_".len() + 4);
+    let text = fs::read_to_string(folder.join("mine.toml")).unwrap();
+    let document = Parser::default().parse(text.as_bytes()).unwrap();
+    let (token, pepper) =
+        (Secret::new(str_of(&key, "token").as_bytes()), Secret::new(b"0123456789abcdef0123456789abcdef"));
+    assert_eq!(document.keys[0].hash.check_fast(&token, Some(&pepper)), Some(true));
+    fs::write(&config, "[listne]\n").unwrap();
+    bench.check(&create, Exit::Misconfigured, "listen");
 }
