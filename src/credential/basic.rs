@@ -1,0 +1,51 @@
+//! `Authorization: Basic`, RFC 7617.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use zeroize::Zeroize;
+
+use super::{Credential, Malformed, Presented, Scheme, part, token};
+use crate::keys::secret::MAX_SECRET_BYTES;
+
+/// The longest pair, decoded: two parts and a colon.
+const MAX_DECODED: usize = 2 * MAX_SECRET_BYTES + 1;
+
+/// Decoded pairs of the usual length fit here: two parts of up to 95 bytes.
+const USUAL_DECODED: usize = 192;
+
+/// Reads what follows the scheme. A pair with an empty password is a token.
+pub(super) fn read(encoded: &[u8]) -> Result<Presented, Malformed> {
+    if encoded.len() <= USUAL_DECODED / 3 * 4 {
+        decode::<USUAL_DECODED>(encoded)
+    } else if encoded.len() <= MAX_DECODED.div_ceil(3) * 4 {
+        decode::<{ MAX_DECODED.next_multiple_of(3) }>(encoded)
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// Strict about alphabet, padding and unused bits: one pair has one spelling.
+fn decode<const SPACE: usize>(encoded: &[u8]) -> Result<Presented, Malformed> {
+    let mut decoded = [0; SPACE];
+    let length = STANDARD.decode_slice(encoded, &mut decoded).ok();
+    let presented = length.ok_or(Malformed).and_then(|length| split(&decoded[..length]));
+    // Where decoding failed, it may have got anywhere.
+    decoded[..length.unwrap_or(SPACE)].zeroize();
+    presented
+}
+
+fn split(pair: &[u8]) -> Result<Presented, Malformed> {
+    let colon = pair.iter().position(|&byte| byte == b':').ok_or(Malformed)?;
+    let (key, secret) = (&pair[..colon], &pair[colon + 1..]);
+    // White space at the ends, mostly a line's end that was encoded with the secret, is a mistake that the operator
+    // is told of; a control character anywhere else is none (RFC 7617 §2).
+    let (trimmed_key, trimmed_secret) = (key.trim_ascii(), secret.trim_ascii());
+    if trimmed_key.iter().chain(trimmed_secret).any(u8::is_ascii_control) {
+        return Err(Malformed);
+    }
+    let padded = trimmed_key.len() != key.len() || trimmed_secret.len() != secret.len();
+    if secret.is_empty() {
+        return Ok(Presented { padded, ..token(key, Scheme::Basic)? });
+    }
+    let credential = Credential::Pair { key: part(key)?, secret: part(secret)? };
+    Ok(Presented { credential, scheme: Scheme::Basic, padded })
+}
