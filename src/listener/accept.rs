@@ -15,6 +15,7 @@ use std::{
 use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{
@@ -90,6 +91,15 @@ fn listen_at(address: SocketAddr, any_v4: bool) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Lets the process have as many descriptors as its hard limit allows, and gives that number. Services start with 1024
+/// for the sake of `select(2)`, which nothing here uses; 10,000 connections need more.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, the limit in force stays, and accept backs off when it is reached.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current
 }
 
 impl Bound {
@@ -404,9 +414,11 @@ impl Acceptor {
             return;
         };
         let local = if local.ip().is_unspecified() { socket.local_addr().unwrap_or(local) } else { local };
-        let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.load.weight()) else { return };
+        // A thread that has ended, in a shutdown or by a panic, would look as if it had nothing to do.
+        let lanes = self.lanes.iter().filter(|lane| !lane.sender.is_closed());
+        let Some(lane) = lanes.min_by_key(|lane| lane.load.weight()) else { return };
         lane.load.connection_handed_over();
-        // Fails when the thread has ended, in the middle of a shutdown: the socket is closed by being dropped.
+        // Fails when the thread ends at this moment: the socket is closed by being dropped.
         let _ = lane.sender.send(Accepted { socket, peer, local, ticket });
     }
 }

@@ -342,3 +342,22 @@ impl Connection {
         connection
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(client: Option<&str>, secure: bool, expected: (&str, bool, bool)) {
+        let connection = Connection::fake("10.0.0.1".parse().unwrap(), false, false);
+        connection.set_proxied(client.map(|client| client.parse().unwrap()), secure);
+        assert_eq!(connection.socket_peer().to_string(), "10.0.0.1");
+        assert_eq!((connection.peer().to_string().as_str(), connection.proxied(), connection.secure()), expected);
+    }
+
+    #[test]
+    fn a_proxy_header_names_the_peer_or_leaves_it() {
+        check(Some("203.0.113.7"), true, ("203.0.113.7", true, true));
+        check(None, false, ("10.0.0.1", false, false));
+    }
+}

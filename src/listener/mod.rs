@@ -16,6 +16,7 @@ mod http;
 mod io;
 mod proxy_protocol;
 mod serve;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -29,7 +30,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 pub use self::{
-    accept::{Bound, Listener, bind},
+    accept::{Bound, Listener, bind, raise_descriptor_limit},
     conn::Connection,
     counters::{Count, Counters},
     drain::{Drained, Handle},

@@ -1,34 +1,29 @@
 //! A serving thread: its loop, and the life of a connection on it.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
-use ::http::{HeaderValue, Request, StatusCode, header};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     runtime::Runtime,
     sync::{Notify, mpsc},
     task::LocalSet,
     time::{MissedTickBehavior, interval},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Counters, Service, Settings,
     accept::{Accepted, AddressTicket, Gate, Ticket},
     conn::{Connection, Ending, Stage},
     drain::{Member, Order},
-    http::{self, StreamExecutor},
-    io::{Stream, Upgraded, Wire},
+    io::{Stream, Wire},
     proxy_protocol,
     timers::{Load, Thread, Tuning},
     tls::Reloader,
@@ -55,15 +50,18 @@ pub(super) fn run<S: Service>(runtime: &Runtime, start: ServingThread, factory: 
 }
 
 /// What the connections of a thread are served with.
-struct Server<S> {
-    service: Rc<S>,
-    thread: Rc<Thread>,
-    settings: Settings,
+pub(super) struct Server<S> {
+    pub(super) service: Rc<S>,
+    pub(super) thread: Rc<Thread>,
+    pub(super) settings: Settings,
     reloader: Option<Arc<Reloader>>,
     gate: Arc<Gate>,
     /// Told when a connection closes during the drain.
     closed: Notify,
 }
+
+/// How long those that are cut at the end of the drain have to say so.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S>) {
     let ServingThread { index, mut incoming, mut member, load, settings, tuning, reloader, gate, counters } = start;
@@ -103,7 +101,7 @@ async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S
     member.cut(cut);
     thread.counters.exchanges_cut.add_many(cut as u64);
     if cut > 0 {
-        tokio::time::sleep(tuning.tick.min(std::time::Duration::from_millis(50))).await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 }
 
@@ -207,12 +205,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    async fn handshake(
-        &self,
-        connection: &Rc<Connection>,
-        reloader: &Reloader,
-        wire: Wire,
-    ) -> Option<tokio_rustls::server::TlsStream<Wire>> {
+    async fn handshake(&self, connection: &Rc<Connection>, reloader: &Reloader, wire: Wire) -> Option<TlsStream<Wire>> {
         connection.enter(Stage::Handshake);
         let counters = &self.thread.counters;
         let _place = self.thread.handshake();
@@ -228,193 +221,17 @@ impl<S: Service> Server<S> {
                 None
             }
             None => {
-                counters.handshakes_timeout.add();
+                if connection.ending.get() == Some(Ending::Handshake) {
+                    counters.handshakes_timeout.add();
+                }
                 None
             }
         }
     }
-
-    async fn http1(self: Rc<Self>, connection: Rc<Connection>, stream: Stream, guard: Guard) {
-        connection.enter_http(false);
-        let service = {
-            let (server, connection) = (Rc::clone(&self), Rc::clone(&connection));
-            service_fn(move |request: Request<Incoming>| {
-                connection.has_body.set(!hyper::body::Body::is_end_stream(request.body()));
-                let thread = Rc::clone(&server.thread);
-                let answer = Rc::clone(&server.service).serve(Rc::clone(&connection), request);
-                async move {
-                    let mut answer = answer.await;
-                    if thread.draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    Ok::<_, Infallible>(answer)
-                }
-            })
-        };
-        let mut hyper = http::http1(self.settings.max_header_bytes).serve_connection(TokioIo::new(stream), service);
-        let mut told = false;
-        let result = poll_fn(|cx| {
-            connection.set_task(cx);
-            loop {
-                if let Some(ending) = connection.ending.get() {
-                    return Poll::Ready(Err(ending));
-                }
-                // First what has arrived: a request that is just coming in is not to be closed upon.
-                if let Poll::Ready(result) = Pin::new(&mut hyper).poll(cx) {
-                    return Poll::Ready(Ok(result));
-                }
-                if told || !connection.may_close_after_this() {
-                    return Poll::Pending;
-                }
-                told = true;
-                Pin::new(&mut hyper).graceful_shutdown();
-            }
-        })
-        .await;
-        let parts = hyper.into_parts();
-        let stream = parts.io.into_inner();
-        match result {
-            Ok(Ok(())) => {
-                if let Some(upgrade) = connection.take_upgrade() {
-                    connection.enter(Stage::Upgraded);
-                    // Fails when nobody waits for it any more: the connection is closed by being dropped.
-                    let _ = upgrade.send(Upgraded::new(stream, parts.read_buf, guard));
-                } else if connection.has_body.get() {
-                    linger(&connection, stream).await;
-                }
-            }
-            Ok(Err(error)) => {
-                if self.count_http1_error(&error) {
-                    linger(&connection, stream).await;
-                }
-            }
-            Err(ending) => self.farewell(&connection, stream, ending).await,
-        }
-    }
-
-    /// Counts what hyper refused by itself. True: it answered, and the client should get to read that.
-    fn count_http1_error(&self, error: &hyper::Error) -> bool {
-        let counters = &self.thread.counters;
-        if error.is_parse_too_large() {
-            // hyper keeps the difference to itself, but for its text.
-            if error.to_string().contains("URI") { &counters.uri_too_long } else { &counters.headers_too_large }.add();
-        } else if error.is_parse() {
-            counters.ambiguous_framing.add();
-        } else {
-            return false;
-        }
-        true
-    }
-
-    async fn farewell(&self, connection: &Rc<Connection>, mut stream: Stream, ending: Ending) {
-        const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        let counters = &self.thread.counters;
-        match ending {
-            Ending::Head => {
-                counters.request_timeouts.add();
-                connection.ending.set(None);
-                connection.enter(Stage::Lingering);
-                let _ = until_ended(connection, async {
-                    let _ = stream.write_all(TIMEOUT).await;
-                    let _ = stream.flush().await;
-                    let _ = stream.shutdown().await;
-                })
-                .await;
-                linger(connection, stream).await;
-            }
-            Ending::Idle | Ending::Drain => {
-                if ending == Ending::Idle {
-                    counters.idle_timeouts.add();
-                }
-                connection.ending.set(None);
-                // One try: what the socket does not take at once is not waited for.
-                poll_fn(|cx| {
-                    let _ = tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut stream), cx);
-                    Poll::Ready(())
-                })
-                .await;
-            }
-            Ending::Write => {
-                counters.write_timeouts.add();
-                stream.reset();
-            }
-            Ending::Cut => stream.reset(),
-            Ending::Handshake => {}
-        }
-    }
-
-    async fn http2(self: Rc<Self>, connection: Rc<Connection>, stream: Stream, guard: Guard) {
-        connection.enter_http(true);
-        let executor = StreamExecutor::new(&connection);
-        let service = {
-            let (service, connection, executor) = (Rc::clone(&self.service), Rc::clone(&connection), executor.clone());
-            service_fn(move |request: Request<Incoming>| {
-                executor.stream_follows();
-                let answer = Rc::clone(&service).serve(Rc::clone(&connection), request);
-                async move { Ok::<_, Infallible>(answer.await) }
-            })
-        };
-        let builder = http::http2(self.settings.max_header_bytes, executor);
-        let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut told = false;
-        let result = poll_fn(|cx| {
-            connection.set_task(cx);
-            loop {
-                match connection.ending.get() {
-                    // Idle connections are told before they are closed, by the last poll below.
-                    Some(Ending::Idle) if !told => {
-                        connection.ending.set(None);
-                        connection.enter(Stage::Lingering);
-                        self.thread.counters.idle_timeouts.add();
-                        hyper.as_mut().graceful_shutdown();
-                        told = true;
-                    }
-                    Some(ending) => return Poll::Ready(Err(ending)),
-                    None => {}
-                }
-                if let Poll::Ready(result) = hyper.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(result));
-                }
-                if told || !self.thread.draining() {
-                    return Poll::Pending;
-                }
-                told = true;
-                hyper.as_mut().graceful_shutdown();
-            }
-        })
-        .await;
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                if is_http2_protocol_error(&error) {
-                    self.thread.counters.ambiguous_framing.add();
-                }
-            }
-            Err(Ending::Write) => self.thread.counters.write_timeouts.add(),
-            Err(_) => {}
-        }
-        drop(guard);
-    }
-}
-
-/// Whether the client broke the protocol; connections that break off are nothing to count.
-fn is_http2_protocol_error(error: &hyper::Error) -> bool {
-    use std::error::Error as _;
-    let is_io = |error: &(dyn std::error::Error + 'static)| error.downcast_ref::<std::io::Error>().is_some();
-    let mut cause = error.source();
-    let mut deepest = None;
-    while let Some(error) = cause {
-        if is_io(error) {
-            return false;
-        }
-        deepest = Some(error);
-        cause = error.source();
-    }
-    deepest.is_some()
 }
 
 /// What comes of `future`, or nothing when the tick ends the connection first.
-async fn until_ended<F: Future>(connection: &Connection, future: F) -> Option<F::Output> {
+pub(super) async fn until_ended<F: Future>(connection: &Connection, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         connection.set_task(cx);
@@ -424,28 +241,4 @@ async fn until_ended<F: Future>(connection: &Connection, future: F) -> Option<F:
         future.as_mut().poll(cx).map(Some)
     })
     .await
-}
-
-/// How much a client may go on sending after its answer.
-const LINGER_BYTES: usize = 1024 * 1024;
-
-/// Reads and throws away for a moment what the client still sends: closing with unread bytes would reset the
-/// connection, and the reset may overtake the answer (RFC 9112 §9.6).
-async fn linger(connection: &Rc<Connection>, mut stream: Stream) {
-    if connection.ended_by_client() {
-        return;
-    }
-    connection.enter(Stage::Lingering);
-    let reading = async {
-        let _ = stream.shutdown().await;
-        let mut scratch = vec![0; 16 * 1024];
-        let mut read = 0;
-        while read < LINGER_BYTES {
-            match stream.read(&mut scratch).await {
-                Ok(0) | Err(_) => break,
-                Ok(bytes) => read += bytes,
-            }
-        }
-    };
-    let _ = until_ended(connection, reading).await;
 }

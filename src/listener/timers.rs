@@ -216,16 +216,20 @@ impl Thread {
         if connection.write_stalled.get().is_some_and(|since| over(since, timeouts.write)) {
             return Some(Ending::Write);
         }
+        let draining = self.draining.get().is_some_and(|began| over(began, tuning.drain_patience));
         match connection.stage.get() {
+            // A client that has not even got to asking does not hold a shutdown.
+            Stage::ProxyHeader | Stage::Handshake if draining => Some(Ending::Drain),
             Stage::ProxyHeader => over(since, timeouts.header).then_some(Ending::Handshake),
             Stage::Handshake => over(since, timeouts.handshake).then_some(Ending::Handshake),
             Stage::Upgraded => None,
+            // A request may have crossed the notice that its idle HTTP/2 connection is to be closed.
+            Stage::Lingering if connection.http2() && !no_exchange => None,
             Stage::Lingering => over(since, tuning.linger).then_some(Ending::Idle),
             Stage::Http if !no_exchange => None,
             Stage::Http => {
                 let quiet = since.max(connection.written.get());
-                if let Some(began) = self.draining.get()
-                    && over(began, tuning.drain_patience)
+                if draining
                     && over(quiet, tuning.drain_patience)
                     && (connection.http2() || connection.head_since.get().is_none())
                 {
@@ -272,5 +276,141 @@ impl Thread {
 impl Thread {
     pub(super) fn fake() -> Self {
         Self::new(Timeouts::default(), Tuning::default(), Arc::default(), Arc::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use super::*;
+
+    const HEADER: Duration = Duration::from_secs(15);
+    const IDLE: Duration = Duration::from_secs(60);
+    const TICK: Duration = Duration::from_millis(250);
+
+    fn connection(thread: &Rc<Thread>, stage: Stage) -> Rc<Connection> {
+        Connection::new(thread, IpAddr::V4(Ipv4Addr::LOCALHOST), SocketAddr::from(([127, 0, 0, 1], 443)), stage)
+    }
+
+    /// Ticks on and on, and tells when the connection was ended, counted from the first tick.
+    #[track_caller]
+    fn check(what: impl Fn(&Rc<Connection>), stage: Stage, expected: Option<(Ending, Duration)>) {
+        let thread = Rc::new(Thread::fake());
+        let start = thread.now();
+        let connection = connection(&thread, stage);
+        thread.tick(start);
+        what(&connection);
+        let mut passed = Duration::ZERO;
+        while connection.ending.get().is_none() && passed < Duration::from_secs(300) {
+            passed += TICK;
+            thread.tick(start.plus(passed));
+        }
+        assert_eq!(connection.ending.get().map(|ending| (ending, passed)), expected);
+        thread.unregister(&connection);
+    }
+
+    #[test]
+    fn what_a_connection_may_take() {
+        let handshake = Duration::from_secs(10);
+        check(|_| {}, Stage::Handshake, Some((Ending::Handshake, handshake + TICK)));
+        check(|_| {}, Stage::ProxyHeader, Some((Ending::Handshake, HEADER + TICK)));
+        check(|_| {}, Stage::Http, Some((Ending::Idle, HEADER + TICK)));
+        check(|connection| connection.on_read(1), Stage::Http, Some((Ending::Head, HEADER + TICK)));
+        check(|connection| drop(connection.begin(Mono::default())), Stage::Http, Some((Ending::Idle, IDLE + TICK)));
+        check(|_| {}, Stage::Upgraded, None);
+        check(|_| {}, Stage::Lingering, Some((Ending::Idle, Duration::from_secs(2) + TICK)));
+        let write = Duration::from_secs(30);
+        check(|connection| connection.on_write_blocked(), Stage::Upgraded, Some((Ending::Write, write + TICK)));
+    }
+
+    #[test]
+    fn bytes_of_the_body_do_not_begin_a_head_but_those_after_it_do() {
+        let ahead = |connection: &Rc<Connection>, read_to_its_end: bool| {
+            let exchange = connection.begin(Mono::default());
+            if read_to_its_end {
+                exchange.await_upstream(Mono::from_nanos(u64::MAX));
+            }
+            connection.on_read(10);
+            drop(exchange);
+        };
+        check(|connection| ahead(connection, false), Stage::Http, Some((Ending::Idle, IDLE + TICK)));
+        check(|connection| ahead(connection, true), Stage::Http, Some((Ending::Head, HEADER + TICK)));
+    }
+
+    #[test]
+    fn an_open_exchange_is_no_idleness() {
+        let thread = Rc::new(Thread::fake());
+        let connection = connection(&thread, Stage::Http);
+        let exchange = connection.begin(Mono::default());
+        let start = thread.now();
+        for second in 0..600 {
+            thread.tick(start.plus(Duration::from_secs(second)));
+        }
+        assert_eq!((connection.ending.get(), exchange.cut()), (None, None));
+        drop(exchange);
+        thread.unregister(&connection);
+    }
+
+    /// A machine that was suspended, or a thread that was starved: what the clients sent meanwhile is still to be read.
+    #[test]
+    fn a_pause_of_the_thread_is_not_held_against_its_clients() {
+        let thread = Rc::new(Thread::fake());
+        let connection = connection(&thread, Stage::Http);
+        let start = thread.now();
+        thread.tick(start);
+        let later = start.plus(Duration::from_secs(3600));
+        thread.set_now(later);
+        thread.tick(later);
+        assert_eq!(connection.ending.get(), None);
+        drop(connection.begin(later));
+        thread.tick(later.plus(TICK));
+        assert_eq!(connection.ending.get(), None);
+        thread.unregister(&connection);
+    }
+
+    #[test]
+    fn exchanges_leave_in_any_order() {
+        let thread = Rc::new(Thread::fake());
+        let connection = connection(&thread, Stage::Http);
+        let mut exchanges: Vec<_> = (0..5).map(|_| connection.begin(Mono::default())).collect();
+        let twin = exchanges[1].clone();
+        drop(exchanges.remove(1));
+        drop(exchanges.remove(3));
+        drop(exchanges.remove(0));
+        assert_eq!(connection.exchanges.borrow().len(), 3);
+        assert_eq!(thread.load.weight(), 4 * 3);
+        thread.cut_all();
+        assert!(exchanges.iter().chain([&twin]).all(|exchange| exchange.cut() == Some(Cut::Drain)));
+        drop((exchanges, twin));
+        assert!(connection.exchanges.borrow().is_empty());
+        assert_eq!(thread.load.weight(), 0);
+        thread.unregister(&connection);
+    }
+
+    /// Who sends the body on must not wipe out, by its next step, what the pipeline is to be told.
+    #[test]
+    fn progress_undoes_a_timeout_but_not_a_dead_key() {
+        let thread = Rc::new(Thread::fake());
+        let connection = connection(&thread, Stage::Http);
+        let exchange = connection.begin(Mono::default());
+        let key = Arc::<crate::keys::record::KeyState>::default();
+        let start = thread.now();
+        thread.tick(start);
+        exchange.await_upstream(start);
+        thread.tick(start.plus(TICK));
+        assert_eq!(exchange.cut(), Some(Cut::ResponseTimeout));
+        exchange.await_client_body(start);
+        assert_eq!(exchange.cut(), None);
+        exchange.watch_key(Arc::clone(&key), true);
+        key.dead.store(true, Ordering::Relaxed);
+        thread.tick(start.plus(2 * TICK));
+        exchange.await_client_body(start);
+        assert_eq!(exchange.cut(), Some(Cut::Revoked));
+        exchange.act_on_cut();
+        thread.tick(start.plus(3 * TICK));
+        assert_eq!(exchange.cut(), None);
+        drop(exchange);
+        thread.unregister(&connection);
     }
 }

@@ -125,3 +125,67 @@ fn when_the_last_handle_is_dropped_everything_ends() {
         std::thread::sleep(ms(10));
     }
 }
+
+/// Without descriptors, accept neither ends, nor spins, nor harms who is there; with them, it goes on.
+///
+/// The limit is the process's, so that the test runs itself again as the one that serves.
+#[test]
+fn accept_backs_off_without_descriptors_and_recovers() {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    const CHILD: &str = "KEYSIDE_TEST_WITHOUT_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_some() {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+        let server = Server::start(|_| {});
+        println!("\nLISTENING {}", server.address);
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        assert!(server.counters.accept_errors.get() > 0);
+        // Backing off, it tries a few times a second.
+        assert!(server.counters.accept_errors.get() < 60, "{}", server.counters.accept_errors.get());
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "listener::tests::caps::accept_backs_off_without_descriptors_and_recovers", "--nocapture"])
+        .env(CHILD, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let address: SocketAddr = (&mut output)
+        .lines()
+        .find_map(|line| line.unwrap().strip_prefix("LISTENING ").map(|address| address.parse().unwrap()))
+        .unwrap();
+    let connect = || {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Client { socket, began: clock::mono() }
+    };
+    let mut there = connect();
+    there.get("/");
+    there.answer();
+    let crowd: Vec<_> = (0..100).map(|_| connect()).collect();
+    std::thread::sleep(ms(1500));
+    there.get("/");
+    assert!(there.answer().ends_with("hello"));
+    drop(crowd);
+    let mut later = connect();
+    later.get("/");
+    assert!(later.answer().ends_with("hello"));
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+}
+
+#[test]
+fn the_descriptor_limit_is_raised_to_the_hard_one() {
+    use rustix::process::{Resource, getrlimit};
+    assert_eq!(crate::listener::raise_descriptor_limit(), getrlimit(Resource::Nofile).maximum);
+}

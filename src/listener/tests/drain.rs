@@ -140,3 +140,15 @@ fn an_upgraded_connection_is_something_that_runs() {
     assert_eq!(drained.join().unwrap().0.cut, 1);
     assert_eq!(client.rest(), "");
 }
+
+#[test]
+fn a_handshake_that_stalls_does_not_hold_the_drain() {
+    let certificates = Certificates::new();
+    let server = Server::start(|settings| settings.tls = Some(certificates.settings()));
+    let mut client = server.connect();
+    client.send([0x16, 3, 1]);
+    sleep(ms(100));
+    let (drained, took) = drain(&server, ms(0), ms(20_000)).join().unwrap();
+    assert_eq!(drained.cut, 0);
+    assert!(took < SLACK, "{took:?}");
+}
