@@ -8,6 +8,7 @@
 //! A folder that cannot be written is alarmed once, by whoever calls; serving goes on.
 
 use std::{
+    collections::HashSet,
     io,
     path::{Path, PathBuf},
 };
@@ -15,7 +16,10 @@ use std::{
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use crate::usage::Folder;
+use crate::{
+    keys::KeyId,
+    usage::{Folder, read_revoked},
+};
 
 const LAST_GOOD: &str = "last-good-keys.toml";
 const APPLIED: &str = "applied";
@@ -44,6 +48,15 @@ impl StateFolder {
     /// The folder itself.
     pub fn folder(&self) -> &Folder {
         &self.0
+    }
+
+    /// The ids that were ever seen revoked.
+    ///
+    /// # Errors
+    ///
+    /// The file is there and cannot be read.
+    pub fn revoked(&self) -> io::Result<HashSet<KeyId>> {
+        Ok(read_revoked(&self.0)?.into_iter().collect())
     }
 
     /// The last text of this key file that was put into force.

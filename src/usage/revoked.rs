@@ -20,10 +20,27 @@ struct Line {
     revoked: String,
 }
 
+/// The ids once seen revoked, as saved in a state folder; for commands, which change nothing there.
+///
+/// # Errors
+///
+/// When there is a file of which nothing can be read.
+pub fn read_revoked(folder: &Folder) -> io::Result<Vec<KeyId>> {
+    let read = journal(folder).read::<Line>();
+    match read.fault {
+        Some(fault) if read.lines.is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, fault)),
+        _ => Ok(read.lines.iter().filter_map(|line| line.revoked.parse().ok()).collect()),
+    }
+}
+
+fn journal(folder: &Folder) -> Journal {
+    Journal::new(folder.clone(), "revoked.ndjson", "keyside-revoked", None)
+}
+
 impl Revoked {
     /// Reads the file. A damaged one is alarmed and set aside; what could be read of it holds.
     pub fn open(folder: &Folder) -> Self {
-        let journal = Journal::new(folder.clone(), "revoked.ndjson", "keyside-revoked", None);
+        let journal = journal(folder);
         let read = journal.open::<Line>();
         let ids = read.lines.iter().filter_map(|line| line.revoked.parse().ok()).collect();
         Self { journal, ids }
@@ -62,6 +79,7 @@ mod tests {
         let mut revoked = Revoked::open(&folder);
         revoked.add(&ids(&["a", "b"])).unwrap();
         revoked.add(&ids(&["c"])).unwrap();
+        assert_eq!(read_revoked(&folder).unwrap(), ids(&["a", "b", "c"]));
         assert_eq!(Revoked::open(&folder).ids(), ids(&["a", "b", "c"]));
     }
 
