@@ -14,6 +14,7 @@ pub mod listener;
 pub mod policy;
 pub mod proxy;
 pub mod rejection;
+pub mod sidecar;
 pub mod sync;
 pub mod telemetry;
 pub mod usage;

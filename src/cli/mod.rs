@@ -10,6 +10,7 @@ mod keys;
 mod later;
 mod man;
 mod owners;
+mod proxy;
 
 pub use exit::Exit;
 
@@ -29,6 +30,7 @@ pub struct Cli {
 #[expect(missing_docs, reason = "the commands' own Args say it")]
 pub enum Command {
     Demo(demo::Args),
+    Proxy(proxy::Args),
     Keys(keys::Args),
     Owners(owners::Args),
     Explain(explain::Args),
@@ -45,6 +47,7 @@ impl Cli {
     pub fn run(self) -> Exit {
         match self.command {
             Command::Demo(args) => demo::run(&args),
+            Command::Proxy(args) => proxy::run(&args),
             Command::Keys(args) => keys::run(&args),
             Command::Owners(args) => owners::run(&args),
             Command::Explain(args) => explain::run(&args),

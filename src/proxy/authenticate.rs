@@ -15,7 +15,7 @@ use crate::{
         secret::Secret,
         verify::{Decoy, Verdict},
     },
-    limits::{AddressHandle, Exceeded, Failures, Subject},
+    limits::Failures,
     policy::Identity,
     rejection::{Reason, Rejection},
 };
@@ -33,7 +33,7 @@ enum Lookup {
 }
 
 /// Finds the key of a credential and verifies its secret.
-pub async fn authenticate(
+pub(super) async fn authenticate(
     shared: &Shared,
     live: &Live,
     client: IpAddr,
@@ -53,7 +53,7 @@ pub async fn authenticate(
         if !matches!(&lookup, Lookup::Known(known) if known.machine_made)
             && let Some(exceeded) = shared.limiter.failures_exhausted(&live.limits, client, record.began().mono)
         {
-            return Err(too_many(exceeded));
+            return Err(exceeded.into());
         }
         let secret = presented.credential.secret();
         let (key, verdict) = match lookup {
@@ -83,7 +83,6 @@ pub async fn authenticate(
         match verdict {
             // It may have been revoked or changed meanwhile: what was verified then is void, and all starts over.
             Verdict::Right if shared.keys.is_current(&key) => {
-                shared.limiter.note_authenticated(&AddressHandle::default(), &live.limits, client);
                 return Ok(Identity::verified(key));
             }
             Verdict::Right => wall = clock::now().wall,
@@ -150,19 +149,6 @@ fn refusal(verdict: Verdict, reason: Reason) -> Rejection {
     match verdict {
         Verdict::Right | Verdict::Wrong => reason.into(),
         Verdict::Overloaded => Rejection::from(Reason::Overloaded).retry_after(1),
-        Verdict::FailureLimit(exceeded) => too_many(exceeded),
+        Verdict::FailureLimit(exceeded) => exceeded.into(),
     }
-}
-
-/// A used-up limit as a refusal.
-pub fn too_many(exceeded: Exceeded) -> Rejection {
-    let reason = match exceeded.subject {
-        Subject::Ip => Reason::IpLimit,
-        Subject::Key => Reason::KeyLimit,
-        Subject::Owner => Reason::OwnerLimit,
-        Subject::Failure => Reason::FailureLimit,
-    };
-    let mut rejection = Rejection::from(reason).retry_after(exceeded.retry_after);
-    rejection.violated = exceeded.violated;
-    rejection
 }

@@ -33,7 +33,7 @@ use hyper::body::Incoming;
 
 use super::{
     Shared,
-    authenticate::{authenticate, too_many},
+    authenticate::authenticate,
     body::{Body, BodyError, RequestBody, StreamedAnswer, StreamedRequest, Upload},
     headers::{Identity, Outgoing},
     live::{Live, Local},
@@ -68,6 +68,8 @@ struct Judged<'a> {
     exchange: &'a Exchange,
     record: Box<Record>,
     readings: Readings,
+    /// The counters of its address, kept with the connection.
+    address: Option<Rc<RefCell<AddressHandle>>>,
 }
 
 impl Pipeline {
@@ -100,12 +102,14 @@ impl Pipeline {
         let exchange = connection.begin(now.mono);
         let local = self.local();
         let record = Record::begin(&self.recorder, &local, &connection, request.version(), now);
+        let address = connection.kept();
         let mut judged = Judged {
             local: &local,
             connection: &connection,
             exchange: &exchange,
             record,
             readings: Readings::default(),
+            address,
         };
         let (head, body) = request.into_parts();
         let mut body = Some(body);
@@ -163,14 +167,14 @@ impl Pipeline {
         }
         let (client, now) = (judged.facts()?.client, judged.record.began().mono);
         let limits = &judged.local.live.limits;
-        match judged.connection.kept::<RefCell<AddressHandle>>() {
+        match judged.address.as_deref() {
             Some(handle) => {
                 let handle = &mut handle.borrow_mut();
                 self.shared.limiter.take_address_by(handle, limits, client, now, &mut judged.readings)
             }
             None => self.shared.limiter.take_address(limits, client, now, &mut judged.readings),
         }
-        .map_err(too_many)
+        .map_err(Rejection::from)
     }
 
     /// Stages 4 to 8: what a route in observe mode only observes.
@@ -196,11 +200,14 @@ impl Pipeline {
         let Some(presented) = presented else { return Err(Reason::MissingCredentials.into()) };
         let identity = authenticate(&self.shared, live, client, &presented, &mut judged.record).await?;
 
+        if let Some(address) = &judged.address {
+            self.shared.limiter.note_authenticated(&address.borrow(), &live.limits, client);
+        }
         let permit = live.policy.decide(need, &identity, judged.facts()?)?;
         // The clock is read again: a slow verification may lie between.
         let now = clock::now();
         let key = permit.record();
-        self.shared.limiter.take_key(&live.limits, key, now.mono, &mut judged.readings).map_err(too_many)?;
+        self.shared.limiter.take_key(&live.limits, key, now.mono, &mut judged.readings).map_err(Rejection::from)?;
         key.state.last_use.note(now.wall, client);
         Ok(Passage::Permitted(permit))
     }

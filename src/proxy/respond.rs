@@ -14,7 +14,7 @@ use crate::{
 
 /// What becomes of the connection after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Afterwards {
+pub(super) enum Afterwards {
     /// The request was read to its end.
     Keep,
     /// Something of the request was not read: nothing behind it can be trusted to be a request.
@@ -22,7 +22,7 @@ pub enum Afterwards {
 }
 
 /// Answers with a refusal.
-pub fn refuse(
+pub(super) fn refuse(
     mut rejection: Rejection,
     live: &Live,
     mut record: Box<Record>,
@@ -89,7 +89,7 @@ fn proxy_status(reason: Reason) -> &'static str {
 }
 
 /// Answers the health path: 200, or 503 while the connection drains.
-pub fn health(mut record: Box<Record>, exchange: Exchange, draining: bool) -> Response<Body> {
+pub(super) fn health(mut record: Box<Record>, exchange: Exchange, draining: bool) -> Response<Body> {
     let (status, text) =
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
     record.answered(status.as_u16());

@@ -19,7 +19,7 @@ use crate::{
 
 /// The protocol that the connection is to be upgraded to: one that the client asks for, alone, and every reading of
 /// the request allows. Anything else is not forwarded as an upgrade (RFC 9110 §7.8).
-pub fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
+pub(super) fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
     if need.upgrades().is_empty() || head.version != Version::HTTP_11 || head.method != Method::GET {
         return None;
     }
@@ -33,14 +33,19 @@ pub fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
 }
 
 /// The upstream has said 101.
-pub struct Accepted {
+pub(super) struct Accepted {
     upstream: hyper::upgrade::OnUpgrade,
     headers: HeaderMap,
     lease: Lease,
 }
 
 /// Takes the upstream's 101, if it is to the protocol that was asked for.
-pub fn accept(mut answer: Response<Incoming>, lease: Lease, protocol: &HeaderValue, live: &Live) -> Option<Accepted> {
+pub(super) fn accept(
+    mut answer: Response<Incoming>,
+    lease: Lease,
+    protocol: &HeaderValue,
+    live: &Live,
+) -> Option<Accepted> {
     let named = answer.headers().get(header::UPGRADE)?;
     if !named.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()) {
         return None;
@@ -56,7 +61,7 @@ pub fn accept(mut answer: Response<Incoming>, lease: Lease, protocol: &HeaderVal
 
 impl Accepted {
     /// Answers 101 and joins the two connections. The record is written when the tunnel ends.
-    pub fn complete(
+    pub(super) fn complete(
         mut self,
         mut record: Box<Record>,
         exchange: &Exchange,

@@ -113,8 +113,13 @@ fn check_free(port: u16, option: &str) -> Result<(), String> {
 }
 
 /// Starts the sidecar as `keyside proxy` would.
-fn serve(_configuration: &Path) -> Result<Running, Box<dyn Error>> {
-    Err("not in this build".into())
+fn serve(configuration: &Path) -> Result<Running, Box<dyn Error>> {
+    let sidecar = Sidecar::start(configuration.to_owned())?;
+    let address = *sidecar.addresses().first().ok_or("the sidecar listens nowhere")?;
+    let admin = sidecar.admin();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let stop = Box::new(move || drop(runtime.block_on(sidecar.stop())));
+    Ok(Running { address, admin, stop })
 }
 
 /// Tells of every signal that asks the demo to end. A terminal that is closed is one, too.

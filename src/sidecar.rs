@@ -1,0 +1,361 @@
+//! The data plane, composed: starts every room in order, reloads, and drains.
+//!
+//! Threads: the serving threads and the accept thread belong to the listener, the verification threads to `keys`, the
+//! one that watches the key file to `sync`, the writers of logs to `telemetry`. Here are two more: "back", a runtime for
+//! the admin port and reloads, and "chores", which looks after the certificate once a second.
+
+mod chores;
+mod reload;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::mpsc, task::spawn_local};
+
+use crate::{
+    clock,
+    config::{self, Config, Faults, Loaded, OnRevoke},
+    keys::{KeySet, KeyStore, store::Terms, verify::Verifier},
+    limits::Limiter,
+    listener::{self, Counters, Handle, ListenError},
+    proxy::{Live, LiveError, Pipeline, Recorder, Shared, ShutdownSettings, live},
+    sync::file::{self, FileSource},
+    telemetry::{AccessLog, Family, Health, Output, Registry, Reloaded, admin, log},
+    usage::{Folder, Restorer, Saver, State},
+};
+use chores::Chores;
+use reload::Reloader;
+
+/// How often a serving thread prunes kept connections and shows that it lives.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the last log lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Why the data plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(Faults),
+    /// What the configuration names cannot be used.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin port cannot be bound.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    /// A thread or a runtime could not be started.
+    #[error("cannot start {what}")]
+    Thread {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A running data plane. Dropping it without [`stop`](Self::stop) cuts what is running.
+#[derive(Debug)]
+pub struct Sidecar {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    probes: Option<SocketAddr>,
+    listener: Handle,
+    shutdown: ShutdownSettings,
+    health: Arc<Health>,
+    reload: mpsc::Sender<admin::ReloadRequest>,
+    verifier: Arc<Verifier>,
+    saver: Saver,
+    chores: Chores,
+    outputs: [Output; 2],
+}
+
+/// How a data plane ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests that were cut.
+    pub cut: usize,
+}
+
+impl Sidecar {
+    /// Starts everything that the configuration file says. When it returns, connections are accepted.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`]. Nothing is left running.
+    pub fn start(path: PathBuf) -> Result<Self, StartError> {
+        let Loaded { config, warnings, .. } = config::load(&path, config::environment()).map_err(StartError::Config)?;
+        let outputs = outputs()?;
+        let [stdout, stderr] = outputs.clone();
+        log::install(&stderr, config.log.format, std::env::var("RUST_LOG").ok().as_deref());
+        for warning in &warnings {
+            tracing::warn!(fault.message = %warning.message, fault.line = warning.line, "the configuration may surprise");
+        }
+
+        // What can fail because of the outside comes first, so that nothing has to be taken back.
+        let live = Live::new(live_settings(&config))?;
+        let bound = listener::bind(&config.listener)?;
+        let tls = bound.reloader();
+        let admin_bound = admin::bind(&config.admin)?;
+        let (admin_address, probes) = (admin_bound.address(), admin_bound.probes_address());
+
+        let health = Arc::new(Health::new());
+        let registry = Arc::new(Registry::new());
+        let limiter = Arc::new(Limiter::new(Limiter::DEFAULT_ENTRIES));
+        let verifier = Verifier::start(config.keys.verification.clone())
+            .map_err(|source| StartError::Thread { what: "the verification threads", source })?;
+        let verifier = Arc::new(verifier);
+        let state = State::open(&Folder::new(&config.keys.state), &limiter, &live.limits, clock::now());
+
+        let mut source = file_source(&config, &registry, &health, state.restorer());
+        source.load();
+        let keys = Arc::clone(source.store());
+        let source =
+            file::watch(source).map_err(|source| StartError::Thread { what: "the watch of the key file", source })?;
+        report_keys(&health, &keys);
+
+        let shared = Arc::new(Shared {
+            live: ArcSwap::from_pointee(live),
+            keys: Arc::clone(&keys),
+            limiter: Arc::clone(&limiter),
+            verifier: Arc::clone(&verifier),
+        });
+        let counters = Arc::new(Counters::default());
+        registry.feed_keys(&keys);
+        registry.feed_verifier(&verifier);
+        registry.feed_limiter(&limiter);
+        registry.feed_outputs(&outputs);
+        registry.feed_listener(&counters);
+        if let Some(tls) = &tls {
+            registry.feed_certificate(tls);
+        }
+        feed_source(&registry, &source.shared_status());
+
+        let access = AccessLog::new(stdout, config.log.format, config.log.access);
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let serving = Arc::clone(&shared);
+        let (metrics_of, health_of) = (Arc::clone(&registry), Arc::clone(&health));
+        let factory = move |number: usize| {
+            let recorder = Recorder { metrics: metrics_of.metrics(), log: access.clone() };
+            let pipeline = Rc::new(Pipeline::new(Arc::clone(&serving), recorder, threads));
+            let pulse = health_of.pulse(&format!("serve-{number}"), clock::mono());
+            let ticked = Rc::downgrade(&pipeline);
+            spawn_local(async move {
+                let mut ticks = tokio::time::interval(TICK);
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(pipeline) = ticked.upgrade() else { return };
+                    pipeline.tick();
+                    pulse.beat(clock::mono());
+                }
+            });
+            pipeline
+        };
+        let listening = bound.start(threads, factory, counters)?;
+        health.set_listening(true);
+
+        let current = Arc::clone(&shared);
+        let saver = Saver::start(state, limiter, move || {
+            let set = current.keys.load().as_ref().map(Arc::clone)?;
+            Some((set, Arc::clone(&current.live.load().limits)))
+        })
+        .map_err(|source| StartError::Thread { what: "the saving of usage", source })?;
+        let chores = Chores::start(chores::Tools {
+            tls: tls.clone(),
+            registry: Arc::clone(&registry),
+            health: Arc::clone(&health),
+        })
+        .map_err(|source| StartError::Thread { what: "the chores", source })?;
+        let (reload, requests) = mpsc::channel(8);
+        let addresses = listening.local_addrs().to_vec();
+        let shutdown = config.shutdown;
+        let listener = listening.handle();
+        let reloader = Reloader::new(path, config, shared, source, tls, Arc::clone(&registry), Arc::clone(&health));
+        let admin_state = admin::State { registry, health: Arc::clone(&health), reload: reload.clone() };
+        start_back(admin_bound, admin_state, reloader, requests)
+            .map_err(|source| StartError::Thread { what: "the admin port", source })?;
+
+        tracing::info!(
+            listener.addresses = %join(&addresses),
+            admin.address = %join(admin_address.as_slice()),
+            probes.address = %join(probes.as_slice()),
+            keys.loaded = keys.load().as_ref().map_or(0, |set| set.len()),
+            threads,
+            "listening"
+        );
+        Ok(Self {
+            addresses,
+            admin: admin_address,
+            probes,
+            listener,
+            shutdown,
+            health,
+            reload,
+            verifier,
+            saver,
+            chores,
+            outputs,
+        })
+    }
+
+    /// Where requests are accepted.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where metrics are served.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where probes alone are served.
+    pub fn probes(&self) -> Option<SocketAddr> {
+        self.probes
+    }
+
+    /// Where requests to reload go.
+    pub fn reloads(&self) -> mpsc::Sender<admin::ReloadRequest> {
+        self.reload.clone()
+    }
+
+    /// Ends a [`stop`](Self::stop) that is waiting: what is running is cut.
+    pub fn stopper(&self) -> impl Fn() + Send + 'static {
+        let listener = self.listener.clone();
+        move || listener.abort()
+    }
+
+    /// Drains and stops: not ready at once, new work for `shutdown.delay`, `shutdown.grace` for what is running.
+    pub async fn stop(self) -> Stopped {
+        self.health.drain();
+        tracing::info!(
+            delay_seconds = self.shutdown.delay.as_secs_f64(),
+            grace_seconds = self.shutdown.grace.as_secs_f64(),
+            "draining"
+        );
+        let drained = self.listener.drain(self.shutdown.delay, self.shutdown.grace).await;
+        self.health.set_listening(false);
+        self.verifier.shut_down();
+        self.saver.stop();
+        self.chores.finish();
+        tracing::info!(requests.cut = drained.cut, "stopped");
+        for output in &self.outputs {
+            output.flush(LAST_LINES);
+        }
+        Stopped { cut: drained.cut }
+    }
+}
+
+/// Standard output, for access lines, and standard error, for what the program says of itself.
+fn outputs() -> Result<[Output; 2], StartError> {
+    let thread = |source| StartError::Thread { what: "the log writers", source };
+    Ok([Output::stdout().map_err(thread)?, Output::stderr().map_err(thread)?])
+}
+
+/// The settings of the request path.
+pub fn live_settings(config: &Config) -> live::Settings {
+    live::Settings {
+        facts: config.facts.clone(),
+        credential: config.credential.clone(),
+        policy: config.policy.clone(),
+        limits: config.limits.clone(),
+        upstream: config.upstream.clone(),
+        owner_headers: config.owner_headers.clone(),
+        errors: config.errors,
+        max_body: config.max_body,
+        health_path: config.health_path.clone(),
+        cut_on_revoke: config.keys.on_revoke == OnRevoke::Cut,
+    }
+}
+
+/// What rows of the key file are read by.
+fn terms(config: &Config) -> Terms {
+    Terms { mint: config.keys.mint.clone(), pepper: config.keys.verification.pepper.clone() }
+}
+
+/// The source of keys; what was saved of them is restored before any request sees them.
+fn file_source(config: &Config, registry: &Arc<Registry>, health: &Arc<Health>, restorer: Restorer) -> FileSource {
+    let settings =
+        file::Settings { file: config.keys.file.clone(), state: Some(config.keys.state.clone()), terms: terms(config) };
+    let (registry, health) = (Arc::clone(registry), Arc::clone(health));
+    let report = move |event: &file::Event<'_>| match event {
+        file::Event::Applied { latency, .. } => {
+            registry.reloaded(Reloaded::Keys, true);
+            if let Some(latency) = latency {
+                registry.revocation_latency(*latency);
+            }
+            health.set_keys(Ok::<(), String>(()));
+            health.reloaded(Reloaded::Keys, Ok::<(), String>(()));
+        }
+        file::Event::Refused(refused) => {
+            registry.reloaded(Reloaded::Keys, false);
+            health.reloaded(Reloaded::Keys, Err(refused.to_string()));
+        }
+        file::Event::Unreadable(error) => {
+            registry.reloaded(Reloaded::Keys, false);
+            health.reloaded(Reloaded::Keys, Err(error.to_string()));
+        }
+        file::Event::State { .. } => {}
+    };
+    let restore = move |set: &KeySet| restorer.restore(set, clock::now());
+    FileSource::new(settings, Box::new(report), Box::new(restore))
+}
+
+fn report_keys(health: &Health, keys: &KeyStore) {
+    if keys.load().is_none() {
+        health.set_keys(Err("no key set could be loaded yet"));
+        tracing::error!("no key set could be loaded: every request that needs a key is refused until there is one");
+    }
+}
+
+fn feed_source(registry: &Registry, status: &Arc<Mutex<file::Status>>) {
+    let read = |status: &Arc<Mutex<file::Status>>| {
+        let status = Arc::clone(status);
+        move || status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    };
+    let last = read(status);
+    registry.feed(Family::SyncLastSuccess, move |samples| {
+        if let Some(at) = last().last_success {
+            #[expect(clippy::cast_precision_loss, reason = "a date is far below 2^53 seconds")]
+            samples.one(at.unix_millis() as f64 / 1000.0);
+        }
+    });
+    let quarantined = read(status);
+    registry.feed(Family::QuarantinedEntries, move |samples| samples.count(&[], quarantined().quarantined as u64));
+}
+
+/// The thread of the admin port and of reloads.
+fn start_back(
+    admin: admin::Bound,
+    state: admin::State,
+    mut reloader: Reloader,
+    mut requests: mpsc::Receiver<admin::ReloadRequest>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("back".into()).spawn(move || {
+        runtime.block_on(async {
+            let reloads = async {
+                while let Some(admin::ReloadRequest(answer)) = requests.recv().await {
+                    let result = reloader.reload().await;
+                    drop(answer.send(result));
+                }
+            };
+            tokio::join!(admin.serve(state), reloads);
+        });
+    })?;
+    Ok(())
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
