@@ -48,7 +48,7 @@ impl Chores {
 
     /// Ends.
     pub(super) fn finish(mut self) {
-        drop(self.stop.send(()));
+        let _ = self.stop.send(());
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }

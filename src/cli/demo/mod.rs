@@ -20,7 +20,7 @@ use self::{
     sample::Sample,
 };
 use super::Exit;
-use crate::{clock, proxy::settings::UpstreamUrl};
+use crate::{clock, proxy::settings::UpstreamUrl, sidecar::Sidecar};
 
 /// Run everything on an embedded default: a sample API, a certificate, five keys, and the sidecar in front.
 #[derive(Debug, clap::Args)]
@@ -118,7 +118,9 @@ fn serve(configuration: &Path) -> Result<Running, Box<dyn Error>> {
     let address = *sidecar.addresses().first().ok_or("the sidecar listens nowhere")?;
     let admin = sidecar.admin();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let stop = Box::new(move || drop(runtime.block_on(sidecar.stop())));
+    let stop = Box::new(move || {
+        let _ = runtime.block_on(sidecar.stop());
+    });
     Ok(Running { address, admin, stop })
 }
 
