@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`keyfile`] | reading and writing the key file, locked and crash-safe |
 //! | [`state`] | what is kept beside it: the last good text, and which one is in force |
-//! | [`file`] | the source: watches, judges, applies, reports |
+//! | [`file`](mod@file) | the source: watches, judges, applies, reports |
 
 pub mod file;
 pub mod keyfile;
