@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config,
     keys::{KeyRecord, KeyStore, store::Terms},
-    sync::state::StateFolder,
+    usage::{Folder, read_revoked},
 };
 use trace::{Question, Rules, Verdict};
 
@@ -135,11 +135,11 @@ fn find(place: &Place, reference: &str, console: &mut Console<'_>) -> Result<Arc
     let document = place.read()?;
     let named = place::find(&document, reference, &place.mint)?;
     let revoked = match &place.state {
-        Some(state) => StateFolder::new(state).revoked().unwrap_or_else(|error| {
+        Some(state) => read_revoked(&Folder::new(state)).unwrap_or_else(|error| {
             console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
-            Default::default()
+            Vec::new()
         }),
-        None => Default::default(),
+        None => Vec::new(),
     };
     let was_revoked = revoked.contains(named.id());
     let store = KeyStore::new(revoked);

@@ -17,6 +17,7 @@ use crate::{
     keys::{Mode, mint},
     limits,
     policy::{self, RouteSettings},
+    usage::{Folder, Revoked},
 };
 
 const KEYS: &str = r#"
@@ -47,6 +48,15 @@ hash = "$sha256$0000000000000000000000000000000000000000000000000000000000000000
 owner = "svc-other"
 scopes = ["transactions:read"]
 expires_at = 2026-01-01T00:00:00Z
+
+[[key]]
+id = "key_gone"
+name = "Gone"
+kind = "pair"
+prefix = "ck_gone"
+hash = "$sha256$0000000000000000000000000000000000000000000000000000000000000000"
+owner = "svc-other"
+scopes = ["transactions:read"]
 
 [[key]]
 id = "key_bad"
@@ -95,8 +105,7 @@ fn run(line: &str) -> (Exit, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.toml");
     fs::write(&file, KEYS).unwrap();
-    fs::create_dir(folder.path().join("state")).unwrap();
-    fs::write(folder.path().join("state/revoked"), "key_gone\n").unwrap();
+    Revoked::open(&Folder::new(folder.path().join("state"))).add(&["key_gone".parse().unwrap()]).unwrap();
     let words = line.split(' ').map(|word| word.replace('~', " "));
     let line =
         match Line::try_parse_from(["explain", "--config", "keyside.toml"].map(str::to_owned).into_iter().chain(words))
@@ -183,6 +192,8 @@ fn a_key_goes_by_id_name_or_prefix_and_a_bad_one_is_named() {
         check(&format!("--key {key} --method GET --path /v1/transactions --ip 198.51.100.7"), Exit::Done, &[]);
     }
     check("--key key_bad", Exit::Failed, &["key_bad is set aside"]);
+    // Its row says nothing of it, the state folder does.
+    check("--key key_gone --method GET --path /v1/transactions --ip 127.0.0.1", Exit::Failed, &["revoked"]);
     check("--key key_none", Exit::Failed, &["no key has the id"]);
 }
 
