@@ -190,18 +190,20 @@ impl<S: Service> Server<S> {
             }
         }
         let wire = Wire::new(socket, &connection);
-        let Some(reloader) = &self.reloader else {
-            return self.http1(connection, Stream::Plain(wire), guard).await;
+        let (stream, is_http2) = match &self.reloader {
+            None => (Stream::Plain(wire), false),
+            Some(reloader) => {
+                let Some(tls) = self.handshake(&connection, reloader, wire).await else { return };
+                connection.set_secure();
+                let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Stream::Tls(Box::new(tls)), is_http2)
+            }
         };
-        let Some(tls) = self.handshake(&connection, reloader, wire).await else { return };
-        connection.set_secure();
-        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        let stream = Stream::Tls(Box::new(tls));
         // Boxed, so that the task of an HTTP/1 connection is not as large as that of an HTTP/2 one.
         if is_http2 {
-            Box::pin(self.http2(connection, stream, guard)).await
+            Box::pin(self.http2(connection, stream, guard)).await;
         } else {
-            self.http1(connection, stream, guard).await
+            self.http1(connection, stream, guard).await;
         }
     }
 
