@@ -209,7 +209,7 @@ fn judge_length(uri: &Uri, settings: &Settings) -> Result<(), Rejection> {
 
 /// The method that the upstream will act on, where that is another one than was sent.
 ///
-/// Which of several overrides counts differs between upstreams, so they must agree: WordPress looks at the query
+/// Which of several overrides counts differs between upstreams, so they must agree: some look at the query
 /// first, others at a field first, or at another one.
 fn effective_method(
     sent: &Method,
