@@ -187,20 +187,17 @@ impl<S: Service> Server<S> {
     }
 }
 
-/// Whether the client broke the protocol; connections that break off are nothing to count.
+/// Whether the client broke the protocol. Connections that break off, and clients that say goodbye, are nothing to
+/// count; hyper shows the difference in words only.
 fn is_http2_protocol_error(error: &hyper::Error) -> bool {
-    use std::error::Error as _;
-    let is_io = |error: &(dyn std::error::Error + 'static)| error.downcast_ref::<std::io::Error>().is_some();
-    let mut cause = error.source();
-    let mut deepest = None;
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if is_io(error) {
-            return false;
+        if error.to_string().contains("error detected: ") {
+            return true;
         }
-        deepest = Some(error);
         cause = error.source();
     }
-    deepest.is_some()
+    false
 }
 
 /// How much a client may go on sending after its answer.

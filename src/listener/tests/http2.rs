@@ -283,3 +283,34 @@ fn a_flood_of_resets_ends_its_connection() {
         },
     );
 }
+
+#[test]
+fn broken_framing_is_counted_and_a_goodbye_is_not() {
+    run(
+        |_| {},
+        async |peer: Arc<Peer>| {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+            const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+            // GOAWAY with an error of the client's own.
+            const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+            // DATA on a stream that never began.
+            const DATA: &[u8] = &[0, 0, 1, 0, 0, 0, 0, 0, 1, b'x'];
+            for (bytes, counted) in [
+                ([PREFACE, SETTINGS, GOAWAY].concat(), 0),
+                (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 1),
+                ([PREFACE, SETTINGS, DATA].concat(), 2),
+            ] {
+                let mut tls = peer.tls().await;
+                tls.write_all(&bytes).await.unwrap();
+                if counted == 0 {
+                    tls.shutdown().await.unwrap();
+                }
+                let mut got = Vec::new();
+                let _ = tls.read_to_end(&mut got).await;
+                peer.server.wait_for("connections", |counters| counters.connections.get(), 0);
+                peer.server.wait_for("counted", |counters| counters.ambiguous_framing.get(), counted);
+            }
+        },
+    );
+}
