@@ -13,12 +13,15 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::{sync::mpsc, task::spawn_local};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_local,
+};
 
 use crate::{
     clock,
@@ -77,6 +80,7 @@ pub struct Sidecar {
     verifier: Arc<Verifier>,
     saver: Saver,
     chores: Chores,
+    back: Back,
     outputs: [Output; 2],
 }
 
@@ -183,7 +187,7 @@ impl Sidecar {
         let listener = listening.handle();
         let reloader = Reloader::new(path, config, shared, source, tls, Arc::clone(&registry), Arc::clone(&health));
         let admin_state = admin::State { registry, health: Arc::clone(&health), reload: reload.clone() };
-        start_back(admin_bound, admin_state, reloader, requests)
+        let back = Back::start(admin_bound, admin_state, reloader, requests)
             .map_err(|source| StartError::Thread { what: "the admin port", source })?;
 
         tracing::info!(
@@ -205,6 +209,7 @@ impl Sidecar {
             verifier,
             saver,
             chores,
+            back,
             outputs,
         })
     }
@@ -245,6 +250,7 @@ impl Sidecar {
         );
         let drained = self.listener.drain(self.shutdown.delay, self.shutdown.grace).await;
         self.health.set_listening(false);
+        self.back.finish();
         self.verifier.shut_down();
         self.saver.stop();
         self.chores.finish();
@@ -334,26 +340,46 @@ fn feed_source(registry: &Registry, status: &Arc<Mutex<file::Status>>) {
     registry.feed(Family::QuarantinedEntries, move |samples| samples.count(&[], quarantined().quarantined as u64));
 }
 
-/// The thread of the admin port and of reloads.
-fn start_back(
-    admin: admin::Bound,
-    state: admin::State,
-    mut reloader: Reloader,
-    mut requests: mpsc::Receiver<admin::ReloadRequest>,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("back".into()).spawn(move || {
-        runtime.block_on(async {
-            let reloads = async {
-                while let Some(admin::ReloadRequest(answer)) = requests.recv().await {
-                    let result = reloader.reload().await;
-                    drop(answer.send(result));
+/// The thread of the admin port and of reloads; it owns the source of keys.
+#[derive(Debug)]
+struct Back {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Back {
+    fn start(
+        admin: admin::Bound,
+        state: admin::State,
+        mut reloader: Reloader,
+        mut requests: mpsc::Receiver<admin::ReloadRequest>,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("back".into()).spawn(move || {
+            runtime.block_on(async {
+                let reloads = async {
+                    while let Some(admin::ReloadRequest(answer)) = requests.recv().await {
+                        let result = reloader.reload().await;
+                        // Whoever asked may be gone; the log says how it went.
+                        let _ = answer.send(result);
+                    }
+                };
+                tokio::select! {
+                    // Also when the sidecar is dropped without a word.
+                    _ = stopped => {}
+                    _ = async { tokio::join!(admin.serve(state), reloads) } => {}
                 }
-            };
-            tokio::join!(admin.serve(state), reloads);
-        });
-    })?;
-    Ok(())
+            });
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn finish(self) {
+        let _ = self.stop.send(());
+        // A panic of the thread was reported when it happened.
+        let _ = self.thread.join();
+    }
 }
 
 fn join(addresses: &[SocketAddr]) -> String {
