@@ -1,11 +1,14 @@
 //! The commands: `keyside COMMAND`. Each has a module with its `Args` and a `run` that gives the exit status.
 
 mod certificate;
+mod check;
 mod completions;
+mod config;
 mod demo;
 mod exit;
 mod explain;
 mod health;
+mod init;
 mod keys;
 mod later;
 mod man;
@@ -30,11 +33,14 @@ pub struct Cli {
 #[expect(missing_docs, reason = "the commands' own Args say it")]
 pub enum Command {
     Demo(demo::Args),
+    Init(init::Args),
+    Check(check::Args),
     Proxy(proxy::Args),
     Keys(keys::Args),
     Owners(owners::Args),
     Explain(explain::Args),
     Health(health::Args),
+    Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
     Control(later::Args),
@@ -47,11 +53,14 @@ impl Cli {
     pub fn run(self) -> Exit {
         match self.command {
             Command::Demo(args) => demo::run(&args),
+            Command::Init(args) => init::run(&args),
+            Command::Check(args) => check::run(&args),
             Command::Proxy(args) => proxy::run(&args),
             Command::Keys(args) => keys::run(&args),
             Command::Owners(args) => owners::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Health(args) => health::run(&args),
+            Command::Config(args) => config::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
             Command::Control(_) => later::run("control"),

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::{
-    layer::Value,
+    layer::{Place, Value},
     reader::{Setting, quote_key},
 };
+use crate::fault::Fault;
 
 /// Every setting that is in force, with where it came from. Its `Display` is TOML.
 ///
@@ -20,7 +21,13 @@ struct Row {
     /// Which `[[route]]` it belongs to.
     route: Option<String>,
     value: Option<String>,
-    origin: String,
+    place: Option<Place>,
+}
+
+impl Row {
+    fn origin(&self) -> String {
+        self.place.as_ref().map_or_else(|| "default".into(), Place::origin)
+    }
 }
 
 impl Effective {
@@ -34,7 +41,7 @@ impl Effective {
                 name,
                 route,
                 value: setting.node.as_ref().map(|node| show(&node.value)),
-                origin: setting.node.as_ref().map_or("default".into(), |node| node.place.origin()),
+                place: setting.node.map(|node| node.place),
             }
         });
         // What a route does not say is not a setting in force but the absence of one.
@@ -42,11 +49,26 @@ impl Effective {
     }
 
     /// The settings outside routes that are on: their paths, their values as TOML, and where they came from.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, String)> {
         self.0
             .iter()
             .filter(|row| row.route.is_none())
-            .filter_map(|row| Some((&*row.name, row.value.as_deref()?, &*row.origin)))
+            .filter_map(|row| Some((&*row.name, row.value.as_deref()?, row.origin())))
+    }
+
+    /// The fault, at the place where this setting, or the first of this section, was typed; as it is where nobody typed
+    /// it.
+    #[must_use]
+    pub fn mark(&self, setting: &str, fault: Fault) -> Fault {
+        let is_it = |row: &&Row| {
+            let rest = row.name.strip_prefix(setting).filter(|_| row.route.is_none());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let mut places = self.0.iter().filter(is_it).filter_map(|row| row.place.as_ref());
+        match places.find(|place| !place.is_default()) {
+            Some(place) => place.mark(fault),
+            None => fault,
+        }
     }
 }
 
@@ -63,8 +85,8 @@ impl fmt::Display for Effective {
                 writeln!(f, "\n[[route]]")?;
             }
             match &row.value {
-                Some(value) => writeln!(f, "{:WIDTH$} # {}", format!("{} = {value}", row.name), row.origin)?,
-                None => writeln!(f, "{:WIDTH$} # {}", format!("# {} is off", row.name), row.origin)?,
+                Some(value) => writeln!(f, "{:WIDTH$} # {}", format!("{} = {value}", row.name), row.origin())?,
+                None => writeln!(f, "{:WIDTH$} # {}", format!("# {} is off", row.name), row.origin())?,
             }
         }
         Ok(())

@@ -62,6 +62,11 @@ impl Place {
         matches!(self.source.origin, Origin::File(_) | Origin::Environment(_))
     }
 
+    /// Whether it is an embedded default.
+    pub(super) fn is_default(&self) -> bool {
+        self.source.origin == Origin::Default
+    }
+
     /// Whether it is the value of an environment variable.
     pub(super) fn is_variable(&self) -> bool {
         matches!(self.source.origin, Origin::Environment(_))

@@ -18,6 +18,7 @@ mod tests;
 mod upstream;
 mod value;
 
+pub(crate) use advice::unreachable as unreachable_quotas;
 pub use effective::Effective;
 pub use keys::{KeysSettings, OnRevoke};
 pub use preset::names as preset_names;
@@ -92,6 +93,14 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// Every setting with where it came from.
     pub effective: Effective,
+    secret_files: Vec<(&'static str, PathBuf)>,
+}
+
+impl Loaded {
+    /// The file that a setting refers to for its secret.
+    pub fn secret_file(&self, setting: &str) -> Option<&Path> {
+        self.secret_files.iter().find(|(name, _)| *name == setting).map(|(_, path)| path.as_path())
+    }
 }
 
 /// All that is wrong with a configuration, warnings included, in the order of the files.
@@ -154,6 +163,7 @@ pub fn load_text(
     let reader = Reader::new(path.parent().unwrap_or(Path::new("")), &environment);
     let defaults = default_table();
     let config = reader.read(&table, &defaults, |root| read(root, preset, path));
+    let secret_files = secret_files(&reader);
     let findings = reader.finish();
     // What could not be read as TOML is missed elsewhere, or was read as something else on its line or without a place.
     let sure = |fault: &Fault| fault.is_error() && !syntax.contains(&fault.line) && (fault.line, fault.column) > (1, 1);
@@ -162,7 +172,7 @@ pub fn load_text(
     faults.dedup();
     match config {
         Some(config) if !faults.iter().any(Fault::is_error) => {
-            Ok(Loaded { config, warnings: faults, effective: Effective::new(findings.settings) })
+            Ok(Loaded { config, warnings: faults, effective: Effective::new(findings.settings), secret_files })
         }
         _ => Err(Faults(faults)),
     }
@@ -289,16 +299,19 @@ fn read(root: &Section<'_>, preset: Option<&'static str>, path: &Path) -> Option
         keys,
         log,
         preset,
-        sources: sources(root.reader(), path),
+        sources: [path.to_path_buf()]
+            .into_iter()
+            .chain(secret_files(root.reader()).into_iter().map(|(_, file)| file))
+            .collect(),
     };
     advice::check(root.reader(), &config, whole);
     whole.then_some(config)
 }
 
-/// The files whose change is a change of the configuration: itself, and the secrets it refers to.
-fn sources(reader: &Reader<'_>, path: &Path) -> Vec<PathBuf> {
-    let referred = ["upstream.authorization", "keys.pepper"].into_iter().filter_map(|setting| reader.referred(setting));
-    [path.to_path_buf()].into_iter().chain(referred).collect()
+/// The files that secrets are referred to in, by setting.
+fn secret_files(reader: &Reader<'_>) -> Vec<(&'static str, PathBuf)> {
+    let settings = ["upstream.authorization", "keys.pepper"];
+    settings.into_iter().filter_map(|setting| Some((setting, reader.referred(setting)?))).collect()
 }
 
 impl Place {

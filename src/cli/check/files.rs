@@ -1,0 +1,112 @@
+//! The files that a configuration names: certificates, private keys, secrets, and who may read them.
+
+use std::{error::Error, fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{
+    clock::Wall,
+    config::Loaded,
+    fault::Fault,
+    listener::tls,
+    proxy::{settings::Endpoint, upstream::Destination},
+};
+
+/// A certificate that ends sooner is warned of.
+const SOON_MILLIS: i64 = 14 * 24 * 60 * 60 * 1000;
+
+/// Checks certificates and the modes of files that hold secrets.
+pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
+    let config = &loaded.config;
+    let mut about = |setting: &str, fault: Fault| faults.push(loaded.effective.mark(setting, fault));
+    if let Some(settings) = &config.listener.tls {
+        if let Err(error) = tls::Reloader::new(settings) {
+            about("listen.tls.certificate", Fault::error(format!("`listen.tls`: {}", chain(&error))));
+        }
+        if let Some(fault) = validity(&settings.certificate, now) {
+            about("listen.tls.certificate", fault);
+        }
+        if let Some(authority) = &settings.client_ca {
+            if let Some(fault) = validity(authority, now) {
+                about("listen.tls.client_ca", fault);
+            }
+        }
+        if let Some(fault) = open_to_all(&settings.private_key) {
+            about("listen.tls.private_key", fault);
+        }
+    }
+    upstreams(loaded, now, &mut about);
+    for setting in ["keys.pepper", "upstream.authorization"] {
+        if let Some(fault) = loaded.secret_file(setting).and_then(open_to_all) {
+            about(setting, fault);
+        }
+    }
+}
+
+fn upstreams(loaded: &Loaded, now: Wall, about: &mut impl FnMut(&str, Fault)) {
+    let upstream = &loaded.config.upstream;
+    let routes = loaded.config.policy.routes.iter().filter_map(|route| route.upstream.as_ref()?.parse().ok());
+    let mut urls: Vec<_> = upstream.modes.values().cloned().chain(routes).collect();
+    urls.insert(0, upstream.url.clone());
+    let setting = if upstream.tls.is_some() { "upstream.tls" } else { "upstream.url" };
+    // The same files serve all upstreams: one fault of theirs is not said for each.
+    let mut said = Vec::new();
+    for url in urls.iter().filter(|url| matches!(url.endpoint, Endpoint::Https { .. })) {
+        if let Err(error) = Destination::new(url, upstream.tls.as_ref(), upstream.connect_timeout) {
+            let message = format!("`{setting}`: {}", chain(&error));
+            if !said.contains(&message) {
+                about(setting, Fault::error(message.clone()));
+                said.push(message);
+            }
+        }
+    }
+    let Some(tls) = &upstream.tls else { return };
+    for file in [&tls.ca, &tls.certificate].into_iter().flatten() {
+        if let Some(fault) = validity(file, now) {
+            about(setting, fault);
+        }
+    }
+    if let Some(fault) = tls.private_key.as_deref().and_then(open_to_all) {
+        about(setting, fault);
+    }
+}
+
+/// Whether the first certificate of a file is valid, and stays so for a while. What cannot be read is no business of
+/// this function.
+fn validity(path: &Path, now: Wall) -> Option<Fault> {
+    let der = CertificateDer::from_pem_file(path).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    let millis = |seconds: i64| Wall::from_unix_millis(seconds.saturating_mul(1000));
+    let validity = certificate.validity();
+    let (from, to) = (millis(validity.not_before.timestamp()), millis(validity.not_after.timestamp()));
+    let file = path.display();
+    if now < from {
+        return Some(Fault::error(format!("the certificate in {file} is not valid before {from}")));
+    }
+    if now >= to {
+        return Some(Fault::error(format!("the certificate in {file} expired at {to}")));
+    }
+    let left = to.unix_millis() - now.unix_millis();
+    (left < SOON_MILLIS)
+        .then(|| Fault::warning(format!("the certificate in {file} expires at {to}, in {} days", left / 86_400_000)))
+}
+
+/// A file with a secret that everybody on the machine may read.
+fn open_to_all(path: &Path) -> Option<Fault> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let fault = Fault::warning(format!("{} may be read by everybody (mode {:04o})", path.display(), mode & 0o7777));
+    (mode & 0o007 != 0).then(|| fault.suggest(format!("chmod 600 {}", path.display())))
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

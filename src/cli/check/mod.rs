@@ -1,0 +1,91 @@
+//! `keyside check`: configuration, routes, key file and certificates, all faults at once.
+
+mod files;
+mod keyfile;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::Exit;
+use crate::{
+    clock::{self, Wall},
+    config,
+    fault::Fault,
+};
+
+/// Check the configuration, the key file and the certificates: all faults at once.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "keyside.toml")]
+    config: PathBuf,
+    /// How faults are printed: for people on standard error, or as one JSON value on standard output.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let faults = examine(&args.config, config::environment(), clock::now().wall);
+    match args.output {
+        Output::Text => {
+            for fault in &faults {
+                anstream::eprintln!("{fault}\n");
+            }
+            anstream::eprintln!("{}", summary(&args.config, &faults));
+        }
+        Output::Json => anstream::println!("{:#}", report(&faults)),
+    }
+    if faults.iter().any(Fault::is_error) { Exit::Misconfigured } else { Exit::Done }
+}
+
+/// Everything that is wrong with a configuration and with the files that it names; warnings included.
+pub(crate) fn examine(path: &Path, environment: impl IntoIterator<Item = (String, String)>, now: Wall) -> Vec<Fault> {
+    let loaded = match config::load(path, environment) {
+        Ok(loaded) => loaded,
+        Err(faults) => return faults.0,
+    };
+    let mut faults = loaded.warnings.clone();
+    files::check(&loaded, now, &mut faults);
+    keyfile::check(&loaded, now, &mut faults);
+    faults
+}
+
+fn summary(path: &Path, faults: &[Fault]) -> String {
+    let errors = faults.iter().filter(|fault| fault.is_error()).count();
+    let count = |number: usize, name: &str| match number {
+        0 => format!("no {name}s"),
+        1 => format!("1 {name}"),
+        number => format!("{number} {name}s"),
+    };
+    format!("{}: {}, {}", path.display(), count(errors, "error"), count(faults.len() - errors, "warning"))
+}
+
+fn report(faults: &[Fault]) -> Value {
+    let fault = |fault: &Fault| {
+        json!({
+            "severity": if fault.is_error() { "error" } else { "warning" },
+            "file": fault.file.as_ref().map(|file| file.display().to_string()),
+            "line": Some(fault.line).filter(|line| *line > 0),
+            "column": Some(fault.column).filter(|column| *column > 0),
+            "source_line": Some(&fault.source_line).filter(|line| !line.is_empty()),
+            "message": fault.message,
+            "suggestion": fault.suggestion,
+        })
+    };
+    json!({
+        "ok": !faults.iter().any(Fault::is_error),
+        "faults": faults.iter().map(fault).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
