@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroize;
 
-use super::{Credential, Malformed, Presented, Scheme, part, token};
+use super::{Credential, Malformed, Presented, Scheme, has_control, part, token};
 use crate::keys::secret::MAX_SECRET_BYTES;
 
 /// The longest pair, decoded: two parts and a colon.
@@ -39,7 +39,7 @@ fn split(pair: &[u8]) -> Result<Presented, Malformed> {
     // White space at the ends, mostly a line's end that was encoded with the secret, is a mistake that the operator
     // is told of; a control character anywhere else is none (RFC 7617 §2).
     let (trimmed_key, trimmed_secret) = (key.trim_ascii(), secret.trim_ascii());
-    if trimmed_key.iter().chain(trimmed_secret).any(u8::is_ascii_control) {
+    if has_control(trimmed_key) || has_control(trimmed_secret) {
         return Err(Malformed);
     }
     let padded = trimmed_key.len() != key.len() || trimmed_secret.len() != secret.len();

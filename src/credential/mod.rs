@@ -108,26 +108,27 @@ struct Malformed;
 /// [`Reason::AmbiguousCredentials`] for two different credentials (the same one in two places is one), a repeated
 /// field or parameter, and an Authorization field that is none where that is refused; [`Reason::Malformed`].
 pub fn extract(headers: &HeaderMap, query: Option<&str>, settings: &Settings) -> Result<Option<Presented>, Rejection> {
-    let places = [
-        authorization(headers, settings)?,
-        match &settings.header {
-            Some(name) => header::read(headers, name)?,
-            None => None,
-        },
-        match (&settings.query, query) {
-            (Some(names), Some(query)) => query::read(query, names)?,
-            _ => None,
-        },
-    ];
-    let mut presented = None;
-    for found in places.into_iter().flatten() {
-        match (&presented, &found) {
-            (None, _) => presented = Some(found),
-            (Some(Ok(earlier)), Ok(found)) if earlier.credential.is(&found.credential) => {}
-            (Some(_), _) => return Err(Reason::AmbiguousCredentials.into()),
-        }
+    let mut presented = authorization(headers, settings)?;
+    if let Some(name) = &settings.header {
+        join(&mut presented, header::read(headers, name)?)?;
+    }
+    if let (Some(names), Some(query)) = (&settings.query, query) {
+        join(&mut presented, query::read(query, names)?)?;
     }
     presented.transpose().map_err(|Malformed| Reason::Malformed.into())
+}
+
+/// Adds what another place holds: nothing, or the same again.
+fn join(presented: &mut Found, found: Found) -> Result<(), Rejection> {
+    match (&*presented, &found) {
+        (_, None) => Ok(()),
+        (None, _) => {
+            *presented = found;
+            Ok(())
+        }
+        (Some(Ok(earlier)), Some(Ok(found))) if earlier.credential.is(&found.credential) => Ok(()),
+        (Some(_), Some(_)) => Err(Reason::AmbiguousCredentials.into()),
+    }
 }
 
 /// What the Authorization field holds (RFC 9110 §11.6.2).
@@ -170,6 +171,11 @@ fn single<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Result<Option<
 /// A part of a credential, where it is neither empty nor too long to be hashed.
 fn part(bytes: &[u8]) -> Result<Secret, Malformed> {
     if (1..=MAX_SECRET_BYTES).contains(&bytes.len()) { Ok(Secret::new(bytes)) } else { Err(Malformed) }
+}
+
+/// Whether there is a control character. Folded and not `any`, so that it is done sixteen bytes at a time.
+fn has_control(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |control, byte| control | byte.is_ascii_control())
 }
 
 fn token(bytes: &[u8], scheme: Scheme) -> Result<Presented, Malformed> {

@@ -1,6 +1,6 @@
 //! A pair in two parameters of the query, in every spelling that PHP would file under their names.
 
-use super::{Credential, Found, Malformed, Presented, QueryNames, Scheme, part};
+use super::{Credential, Found, Malformed, Presented, QueryNames, Scheme, has_control, part};
 use crate::{
     policy::effective::{self, Conflict},
     rejection::{Reason, Rejection},
@@ -21,7 +21,7 @@ pub(super) fn read(query: &str, names: &QueryNames) -> Result<Found, Rejection> 
 }
 
 fn pair(key: &[u8], secret: &[u8]) -> Result<Presented, Malformed> {
-    if key.iter().chain(secret).any(u8::is_ascii_control) {
+    if has_control(key) || has_control(secret) {
         return Err(Malformed);
     }
     let credential = Credential::Pair { key: part(key)?, secret: part(secret)? };

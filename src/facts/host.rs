@@ -71,17 +71,14 @@ impl Host {
 
     /// Reads a host with or without a port; none when it is not valid.
     fn new(sent: HeaderValue) -> Option<Self> {
-        let text = sent.to_str().ok()?;
-        let (name, port) = match text.rfind([':', ']']) {
-            Some(colon) if text.as_bytes()[colon] == b':' => (&text[..colon], Some(port(&text[colon + 1..])?)),
-            _ => (text, None),
+        let name = if sent.as_bytes().first() == Some(&b'[') { literal(&sent)? } else { name(sent.as_bytes())? };
+        let port = match &sent.as_bytes()[name.end..] {
+            [] => None,
+            [b':', digits @ ..] => Some(port(digits)?),
+            _ => return None,
         };
-        let name = if name.starts_with('[') { name } else { name.strip_suffix('.').unwrap_or(name) };
-        if !is_name(name) {
-            return None;
-        }
-        let lower = name.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| name.to_ascii_lowercase().into());
-        Some(Self { lower, name_length: name.len(), port, sent })
+        let lower = if name.has_upper { Some(lower(&sent.as_bytes()[..name.length])?) } else { None };
+        Some(Self { lower, name_length: name.length, port, sent })
     }
 
     /// The name: lower case, without port, without a final dot; an IPv6 literal keeps its brackets.
@@ -108,22 +105,53 @@ impl Host {
     }
 }
 
-/// An IPv6 literal, or labels of letters, digits, hyphens and underscores.
-///
-/// RFC 3986 §3.2.2 allows escapes and more marks in a name; no host has them, and two parsers need not agree on them.
-fn is_name(name: &str) -> bool {
-    if let Some(literal) = name.strip_prefix('[') {
-        return literal.strip_suffix(']').is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok());
-    }
-    let is_label = |label: &[u8]| {
-        !label.is_empty() && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    name.len() <= MAX_NAME_BYTES && name.as_bytes().split(|&byte| byte == b'.').all(is_label)
+/// The name at the start of a host.
+struct Name {
+    length: usize,
+    /// Where it ends as it was sent: with a final dot, that is one more.
+    end: usize,
+    has_upper: bool,
 }
 
-fn port(digits: &str) -> Option<u16> {
-    let valid = digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if valid { digits.parse().ok().filter(|&port| port != 0) } else { None }
+/// Labels of letters, digits, hyphens and underscores.
+///
+/// RFC 3986 §3.2.2 allows escapes and more marks in a name; no host has them, and two parsers need not agree on them.
+fn name(sent: &[u8]) -> Option<Name> {
+    let mut has_upper = false;
+    let mut label = 0;
+    let mut end: usize = 0;
+    for &byte in sent {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            b'A'..=b'Z' => {
+                has_upper = true;
+                label += 1;
+            }
+            b'.' if label > 0 => label = 0,
+            b':' => break,
+            _ => return None,
+        }
+        end += 1;
+    }
+    let length = if label == 0 { end.checked_sub(1)? } else { end };
+    (length <= MAX_NAME_BYTES).then_some(Name { length, end, has_upper })
+}
+
+/// An IPv6 literal in its brackets, without a zone.
+fn literal(sent: &HeaderValue) -> Option<Name> {
+    let (literal, _) = sent.to_str().ok()?.strip_prefix('[')?.split_once(']')?;
+    literal.parse::<Ipv6Addr>().ok()?;
+    let length = literal.len() + 2;
+    Some(Name { length, end: length, has_upper: literal.bytes().any(|byte| byte.is_ascii_uppercase()) })
+}
+
+fn lower(name: &[u8]) -> Option<Box<str>> {
+    Some(std::str::from_utf8(name).ok()?.to_ascii_lowercase().into())
+}
+
+fn port(digits: &[u8]) -> Option<u16> {
+    let valid = digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit);
+    if valid { std::str::from_utf8(digits).ok()?.parse().ok().filter(|&port| port != 0) } else { None }
 }
 
 fn ambiguous(hint: &str) -> Rejection {

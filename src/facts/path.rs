@@ -85,9 +85,36 @@ pub(super) fn canonical(path: &str) -> Result<Canonical, PathFault> {
     if !path.starts_with('/') {
         return Err(PathFault::NoPath);
     }
+    if is_plain(path) {
+        return Ok(Canonical::default());
+    }
     let canonical = unescaped(path)?;
     segments(canonical.rewritten.as_deref().unwrap_or(path).as_bytes())?;
     Ok(canonical)
+}
+
+/// Whether the path has neither escapes nor semicolons, and no segment that is refused: most have none, and for those
+/// this one look is all.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut start = 1;
+    for at in 1..bytes.len() {
+        match class(bytes[at]) {
+            Class::Unreserved | Class::Reserved => {}
+            Class::Slash => {
+                if is_odd_segment(&bytes[start..at]) {
+                    return false;
+                }
+                start = at + 1;
+            }
+            Class::Percent | Class::Semicolon | Class::Other => return false,
+        }
+    }
+    start == bytes.len() || !is_odd_segment(&bytes[start..])
+}
+
+fn is_odd_segment(segment: &[u8]) -> bool {
+    segment.len() < 3 && matches!(segment, b"" | b"." | b"..")
 }
 
 /// Brings the escapes into their one form. Copies nothing until one has another.
@@ -381,6 +408,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_short_way_and_the_long_one_agree(path in paths()) {
+            if is_plain(&path) {
+                prop_assert_eq!(unescaped(&path).map(|canonical| (canonical.rewritten, canonical.oddities)), Ok((None, Oddities::default())));
+                prop_assert_eq!(segments(path.as_bytes()), Ok(()));
+            } else {
+                prop_assert!(path.contains(['%', ';']) || canonical(&path).is_err());
+            }
+        }
+
         #[test]
         fn the_canonical_form_is_its_own(path in paths()) {
             if let Ok(first) = canonical(&path) {

@@ -80,7 +80,8 @@ impl Target {
     /// [`Reason::AmbiguousPath`] where two upstreams could read the target differently.
     pub fn new(sent: &PathAndQuery) -> Result<Self, Rejection> {
         // http::Uri takes UTF-8 as it is; whether an upstream does, or as what, nobody can tell.
-        if !sent.as_str().bytes().all(|byte| byte.is_ascii_graphic()) {
+        // Folded and not `all`, so that it is done sixteen bytes at a time.
+        if !sent.as_str().bytes().fold(true, |clear, byte| clear & byte.is_ascii_graphic()) {
             return Err(ambiguous("The target holds bytes that must be escaped."));
         }
         let canonical = path::canonical(sent.path()).map_err(|fault| ambiguous(fault.sentence()))?;
