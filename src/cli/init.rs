@@ -132,8 +132,8 @@ fn configuration(preset: Option<&str>) -> String {
     if let Some(preset) = preset {
         replace("#preset = \"wallet\"", &format!("preset = \"{preset}\""));
     }
-    replace("#address = \"0.0.0.0:8443\" ", "address = \"127.0.0.1:8443\" ");
-    replace("#[listen.tls] ", "[listen.tls] ");
+    replace("#address = \"0.0.0.0:8443\"  ", "address = \"127.0.0.1:8443\" ");
+    replace("#[listen.tls] ", "[listen.tls]  ");
     replace("#certificate = \"tls/tls.crt\"", "certificate = \"tls/tls.crt\"");
     replace("#private_key = \"tls/tls.key\"", "private_key = \"tls/tls.key\"");
     replace("#url = \"http://127.0.0.1:8080\" ", "url = \"http://127.0.0.1:8080\"  ");

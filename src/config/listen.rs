@@ -51,9 +51,11 @@ pub(super) fn listen(section: &Section<'_>) -> Listen {
         body: section.required("body", duration(MOMENT..=DAY)),
         write: section.required("write", duration(MOMENT..=DAY)),
     });
-    let tls = section.section("tls", tls);
+    // A section without a certificate is a slip, and must never mean plain HTTP.
+    let asked = section.entry("tls").is_some();
+    let tls = section.section("tls", |section| tls(section, asked));
     let reader = section.reader();
-    match (section.entry("tls").is_some(), plaintext) {
+    match (asked, plaintext) {
         (false, false) if reader.is_good("listen.plaintext") => section.error(
             "tls",
             "neither TLS nor plain HTTP is asked for; give a certificate and a private_key in [listen.tls], \
@@ -80,10 +82,10 @@ pub(super) fn listen(section: &Section<'_>) -> Listen {
     }
 }
 
-fn tls(section: &Section<'_>) -> Option<tls::Settings> {
+fn tls(section: &Section<'_>, asked: bool) -> Option<tls::Settings> {
     let file = |name| section.optional(name, value::path).map(|path| section.reader().resolve(&path));
     let (certificate, private_key, client_ca) = (file("certificate"), file("private_key"), file("client_ca"));
-    pair_of(section, certificate, private_key, client_ca.is_some()).map(|(certificate, private_key)| tls::Settings {
+    pair_of(section, certificate, private_key, asked).map(|(certificate, private_key)| tls::Settings {
         certificate,
         private_key,
         client_ca,

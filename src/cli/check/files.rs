@@ -27,10 +27,8 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
         if let Some(fault) = validity(&settings.certificate, now) {
             about("listen.tls.certificate", fault);
         }
-        if let Some(authority) = &settings.client_ca {
-            if let Some(fault) = validity(authority, now) {
-                about("listen.tls.client_ca", fault);
-            }
+        if let Some(fault) = settings.client_ca.as_ref().and_then(|authority| validity(authority, now)) {
+            about("listen.tls.client_ca", fault);
         }
         if let Some(fault) = open_to_all(&settings.private_key) {
             about("listen.tls.private_key", fault);
