@@ -27,7 +27,7 @@ const BLOCK: usize = 64;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl RequestId {
-    /// A new id; takes no system call and, but once in [`BLOCK`] times, no allocation.
+    /// A new id; takes no system call and, but once in 64 times, no allocation.
     pub fn new() -> Self {
         thread_local! {
             static SOURCE: RefCell<Source> = RefCell::new(Source::seeded());
