@@ -1,7 +1,7 @@
 //! Whether a key has what a request needs, stage by stage.
 
 use super::{
-    Identity, Need, Open, Passage, Permit, Policy,
+    Identity, Need, Permit, Policy,
     need::{Asks, Demand},
 };
 use crate::{
@@ -44,20 +44,6 @@ impl Policy {
             self.judge(stage, need, identity.record(), facts)?;
         }
         Ok(Permit::new(identity.record().clone()))
-    }
-
-    /// The passage of a request that needs no key: see [`Need::open`].
-    pub fn open(&self, need: &Need<'_>, _facts: &Facts) -> Option<Open> {
-        need.open()
-    }
-
-    /// The passage of a refused request whose routes only observe: see [`Need::observed`].
-    ///
-    /// # Errors
-    ///
-    /// The same refusal, where it stands.
-    pub fn observed(need: &Need<'_>, rejection: Rejection) -> Result<Passage, Rejection> {
-        need.observed(rejection)
     }
 
     /// Puts one stage to the key.

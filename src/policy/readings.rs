@@ -51,11 +51,11 @@ impl Policy {
     pub fn route<'p>(&'p self, facts: &Facts) -> Result<Need<'p>, Rejection> {
         let sent = Asked::new(facts, (Origin::Sent, &facts.method), (Origin::Sent, facts.target.path()));
         let mut need = Need::new(self.literally(&sent)?);
-        self.otherwise(&mut need, &sent)?;
+        self.otherwise(&mut need, &sent);
         if facts.effective_method.is_some() || facts.effective_path.is_some() {
             for asked in overridden(facts) {
                 need.add(self.literally(&asked)?);
-                self.otherwise(&mut need, &asked)?;
+                self.otherwise(&mut need, &asked);
             }
         }
         if facts.preflight && self.is_forwarded_preflight(facts) {
@@ -70,26 +70,25 @@ impl Policy {
     fn literally<'p>(&'p self, asked: &Asked<'_>) -> Result<Demand<'p>, Rejection> {
         let route = self.find(asked, asked.path, Comparison::Exact);
         if !asked.oddities.is_empty() && !route.is_some_and(|route| asked.oddities.within(route.allow)) {
-            return Err(ambiguous("No route allows \";\" or an escaped \"/\" or \";\" in this path."));
+            return Err(Rejection::from(Reason::AmbiguousPath)
+                .hint("No route allows \";\" or an escaped \"/\" or \";\" in this path."));
         }
         Ok(self.demand(asked, asked.path, route, View::Exact))
     }
 
     /// Adds what the path needs as upstreams may look at it.
-    fn otherwise<'p>(&'p self, need: &mut Need<'p>, asked: &Asked<'_>) -> Result<(), Rejection> {
+    fn otherwise<'p>(&'p self, need: &mut Need<'p>, asked: &Asked<'_>) {
         if self.folds || asked.path.is_some_and(|path| path.folds()) {
             let route = self.find(asked, asked.path, Comparison::Folded);
             need.add(self.demand(asked, asked.path, route, View::Folded));
         }
         if asked.oddities.is_empty() {
-            return Ok(());
+            return;
         }
         // The route vouches for its upstream, so a reading that no route covers adds nothing. One that another route
-        // covers does: `/files/{name}` must not open `/files/{name}/share` to `/files/x%2Fshare`.
+        // covers does: `/files/{name}` must not open `/files/{name}/share` to `/files/x%2Fshare`. None of them has dot
+        // segments or empty ones: facts refuses the path.
         for path in resolved(asked.text) {
-            if has_odd_segments(&path) {
-                return Err(ambiguous("With \";\" and \"%2F\" resolved, this path has dot segments or empty ones."));
-            }
             let path = Path::new(&path);
             for comparison in [Comparison::Exact, Comparison::Folded] {
                 if let Some(route) = self.find(asked, path, comparison) {
@@ -97,7 +96,6 @@ impl Policy {
                 }
             }
         }
-        Ok(())
     }
 
     /// The first route that covers this path, with the method and the host that are asked.
@@ -172,10 +170,6 @@ impl Policy {
     }
 }
 
-fn ambiguous(hint: &str) -> Rejection {
-    Rejection::from(Reason::AmbiguousPath).hint(hint)
-}
-
 /// Every method with every path, but for the sent ones together.
 fn overridden(facts: &Facts) -> impl Iterator<Item = Asked<'_>> {
     let effective_method = facts.effective_method.as_ref().map(|method| (Origin::Effective, method));
@@ -215,11 +209,4 @@ fn resolved(path: &str) -> impl Iterator<Item = String> {
     paths.dedup();
     let path = path.to_owned();
     paths.into_iter().filter(move |resolved| *resolved != path)
-}
-
-/// Whether a path has dot segments, or empty ones before its end.
-fn has_odd_segments(path: &str) -> bool {
-    let inner = path.strip_prefix('/').unwrap_or(path);
-    let inner = inner.strip_suffix('/').unwrap_or(inner);
-    !inner.is_empty() && inner.split('/').any(|segment| matches!(segment, "" | "." | ".."))
 }

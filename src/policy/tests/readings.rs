@@ -155,7 +155,7 @@ fn only_what_stages_four_to_eight_refuse_is_observed() {
     let observed = |line: &str, reason: Reason| {
         let facts = call(line).facts().expect("facts");
         let need = policy.route(&facts).expect("a need");
-        Policy::observed(&need, Rejection::from(reason)).is_ok()
+        need.observed(Rejection::from(reason)).is_ok()
     };
     let never = [
         "ambiguous_framing",
