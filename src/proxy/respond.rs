@@ -55,7 +55,9 @@ pub(super) fn refuse(
     if let Some(seconds) = rejection.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Some(allow) = rejection.allow.take() {
+    if rejection.reason == Reason::MethodNotAllowed {
+        // A method that is never taken is refused before anybody has looked for a route (RFC 9110 §15.5.6).
+        let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
         headers.insert(header::ALLOW, allow);
     }
     readings.write(live.limit_headers, &mut headers);
