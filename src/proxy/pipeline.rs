@@ -112,6 +112,7 @@ impl Pipeline {
             address,
         };
         let (head, body) = request.into_parts();
+        let bodiless = body.is_end_stream();
         let mut body = Some(body);
         // A panic ends this exchange alone.
         let outcome = AssertUnwindSafe(self.judge_and_forward(head, &mut body, &mut judged)).catch_unwind().await;
@@ -126,7 +127,8 @@ impl Pipeline {
                 Reason::Internal.into()
             }
         };
-        let unread = body.is_none_or(|body| !body.is_end_stream());
+        // Of a body that was handed on, nobody knows here how much was read.
+        let unread = !bodiless && body.is_none_or(|body| !body.is_end_stream());
         let afterwards = if unread { Afterwards::Close } else { Afterwards::Keep };
         respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards)
     }
