@@ -5,4 +5,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests hold a stopwatch beside the program and read the time themselves")]
 #![allow(dead_code, unused_imports, reason = "the harness offers more than today's tests use")]
 
+mod credentials;
+mod forwarding;
 mod harness;
+mod identical_401;
+mod listener;
+mod modes;
+mod order;
+mod refusals;

@@ -1,6 +1,7 @@
 //! The caller: requests over HTTP/1.1 and HTTP/2, and what came back.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -25,7 +26,7 @@ pub(crate) enum Version {
 pub(crate) use Version::{H1, H2};
 
 /// A request to send.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
     target: String,
@@ -38,7 +39,7 @@ pub(crate) struct Request {
 }
 
 /// An answer, read to its end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Received {
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
@@ -202,6 +203,40 @@ impl Request {
         }
         request.body(()).unwrap()
     }
+}
+
+/// As it stands on the wire, cut where it is long.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&short(&self.http1()))
+    }
+}
+
+/// As it was read, cut where it is long.
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        for (name, value) in &self.fields {
+            write!(f, "\n  {name}: {}", short(value.as_bytes()))?;
+        }
+        write!(f, "\n  {}", short(&self.body))?;
+        if !self.trailers.is_empty() {
+            write!(f, "\n  trailers {:?}", self.trailers)?;
+        }
+        if !self.interim.is_empty() {
+            write!(f, "\n  after {:?}", self.interim)?;
+        }
+        match &self.broken {
+            Some(why) => write!(f, "\n  broken: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn short(bytes: &[u8]) -> String {
+    const MOST: usize = 2000;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]).into_owned();
+    if bytes.len() > MOST { format!("{text}… ({} bytes)", bytes.len()) } else { text }
 }
 
 impl Received {
@@ -471,6 +506,11 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// From another address of this machine.
+    pub(crate) async fn connect_from(&self, from: IpAddr, version: Version) -> std::io::Result<Connection> {
+        Self { from: Some(from), ..self.clone() }.connect(version).await
+    }
+
     pub(crate) async fn connect(&self, version: Version) -> std::io::Result<Connection> {
         let stream = tcp(self.from, self.address).await?;
         Ok(match &self.tls {

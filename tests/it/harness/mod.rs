@@ -45,7 +45,7 @@ pub(crate) use self::{
     },
     command::{Ended, keyside, keyside_with_input},
     http1::Wire,
-    keys::{Key, key_file, key_file_of},
+    keys::{Key, hex, key_file, key_file_of},
     metrics::Metrics,
     sidecar::{Builder, Sidecar},
     upstream::{Answer, End, Gate, Seen, Upstream},

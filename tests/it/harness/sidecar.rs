@@ -210,7 +210,7 @@ impl Running {
         let addresses = sockets(&line["listener.addresses"]);
         assert!(!addresses.is_empty(), "no listener.addresses in {line}");
         let admin = sockets(&line["admin.address"]).first().copied();
-        let probes = sockets(&line["admin.probes"]).first().copied();
+        let probes = sockets(&line["probes.address"]).first().copied();
         Ok(Sidecar { process, folder, authority, tls, addresses, admin, probes, access, log })
     }
 }
@@ -239,9 +239,21 @@ impl Sidecar {
         self.process.0.lock().unwrap().id()
     }
 
+    /// How much memory it has in use.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     /// What connects to it; cheap to clone into a task.
     pub(crate) fn dialer(&self) -> Dialer {
         Dialer { address: self.address(), tls: self.tls.clone(), from: None }
+    }
+
+    /// What connects to another of its addresses.
+    pub(crate) fn dialer_to(&self, address: SocketAddr) -> Dialer {
+        Dialer { address, ..self.dialer() }
     }
 
     /// A kept connection.

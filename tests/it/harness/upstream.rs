@@ -86,6 +86,8 @@ enum Step {
     Hold(Gate),
     /// Gives back every byte that comes, until the end.
     Echo,
+    /// Reads until the sidecar has closed the connection.
+    UntilGone,
     Close,
 }
 
@@ -270,6 +272,10 @@ impl Shared {
                     }
                     wire.write(bytes).await.map_err(drop)?;
                 },
+                Step::UntilGone => {
+                    wire.rest().await;
+                    return Err(());
+                }
                 Step::Close => return Err(()),
             }
         }
@@ -376,7 +382,7 @@ impl Answer {
 
     /// Never an answer.
     pub(crate) fn silence() -> Self {
-        Self(vec![Step::ReadBody, Step::Hold(Gate::new())])
+        Self(vec![Step::ReadBody, Step::UntilGone])
     }
 
     /// Closes the connection without an answer.
@@ -419,6 +425,12 @@ impl Answer {
     /// Then reads what is left of the request.
     pub(crate) fn then_read(mut self) -> Self {
         self.0.push(Step::ReadBody);
+        self
+    }
+
+    /// Then nothing more, until the sidecar has closed the connection.
+    pub(crate) fn then_silence(mut self) -> Self {
+        self.0.push(Step::UntilGone);
         self
     }
 
