@@ -141,6 +141,8 @@ impl Policy {
                         stage.name(),
                         rejection.reason,
                         match rejection.note {
+                            // The finding says it already.
+                            Some(_) if stage == Stage::Route && need.route().is_none() => finding,
                             Some(note) => format!("{finding}; {note}"),
                             None => finding,
                         },
