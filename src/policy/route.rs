@@ -105,7 +105,7 @@ impl Policy {
         }
     }
 
-    /// The distinct urls that routes name as their upstream; [`Need::upstream`] is a place in this list.
+    /// The distinct urls that routes name as their upstream; [`Need::upstream`](super::Need::upstream) is a place in this list.
     pub fn upstreams(&self) -> &[Box<str>] {
         &self.upstreams
     }
