@@ -32,6 +32,34 @@ enum Lookup {
     Unknown(Option<Decoy>),
 }
 
+/// The caller, if their secret was verified here before, is machine-made, and the key is in good standing: the usual
+/// case, which waits for nothing.
+///
+/// # Errors
+///
+/// There is no key set.
+pub(super) fn recognise(
+    shared: &Shared,
+    presented: &Presented,
+    record: &mut Record,
+) -> Result<Option<Identity>, Rejection> {
+    let set = shared.keys.load();
+    let Some(set) = set.as_ref() else { return Err(Rejection::from(Reason::KeysUnavailable).retry_after(5)) };
+    let is_known = |found: &&Arc<KeyRecord>| {
+        found.machine_made
+            && found.standing(record.began().wall) == Standing::Active
+            && !found.is_dead()
+            && shared.verifier.is_known(found, presented.credential.secret())
+    };
+    let known = match &presented.credential {
+        Credential::Pair { key, .. } => set.find_pair(key.expose()).filter(is_known),
+        Credential::Token(token) => set.find_token(token.expose()).find(is_known),
+    };
+    let Some(known) = known else { return Ok(None) };
+    record.set_key(known);
+    Ok(Some(Identity::verified(Arc::clone(known))))
+}
+
 /// Finds the key of a credential and verifies its secret.
 pub(super) async fn authenticate(
     shared: &Shared,

@@ -4,7 +4,12 @@
 //! (`Connection`) are applied to the client's fields alone, then everything under our names is removed, and only then
 //! ours are written (RFC 9110 §7.6.1).
 
-use std::{cell::Cell, fmt::Write as _, hash::BuildHasher as _, net::IpAddr};
+use std::{
+    cell::{Cell, RefCell},
+    fmt::Write as _,
+    hash::BuildHasher as _,
+    net::IpAddr,
+};
 
 use foldhash::quality::RandomState;
 
@@ -16,6 +21,13 @@ use smallvec::SmallVec;
 
 use super::settings::OwnerHeaderSettings;
 use crate::{facts::Facts, keys::record::OwnerHeaderValues};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The field of the id that caller, upstream and operator share.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The pseudonym that `Via` gives (RFC 9110 §7.6.3).
 const PSEUDONYM: &str = "keyside";
@@ -61,12 +73,25 @@ pub enum Identity<'a> {
 pub struct Outgoing<'a> {
     /// The other end of the connection.
     pub peer: IpAddr,
+    /// Where the forwarding fields of the connection's last request are kept.
+    pub way: Option<&'a Way>,
     /// The `Host` that the upstream gets.
     pub host: HeaderValue,
     /// What it gets as `Authorization` in place of the client's.
     pub authorization: Option<&'a HeaderValue>,
     /// The protocol that the connection is upgraded to, where the route allows it.
     pub upgrade: Option<HeaderValue>,
+}
+
+/// The forwarding fields of a connection's last request: those of the next one are the same if its host is.
+#[derive(Debug, Default)]
+pub struct Way(RefCell<Option<WrittenWay>>);
+
+#[derive(Clone, Debug)]
+struct WrittenWay {
+    host: HeaderValue,
+    forwarded_for: Option<HeaderValue>,
+    forwarded: Option<HeaderValue>,
 }
 
 impl HeaderRules {
@@ -94,6 +119,8 @@ impl HeaderRules {
         let via = headers.get(header::VIA).cloned();
         self.remove_what_does_not_pass(headers);
 
+        // Room for all that is written below, so that the map grows at most once.
+        headers.reserve(12);
         headers.insert(header::HOST, outgoing.host);
         if let Some(authorization) = outgoing.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
@@ -102,8 +129,8 @@ impl HeaderRules {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, protocol);
         }
-        write_forwarding(headers, facts, outgoing.peer, chain, via);
-        headers.insert(HeaderName::from_static("x-request-id"), facts.request_id.header_value());
+        write_forwarding(headers, facts, (outgoing.peer, outgoing.way), chain, via);
+        headers.insert(X_REQUEST_ID, facts.request_id.header_value());
         write_trace(headers);
 
         // Last, so that nothing above can shadow them.
@@ -287,62 +314,83 @@ fn join(headers: &HeaderMap, name: &str) -> Vec<u8> {
 fn write_forwarding(
     headers: &mut HeaderMap,
     facts: &Facts,
-    peer: IpAddr,
+    (peer, way): (IpAddr, Option<&Way>),
     chain: Option<Chain>,
     via: Option<HeaderValue>,
 ) {
-    let proto = HeaderValue::from_static(if facts.secure { "https" } else { "http" });
-    let host = facts.host.header_value();
-
-    // The hop that we saw is the peer; only without a trusted peer is that also the caller.
-    let mut node = Text::new();
-    let _ = write!(node, "{peer}");
-    let mut element = Text::new();
-    let quoted_host = host.to_str().unwrap_or_default();
-    let _ = match peer {
-        IpAddr::V4(address) => write!(element, "for={address}"),
-        IpAddr::V6(address) => write!(element, "for=\"[{address}]\""),
+    let own_proto = HeaderValue::from_static(if facts.secure { "https" } else { "http" });
+    let own_host = facts.host.header_value();
+    let (written, proto, host) = match chain {
+        None => (hop(facts, peer, &own_host, way), own_proto, own_host),
+        Some(chain) => {
+            let hop = hop(facts, peer, &own_host, way);
+            let written = WrittenWay {
+                forwarded_for: behind(chain.forwarded_for, hop.forwarded_for),
+                forwarded: behind(chain.forwarded, hop.forwarded),
+                host: hop.host,
+            };
+            (written, chain.proto.unwrap_or(own_proto), chain.host.unwrap_or(own_host))
+        }
     };
-    let _ = write!(element, ";host=\"{quoted_host}\";proto={}", if facts.secure { "https" } else { "http" });
-
-    let (forwarded_for, forwarded, proto, host) = match chain {
-        None => (node.into_value(), element.into_value(), proto, host),
-        Some(chain) => (
-            node.behind(chain.forwarded_for),
-            element.behind(chain.forwarded),
-            chain.proto.unwrap_or(proto),
-            chain.host.unwrap_or(host),
-        ),
-    };
-    if let Some(value) = forwarded_for {
-        headers.insert(HeaderName::from_static("x-forwarded-for"), value);
+    if let Some(value) = written.forwarded_for {
+        headers.insert(X_FORWARDED_FOR, value);
     }
-    if let Some(value) = forwarded {
+    if let Some(value) = written.forwarded {
         headers.insert(header::FORWARDED, value);
     }
-    headers.insert(HeaderName::from_static("x-forwarded-proto"), proto);
-    headers.insert(HeaderName::from_static("x-forwarded-host"), host);
+    headers.insert(X_FORWARDED_PROTO, proto);
+    headers.insert(X_FORWARDED_HOST, host);
 
     let ours = if facts.http2 { "2 keyside" } else { "1.1 keyside" };
     debug_assert!(ours.ends_with(PSEUDONYM));
+    let ours = HeaderValue::from_static(ours);
     let via = match via {
-        None => Some(HeaderValue::from_static(ours)),
-        Some(earlier) => {
-            let mut text = earlier.as_bytes().to_vec();
-            text.extend_from_slice(b", ");
-            text.extend_from_slice(ours.as_bytes());
-            HeaderValue::from_bytes(&text).ok()
-        }
+        None => Some(ours),
+        Some(earlier) => behind(earlier.as_bytes().to_vec(), Some(ours)),
     };
     if let Some(via) = via {
         headers.insert(header::VIA, via);
     }
 }
 
+/// The hop that we saw, from the connection's last request if that was for the same host.
+fn hop(facts: &Facts, peer: IpAddr, host: &HeaderValue, way: Option<&Way>) -> WrittenWay {
+    if let Some(Way(kept)) = way {
+        let mut kept = kept.borrow_mut();
+        return match &*kept {
+            Some(written) if written.host == *host => written.clone(),
+            _ => kept.insert(write_hop(facts, peer, host)).clone(),
+        };
+    }
+    write_hop(facts, peer, host)
+}
+
+fn write_hop(facts: &Facts, peer: IpAddr, host: &HeaderValue) -> WrittenWay {
+    let mut node = Text::new();
+    let _ = write!(node, "{peer}");
+    let mut element = Text::new();
+    let _ = match peer {
+        IpAddr::V4(address) => write!(element, "for={address}"),
+        IpAddr::V6(address) => write!(element, "for=\"[{address}]\""),
+    };
+    let quoted_host = host.to_str().unwrap_or_default();
+    let _ = write!(element, ";host=\"{quoted_host}\";proto={}", if facts.secure { "https" } else { "http" });
+    WrittenWay { host: host.clone(), forwarded_for: node.into_value(), forwarded: element.into_value() }
+}
+
+/// A list with one more member.
+fn behind(mut list: Vec<u8>, member: Option<HeaderValue>) -> Option<HeaderValue> {
+    let member = member?;
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(member.as_bytes());
+    HeaderValue::from_bytes(&list).ok()
+}
+
 /// Passes a sane `traceparent` on, else begins a trace (W3C Trace Context §3.2).
 fn write_trace(headers: &mut HeaderMap) {
-    let name = HeaderName::from_static("traceparent");
-    if headers.get(&name).is_some_and(|value| is_trace_parent(value.as_bytes())) {
+    if headers.get(TRACE_PARENT).is_some_and(|value| is_trace_parent(value.as_bytes())) {
         return;
     }
     headers.remove("tracestate");
@@ -355,7 +403,7 @@ fn write_trace(headers: &mut HeaderMap) {
     hex(trace, &mut text[3..35]);
     hex(parent, &mut text[36..52]);
     if let Ok(value) = HeaderValue::from_bytes(&text) {
-        headers.insert(name, value);
+        headers.insert(TRACE_PARENT, value);
     }
 }
 
@@ -409,14 +457,6 @@ impl Text {
 
     fn into_value(self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(&self.0).ok()
-    }
-
-    fn behind(self, mut chain: Vec<u8>) -> Option<HeaderValue> {
-        if !chain.is_empty() {
-            chain.extend_from_slice(b", ");
-        }
-        chain.extend_from_slice(&self.0);
-        HeaderValue::from_bytes(&chain).ok()
     }
 }
 

@@ -18,7 +18,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -26,16 +26,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::{
     Shared,
-    authenticate::authenticate,
+    authenticate::{authenticate, recognise},
     body::{Body, BodyError, RequestBody, StreamedAnswer, StreamedRequest, Upload},
-    headers::{Identity, Outgoing},
+    headers::{Identity, Outgoing, Way, X_REQUEST_ID},
     live::{Live, Local},
     record::{Record, Recorder},
     respond::{self, Afterwards},
@@ -61,6 +60,15 @@ pub struct Pipeline {
     local: RefCell<Rc<Local>>,
 }
 
+/// What requests of one connection have in common, so that it is found or written once.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The counters of its address.
+    address: RefCell<AddressHandle>,
+    /// What the upstream is told of the way that its requests took.
+    way: Way,
+}
+
 /// One request while it is judged.
 struct Judged<'a> {
     local: &'a Rc<Local>,
@@ -68,8 +76,8 @@ struct Judged<'a> {
     exchange: &'a Exchange,
     record: Box<Record>,
     readings: Readings,
-    /// The counters of its address, kept with the connection.
-    address: Option<Rc<RefCell<AddressHandle>>>,
+    /// What is kept with the connection.
+    kept: Option<Rc<Kept>>,
 }
 
 impl Pipeline {
@@ -102,20 +110,27 @@ impl Pipeline {
         let exchange = connection.begin(now.mono);
         let local = self.local();
         let record = Record::begin(&self.recorder, &local, &connection, request.version(), now);
-        let address = connection.kept();
+        let kept = connection.kept();
         let mut judged = Judged {
             local: &local,
             connection: &connection,
             exchange: &exchange,
             record,
             readings: Readings::default(),
-            address,
+            kept,
         };
         let (head, body) = request.into_parts();
         let bodiless = body.is_end_stream();
         let mut body = Some(body);
         // A panic ends this exchange alone.
-        let outcome = AssertUnwindSafe(self.judge_and_forward(head, &mut body, &mut judged)).catch_unwind().await;
+        let outcome = {
+            let mut judging = pin!(self.judge_and_forward(head, &mut body, &mut judged));
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| judging.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            })
+            .await
+        };
         let Judged { record, readings, .. } = judged;
         let rejection = match outcome {
             Ok(Ok(Answer::Upstream(response))) => return response.complete(record, &exchange, &local),
@@ -144,7 +159,7 @@ impl Pipeline {
 
         arrive(&mut head, judged)?;
         if judged.facts()?.form_body_pending {
-            form = Some(judge_form(body, judged).await?);
+            form = Some(Box::pin(judge_form(body, judged)).await?);
         }
         if is_health(live, judged.facts()?) {
             return Ok(Answer::Health);
@@ -169,9 +184,9 @@ impl Pipeline {
         }
         let (client, now) = (judged.facts()?.client, judged.record.began().mono);
         let limits = &judged.local.live.limits;
-        match judged.address.as_deref() {
-            Some(handle) => {
-                let handle = &mut handle.borrow_mut();
+        match judged.kept.as_deref() {
+            Some(kept) => {
+                let handle = &mut kept.address.borrow_mut();
                 self.shared.limiter.take_address_by(handle, limits, client, now, &mut judged.readings)
             }
             None => self.shared.limiter.take_address(limits, client, now, &mut judged.readings),
@@ -196,14 +211,19 @@ impl Pipeline {
             return Ok(Passage::Open(open));
         }
         // Without keys nobody can be told to come with one.
-        if self.shared.keys.load().is_none() {
-            return Err(Rejection::from(Reason::KeysUnavailable).retry_after(5));
-        }
-        let Some(presented) = presented else { return Err(Reason::MissingCredentials.into()) };
-        let identity = authenticate(&self.shared, live, client, &presented, &mut judged.record).await?;
+        let Some(presented) = presented else {
+            let missing = Rejection::from(Reason::KeysUnavailable).retry_after(5);
+            let loaded = self.shared.keys.load().is_some();
+            return Err(if loaded { Reason::MissingCredentials.into() } else { missing });
+        };
+        let identity = match recognise(&self.shared, &presented, &mut judged.record)? {
+            Some(identity) => identity,
+            // Large and seldom needed, so it is no part of this future.
+            None => Box::pin(authenticate(&self.shared, live, client, &presented, &mut judged.record)).await?,
+        };
 
-        if let Some(address) = &judged.address {
-            self.shared.limiter.note_authenticated(&address.borrow(), &live.limits, client);
+        if let Some(kept) = &judged.kept {
+            self.shared.limiter.note_authenticated(&kept.address.borrow(), &live.limits, client);
         }
         let permit = live.policy.decide(need, &identity, judged.facts()?)?;
         // The clock is read again: a slow verification may lie between.
@@ -235,6 +255,7 @@ impl Pipeline {
         credential::strip(&mut head.headers, &mut facts.target, &live.credential);
         let outgoing = Outgoing {
             peer: judged.connection.peer(),
+            way: judged.kept.as_deref().map(|kept| &kept.way),
             host: match &live.host {
                 HostRule::Preserve => facts.host.header_value(),
                 HostRule::Upstream => pool.destination().authority.clone(),
@@ -297,7 +318,7 @@ impl Pipeline {
 
     fn write_ours(&self, headers: &mut HeaderMap, judged: &Judged<'_>) {
         if let Some(request_id) = judged.record.request_id() {
-            headers.insert("x-request-id", request_id.header_value());
+            headers.insert(X_REQUEST_ID, request_id.header_value());
         }
         judged.readings.write(judged.local.live.limit_headers, headers);
         for subject in judged.readings.near() {

@@ -150,10 +150,12 @@ pub async fn send(
     mut request: Request<RequestBody>,
     sending: Sending,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
-    let (mut next, mut kept) = if sending.upgrade {
-        (pool.checkout_fresh().await.map_err(SendError::Checkout)?, false)
-    } else {
-        pool.checkout(sending.now).await.map_err(SendError::Checkout)?
+    // Only the usual way is part of this future; what opens connections is large, and seldom needed.
+    let ready = if sending.upgrade { None } else { pool.checkout_ready(sending.now) };
+    let (mut next, mut kept) = match ready {
+        Some(ready) => (ready, true),
+        None if sending.upgrade => (Box::pin(pool.checkout_fresh()).await.map_err(SendError::Checkout)?, false),
+        None => Box::pin(pool.checkout(sending.now)).await.map_err(SendError::Checkout)?,
     };
     let Sending { upload, place, .. } = sending;
     let mut lease =
@@ -171,7 +173,7 @@ pub async fn send(
             Err(mut error) => match error.take_message() {
                 Some(unsent) if kept => {
                     request = unsent;
-                    next = pool.checkout_fresh().await.map_err(SendError::Checkout)?;
+                    next = Box::pin(pool.checkout_fresh()).await.map_err(SendError::Checkout)?;
                     kept = false;
                 }
                 _ => return Err(SendError::Exchange(error.into_error())),

@@ -119,6 +119,17 @@ impl Pool {
         &self.destination
     }
 
+    /// The newest kept connection, if it is ready: the usual way, which waits for nothing.
+    pub fn checkout_ready(&self, now: Mono) -> Option<PooledConnection> {
+        self.now.set(now);
+        let newest = self.newest(now)?;
+        if newest.sender.is_ready() {
+            return Some(newest);
+        }
+        self.idle.borrow_mut().push(Idle { connection: newest, since: now });
+        None
+    }
+
     /// A kept connection if there is a good one, else a new one. The flag tells whether it was kept.
     ///
     /// # Errors
