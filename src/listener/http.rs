@@ -6,12 +6,12 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    pin::pin,
     rc::Rc,
     task::Poll,
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
@@ -99,28 +99,24 @@ where
 {
     fn execute(&self, future: F) {
         if !self.next.take() {
-            tokio::task::spawn_local(async move {
-                future.await;
-            });
+            tokio::task::spawn_local(future.map(drop));
             return;
         }
         let connection = Rc::clone(&self.connection);
-        tokio::task::spawn_local(async move {
-            let task = Rc::<StreamTask>::default();
-            let mut future = pin!(future);
-            poll_fn(|cx| {
-                if task.poll_ended(cx) {
-                    return Poll::Ready(());
-                }
-                if task.begun.get() {
-                    return future.as_mut().poll(cx).map(drop);
-                }
-                connection.set_stream(Some(Rc::clone(&task)));
-                let polled = future.as_mut().poll(cx).map(drop);
-                connection.set_stream(None);
-                polled
-            })
-            .await;
-        });
+        let task = Rc::<StreamTask>::default();
+        // Boxed once: an async block that pins it would hold it twice.
+        let mut future = Box::pin(future);
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            if task.poll_ended(cx) {
+                return Poll::Ready(());
+            }
+            if task.begun.get() {
+                return future.as_mut().poll(cx).map(drop);
+            }
+            connection.set_stream(Some(Rc::clone(&task)));
+            let polled = future.as_mut().poll(cx).map(drop);
+            connection.set_stream(None);
+            polled
+        }));
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ::http::{HeaderValue, Request, StatusCode, header};
+use futures_util::FutureExt as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,13 +32,13 @@ impl<S: Service> Server<S> {
                 connection.has_body.set(!hyper::body::Body::is_end_stream(request.body()));
                 let thread = Rc::clone(&server.thread);
                 let answer = Rc::clone(&server.service).serve(Rc::clone(&connection), request);
-                async move {
-                    let mut answer = answer.await;
+                // An async block would hold the future of the service twice, and hyper moves all of it.
+                answer.map(move |mut answer| {
                     if thread.draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     }
                     Ok::<_, Infallible>(answer)
-                }
+                })
             })
         };
         let mut hyper = http::http1(self.settings.max_header_bytes).serve_connection(TokioIo::new(stream), service);
@@ -141,7 +142,7 @@ impl<S: Service> Server<S> {
             service_fn(move |request: Request<Incoming>| {
                 executor.stream_follows();
                 let answer = Rc::clone(&service).serve(Rc::clone(&connection), request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                answer.map(Ok::<_, Infallible>)
             })
         };
         let builder = http::http2(self.settings.max_header_bytes, executor);

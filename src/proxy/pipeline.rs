@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Version, header, request::Parts};
+use http::{HeaderMap, Request, Response, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -119,12 +119,12 @@ impl Pipeline {
             readings: Readings::default(),
             kept,
         };
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let bodiless = body.is_end_stream();
         let mut body = Some(body);
         // A panic ends this exchange alone.
         let outcome = {
-            let mut judging = pin!(self.judge_and_forward(head, &mut body, &mut judged));
+            let mut judging = pin!(self.judge_and_forward(&mut head, &mut body, &mut judged));
             poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| judging.as_mut().poll(cx))) {
                 Ok(poll) => poll.map(Ok),
                 Err(panic) => Poll::Ready(Err(panic)),
@@ -150,14 +150,14 @@ impl Pipeline {
 
     async fn judge_and_forward(
         &self,
-        mut head: Parts,
+        head: &mut Parts,
         body: &mut Option<Incoming>,
         judged: &mut Judged<'_>,
     ) -> Result<Answer, Rejection> {
         let live = &judged.local.live;
         let mut form = None;
 
-        arrive(&mut head, judged)?;
+        arrive(head, judged)?;
         if judged.facts()?.form_body_pending {
             form = Some(Box::pin(judge_form(body, judged)).await?);
         }
@@ -168,14 +168,15 @@ impl Pipeline {
         judged.record.set_route(need.route().map(|route| route.index()));
         check_length(body.as_ref(), &need, live)?;
         self.take_by_address(&need, judged)?;
-        let passage = match self.permit(&head, &need, judged).await {
+        let passage = match self.permit(head, &need, judged).await {
             Ok(passage) => passage,
             Err(rejection) => need.observed(rejection)?,
         };
         if let Passage::Observed(observed) = &passage {
             judged.record.observed(observed.rejection());
         }
-        self.forward(head, body.take(), form, &passage, &need, judged).await
+        let sending = self.prepare(head, body.take(), form, &passage, &need, judged)?;
+        self.forward(sending, judged).await
     }
 
     fn take_by_address(&self, need: &Need<'_>, judged: &mut Judged<'_>) -> Result<(), Rejection> {
@@ -234,15 +235,16 @@ impl Pipeline {
         Ok(Passage::Permitted(permit))
     }
 
-    async fn forward(
+    /// Stage 9, before anything is sent: the request as the upstream gets it. It is no part of the future that waits.
+    fn prepare(
         &self,
-        mut head: Parts,
+        head: &mut Parts,
         body: Option<Incoming>,
         form: Option<Bytes>,
         passage: &Passage,
         need: &Need<'_>,
         judged: &mut Judged<'_>,
-    ) -> Result<Answer, Rejection> {
+    ) -> Result<Sending, Rejection> {
         let local = judged.local;
         let live = &local.live;
         let overloaded = || Rejection::from(Reason::Overloaded).retry_after(1);
@@ -250,7 +252,7 @@ impl Pipeline {
         let key = passage.record();
         let pool = local.pool(need.upstream(), key.and_then(|key| key.mode));
 
-        let upgrade = tunnel::wanted(&head, need);
+        let upgrade = tunnel::wanted(head, need);
         let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
         credential::strip(&mut head.headers, &mut facts.target, &live.credential);
         let outgoing = Outgoing {
@@ -266,9 +268,7 @@ impl Pipeline {
         };
         let identity = key.map_or(Identity::Nobody, |key| Identity::Key(&key.headers));
         live.rules.prepare_request(&mut head.headers, facts, identity, outgoing);
-        head.uri = pool.destination().uri(facts.target.path_and_query()).ok_or(Reason::AmbiguousPath)?;
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
+        let uri = pool.destination().uri(facts.target.path_and_query()).ok_or(Reason::AmbiguousPath)?;
 
         let response_timeout = need.response_timeout().unwrap_or(live.response_timeout);
         let now = judged.record.began().mono;
@@ -288,8 +288,18 @@ impl Pipeline {
             judged.exchange.await_upstream(now.plus(response_timeout));
         }
         judged.record.forwarded(upload.clone(), now);
-        let sending = Sending { upload: upload.clone(), upgrade: upgrade.is_some(), place, now };
-        let sent = pin!(upstream::send(pool, Request::from_parts(head, body), sending));
+        // The header map is moved; nothing else of the head goes on as it came.
+        let mut request = Request::new(body);
+        *request.method_mut() = std::mem::take(&mut head.method);
+        *request.headers_mut() = std::mem::take(&mut head.headers);
+        *request.uri_mut() = uri;
+        Ok(Sending { pool: Rc::clone(pool), request, upload, upgrade, place, now })
+    }
+
+    async fn forward(&self, sending: Sending, judged: &mut Judged<'_>) -> Result<Answer, Rejection> {
+        let live = &judged.local.live;
+        let (upload, upgrade) = (sending.upload.clone(), sending.upgrade.clone());
+        let sent = pin!(upstream::send(sending));
         let (mut answer, lease) =
             or_cut(judged.exchange, sent).await.map_err(|failure| failure.rejection(upload.as_deref()))?;
         if let Some(upload) = &upload {

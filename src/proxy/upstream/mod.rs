@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 pub use connect::{Destination, DestinationError, UpstreamStream};
@@ -109,6 +109,15 @@ pub struct Lease {
 }
 
 impl Lease {
+    fn answered(mut self, answer: Response<Incoming>) -> (Response<Incoming>, Self) {
+        if let Some(field) = answer.headers().get("keep-alive")
+            && let Some(connection) = &mut self.connection
+        {
+            connection.heed_keep_alive(field.as_bytes());
+        }
+        (answer, self)
+    }
+
     /// Says that the last byte of the answer was taken.
     pub fn answer_ended(&self) {
         self.answer_ended.set(true);
@@ -127,13 +136,17 @@ impl Drop for Lease {
     }
 }
 
-/// How one request is to be sent.
+/// One request, and how it is to be sent.
 #[derive(Debug)]
 pub struct Sending {
+    /// The connections that it may take.
+    pub pool: Rc<Pool>,
+    /// The request.
+    pub request: Request<RequestBody>,
     /// Its body, when that is streamed.
     pub upload: Option<Rc<Upload>>,
-    /// Whether the connection is to be upgraded: then it is a fresh one.
-    pub upgrade: bool,
+    /// What the connection is to be upgraded to: then it is a fresh one.
+    pub upgrade: Option<HeaderValue>,
     /// Its place among those in flight.
     pub place: Place,
     /// When it was sent.
@@ -145,39 +158,39 @@ pub struct Sending {
 /// # Errors
 ///
 /// See [`SendError`].
-pub async fn send(
-    pool: &Rc<Pool>,
-    mut request: Request<RequestBody>,
-    sending: Sending,
-) -> Result<(Response<Incoming>, Lease), SendError> {
+pub async fn send(sending: Sending) -> Result<(Response<Incoming>, Lease), SendError> {
+    let Sending { pool, request, upload, upgrade, place, now } = sending;
+    let mut lease = Lease { connection: None, pool, upload, answer_ended: Cell::new(false), _place: place };
     // Only the usual way is part of this future; what opens connections is large, and seldom needed.
-    let ready = if sending.upgrade { None } else { pool.checkout_ready(sending.now) };
-    let (mut next, mut kept) = match ready {
+    let ready = if upgrade.is_some() { None } else { lease.pool.checkout_ready(now) };
+    let (connection, kept) = match ready {
         Some(ready) => (ready, true),
-        None if sending.upgrade => (Box::pin(pool.checkout_fresh()).await.map_err(SendError::Checkout)?, false),
-        None => Box::pin(pool.checkout(sending.now)).await.map_err(SendError::Checkout)?,
+        None => Box::pin(open(&lease.pool, upgrade.is_some(), now)).await?,
     };
-    let Sending { upload, place, .. } = sending;
-    let mut lease =
-        Lease { connection: None, pool: Rc::clone(pool), upload, answer_ended: Cell::new(false), _place: place };
-    loop {
-        // Leased while it waits, so that a request given up half-way cuts the connection.
-        let connection = lease.connection.insert(next);
-        match connection.sender.try_send_request(request).await {
-            Ok(answer) => {
-                if let Some(field) = answer.headers().get("keep-alive") {
-                    connection.heed_keep_alive(field.as_bytes());
-                }
-                return Ok((answer, lease));
-            }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if kept => {
-                    request = unsent;
-                    next = Box::pin(pool.checkout_fresh()).await.map_err(SendError::Checkout)?;
-                    kept = false;
-                }
-                _ => return Err(SendError::Exchange(error.into_error())),
-            },
-        }
+    // Leased while it waits, so that a request given up half-way cuts the connection.
+    let connection = lease.connection.insert(connection);
+    match connection.sender.try_send_request(request).await {
+        Ok(answer) => Ok(lease.answered(answer)),
+        Err(mut error) => match error.take_message() {
+            Some(unsent) if kept => Box::pin(send_again(lease, unsent)).await,
+            _ => Err(SendError::Exchange(error.into_error())),
+        },
     }
+}
+
+/// The second and last attempt, on a fresh connection.
+async fn send_again(mut lease: Lease, request: Request<RequestBody>) -> Result<(Response<Incoming>, Lease), SendError> {
+    let fresh = lease.pool.checkout_fresh().await.map_err(SendError::Checkout)?;
+    let connection = lease.connection.insert(fresh);
+    match connection.sender.try_send_request(request).await {
+        Ok(answer) => Ok(lease.answered(answer)),
+        Err(error) => Err(SendError::Exchange(error.into_error())),
+    }
+}
+
+async fn open(pool: &Rc<Pool>, fresh: bool, now: Mono) -> Result<(PooledConnection, bool), SendError> {
+    if fresh {
+        return Ok((pool.checkout_fresh().await.map_err(SendError::Checkout)?, false));
+    }
+    pool.checkout(now).await.map_err(SendError::Checkout)
 }
