@@ -5,6 +5,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use futures_util::FutureExt as _;
+
 use super::{Shared, live::Live, record::Record};
 use crate::{
     clock::{self, Wall},
@@ -32,32 +34,54 @@ enum Lookup {
     Unknown(Option<Decoy>),
 }
 
-/// The caller, if their secret was verified here before, is machine-made, and the key is in good standing: the usual
-/// case, which waits for nothing.
+/// The caller, if their secret was verified here before, is machine-made, and the key is in good standing; refused at
+/// once, if there is no such key and nothing needs to look as if there were. These are the usual cases, and wait for
+/// nothing; in any other, the caller is still to be authenticated.
 ///
 /// # Errors
 ///
-/// There is no key set.
+/// There is no key set, or no such key.
 pub(super) fn recognise(
     shared: &Shared,
+    live: &Live,
+    client: IpAddr,
     presented: &Presented,
     record: &mut Record,
 ) -> Result<Option<Identity>, Rejection> {
     let set = shared.keys.load();
     let Some(set) = set.as_ref() else { return Err(Rejection::from(Reason::KeysUnavailable).retry_after(5)) };
-    let is_known = |found: &&Arc<KeyRecord>| {
+    let secret = presented.credential.secret();
+    let mut exists = false;
+    let mut is_known = |found: &&Arc<KeyRecord>| {
+        exists = true;
         found.machine_made
             && found.standing(record.began().wall) == Standing::Active
             && !found.is_dead()
-            && shared.verifier.is_known(found, presented.credential.secret())
+            && shared.verifier.is_known(found, secret)
     };
     let known = match &presented.credential {
-        Credential::Pair { key, .. } => set.find_pair(key.expose()).filter(is_known),
-        Credential::Token(token) => set.find_token(token.expose()).find(is_known),
+        Credential::Pair { key, .. } => set.find_pair(key.expose()).filter(&mut is_known),
+        Credential::Token(token) => set.find_token(token.expose()).find(&mut is_known),
     };
-    let Some(known) = known else { return Ok(None) };
-    record.set_key(known);
-    Ok(Some(Identity::verified(Arc::clone(known))))
+    if let Some(known) = known {
+        record.set_key(known);
+        return Ok(Some(Identity::verified(Arc::clone(known))));
+    }
+    if !exists && decoy(set, &presented.credential).is_none() {
+        let charge = Failures::new(Arc::clone(&shared.limiter), Arc::clone(&live.limits), client);
+        if let Some(verdict) = shared.verifier.refuse(None, secret, charge).now_or_never() {
+            return Err(refusal(verdict, Reason::UnknownKey));
+        }
+    }
+    Ok(None)
+}
+
+/// What an unknown key has to cost.
+fn decoy(set: &KeySet, credential: &Credential) -> Option<Decoy> {
+    match credential {
+        Credential::Pair { key, .. } => set.decoy(Kind::Pair, key.expose()),
+        Credential::Token(token) => set.decoy(Kind::Token, token.expose()),
+    }
 }
 
 /// Finds the key of a credential and verifies its secret.
@@ -144,7 +168,7 @@ fn look_up(shared: &Shared, set: &KeySet, credential: &Credential, wall: Wall) -
     match credential {
         Credential::Pair { key, secret } => match set.find_pair(key.expose()) {
             Some(found) => judge(shared, found, secret, wall),
-            None => Lookup::Unknown(set.decoy(Kind::Pair, key.expose())),
+            None => Lookup::Unknown(decoy(set, credential)),
         },
         Credential::Token(token) => {
             let mut best = None;
@@ -156,7 +180,7 @@ fn look_up(shared: &Shared, set: &KeySet, credential: &Credential, wall: Wall) -
                     _ => {}
                 }
             }
-            best.unwrap_or_else(|| Lookup::Unknown(set.decoy(Kind::Token, token.expose())))
+            best.unwrap_or_else(|| Lookup::Unknown(decoy(set, credential)))
         }
     }
 }

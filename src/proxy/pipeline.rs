@@ -217,7 +217,7 @@ impl Pipeline {
             let loaded = self.shared.keys.load().is_some();
             return Err(if loaded { Reason::MissingCredentials.into() } else { missing });
         };
-        let identity = match recognise(&self.shared, &presented, &mut judged.record)? {
+        let identity = match recognise(&self.shared, live, client, &presented, &mut judged.record)? {
             Some(identity) => identity,
             // Large and seldom needed, so it is no part of this future.
             None => Box::pin(authenticate(&self.shared, live, client, &presented, &mut judged.record)).await?,
