@@ -358,10 +358,15 @@ impl FileSource {
         let latency = (!first && !from_state).then(|| Duration::from_millis(latency));
         let faults = document.faults.len() + applied.faults.len();
         for fault in document.faults.iter().chain(&applied.faults).take(LOGGED) {
-            log(fault);
+            self.log(fault);
         }
         if faults > LOGGED {
             tracing::warn!(faults, "more entries of the key file are wrong; keyside check shows all of them");
+        }
+        let aside: Vec<&str> = document.set_aside.iter().chain(&applied.set_aside).map(KeyId::as_str).collect();
+        if !aside.is_empty() {
+            let (count, some) = (aside.len(), aside[..aside.len().min(LOGGED)].join(" "));
+            tracing::warn!(count, key.ids = some, "these keys are not accepted, for their entries are wrong");
         }
         tracing::info!(
             file = %self.settings.file.display(), revision = applied.revision, keys = applied.keys,
@@ -431,6 +436,12 @@ impl FileSource {
         }
     }
 
+    fn log(&self, fault: &Fault) {
+        let help = fault.suggestion.as_deref().unwrap_or_default();
+        let (file, line, column) = (self.settings.file.display(), fault.line, fault.column);
+        tracing::warn!(%file, line, column, help, "an entry of the key file is wrong: {}", fault.message);
+    }
+
     fn warn_if_exposed(&mut self) {
         let exposed = keyfile::exposure(&self.settings.file);
         if let (Some(words), true) = (exposed, self.exposed != exposed) {
@@ -446,10 +457,4 @@ impl Unsaved {
         // Fresh things at once, failed ones again after a while.
         any && (self.tried == Mono::default() || clock::mono().since(self.tried) >= RECHECK)
     }
-}
-
-fn log(fault: &Fault) {
-    let help = fault.suggestion.as_deref().unwrap_or_default();
-    let (line, column) = (fault.line, fault.column);
-    tracing::warn!(line, column, help, "an entry of the key file is wrong: {}", fault.message);
 }
