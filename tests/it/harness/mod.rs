@@ -29,6 +29,7 @@ mod command;
 mod http1;
 mod keys;
 mod lines;
+mod load;
 mod metrics;
 mod settings;
 mod sidecar;
@@ -46,6 +47,7 @@ pub(crate) use self::{
     command::{Ended, keyside, keyside_with_input},
     http1::Wire,
     keys::{Key, hex, key_file, key_file_of},
+    load::{Load, others},
     metrics::Metrics,
     sidecar::{Builder, Sidecar},
     upstream::{Answer, End, Gate, Seen, Upstream},

@@ -1,0 +1,143 @@
+//! Configuration and certificate: reloaded all or nothing.
+
+use rustix::process::Signal;
+
+use crate::harness::{Authority, H1, H2, Key, Sidecar, Tls, Upstream, Wire, eventually, get, post};
+
+/// The certificate that a new connection is shown.
+async fn shown(sidecar: &Sidecar, tls: &Tls) -> Option<Vec<u8>> {
+    let stream = tls.connect(sidecar.tcp().await, &["http/1.1"]).await.ok()?;
+    Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec())
+}
+
+#[tokio::test]
+async fn a_reload_puts_the_new_configuration_in_force() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let (upstream, other) = (Upstream::start().await, Upstream::start().await);
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    let mut connections = [sidecar.connect(H1).await, sidecar.connect(H2).await];
+    for connection in &mut connections {
+        assert_eq!(connection.send(&post("/", "").key(&key)).await.status, 200);
+    }
+    sidecar.reconfigure(&format!(
+        "[upstream]\nurl = {:?}\n[policy.methods]\nwrite = [\"PUT\"]\n[errors]\nformat = \"envelope\"",
+        other.url()
+    ));
+    let answer = sidecar.admin("POST", "/-/reload").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    // For connections that were there before, too.
+    for connection in &mut connections {
+        assert_eq!(connection.send(&get("/").key(&key)).await.status, 200);
+        let refused = connection.send(&post("/", "").key(&key)).await;
+        assert_eq!(refused.json()["success"], false, "{refused:?}");
+        assert!(!refused.field("allow").contains("POST"), "{refused:?}");
+    }
+    assert_eq!((upstream.count(), other.count()), (2, 2));
+    sidecar.measures("keyside_reloads_total", &[("what", "config"), ("result", "ok")], |count| count >= 1.0).await;
+    // By the signal it is the same.
+    sidecar.reconfigure("[errors]\nformat = \"wordpress\"");
+    sidecar.signal(Signal::HUP);
+    eventually("the signal", async || {
+        let answer = sidecar.ask(get("/")).await;
+        if answer.json()["data"]["status"] == 401 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_configuration_leaves_the_good_one_in_force() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    let good = std::fs::read_to_string(sidecar.path("keyside.toml")).unwrap();
+    let rows = [
+        ("[[[", "keyside.toml"),
+        ("[upstream]\nurl = \"nowhere\"", "url"),
+        ("[upstrem]\nurl = \"http://127.0.0.1:1\"", "upstream"),
+        ("[limits]\nper_key = [\"often\"]", "per_key"),
+    ];
+    for (number, (bad, named)) in rows.iter().enumerate() {
+        let text = if number == 0 { (*bad).to_owned() } else { good.clone() };
+        sidecar.replace("keyside.toml", text);
+        if number > 0 {
+            sidecar.reconfigure(bad);
+        }
+        let answer = sidecar.admin("POST", "/-/reload").await;
+        assert_eq!(answer.status, 422, "{bad}: {}", answer.text());
+        assert!(answer.text().contains(named), "{bad}: {}", answer.text());
+        assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+        sidecar.counts("keyside_reloads_total", &[("what", "config"), ("result", "failed")], number as u64 + 1).await;
+    }
+    sidecar.signal(Signal::HUP);
+    sidecar.log.find("why not", |line| (line.contains("ERROR") && line.contains("per_key")).then_some(())).await;
+    sidecar.replace("keyside.toml", good);
+    assert_eq!(sidecar.admin("POST", "/-/reload").await.status, 200);
+}
+
+/// A page in a local browser is no operator.
+#[tokio::test]
+async fn a_reload_is_not_for_web_pages() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    let host = sidecar.admin_address();
+    let rows = [
+        (format!("Host: {host}\r\nOrigin: http://evil.example\r\n"), 403),
+        ("Host: evil.example\r\n".to_owned(), 403),
+        (format!("Host: {host}\r\nSec-Fetch-Site: cross-site\r\n"), 403),
+        (format!("Host: {host}\r\n"), 200),
+    ];
+    for (fields, status) in rows {
+        let mut wire = Wire::new(tokio::net::TcpStream::connect(sidecar.admin_address()).await.unwrap());
+        wire.write(format!("POST /-/reload HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n")).await.unwrap();
+        assert_eq!(wire.answer("POST").await.unwrap().status, status, "{fields}");
+    }
+    assert_eq!(sidecar.admin("GET", "/-/reload").await.status, 405);
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_without_a_word() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    let mut old = sidecar.connect(H1).await;
+    let before = shown(&sidecar, &sidecar.tls()).await.unwrap();
+
+    let issued = sidecar.authority.issue(&["localhost"]);
+    sidecar.replace("tls/tls.crt", &issued.certificate);
+    sidecar.replace("tls/tls.key", &issued.private_key);
+    eventually("the new certificate", async || {
+        let now = shown(&sidecar, &sidecar.tls()).await;
+        if now.as_deref() == Some(&*issued.der()) { Ok(()) } else { Err(now.map(|now| now.len())) }
+    })
+    .await;
+    assert_ne!(before, issued.der().to_vec());
+    // Connections that are open stay so.
+    assert_eq!(old.send(&get("/").key(&key)).await.status, 200);
+    sidecar.measures("keyside_reloads_total", &[("what", "certificate"), ("result", "ok")], |count| count >= 1.0).await;
+
+    // A key that does not fit, a file that is none: the good one stays, and that is said.
+    let stranger = Authority::new().issue(&["localhost"]);
+    for bad in [stranger.private_key.as_str(), "no key", ""] {
+        sidecar.replace("tls/tls.key", bad);
+        assert_eq!(sidecar.admin("POST", "/-/reload").await.status, 422, "{bad:?}");
+        assert_eq!(shown(&sidecar, &sidecar.tls()).await.as_deref(), Some(&*issued.der()), "{bad:?}");
+    }
+    sidecar
+        .measures("keyside_reloads_total", &[("what", "certificate"), ("result", "failed")], |count| count >= 1.0)
+        .await;
+    sidecar.replace("tls/tls.key", &issued.private_key);
+    assert_eq!(sidecar.admin("POST", "/-/reload").await.status, 200);
+}
+
+/// What cannot change while it runs is named, not ignored.
+#[tokio::test]
+async fn what_needs_a_restart_is_said() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    sidecar.reconfigure("[listen]\nmax_connections = 7");
+    let answer = sidecar.admin("POST", "/-/reload").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("restart") && answer.text().contains("[listen]"), "{}", answer.text());
+}

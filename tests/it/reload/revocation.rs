@@ -1,0 +1,141 @@
+//! A revoked key is dead when the revoke returns, and stays dead.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Answer, Gate, H1, H2, Key, Load, Sidecar, Upstream, get, keyside, post};
+
+/// The promise: not one request that began after the command returned passes.
+#[tokio::test]
+async fn no_request_passes_that_began_after_the_revoke_returned() {
+    let upstream = Upstream::start().await;
+    let keys: Vec<Key> = (0..3).map(|number| Key::pair(&format!("key-{number}"))).collect();
+    let slow = Key::pair("slow").argon2id();
+    let sidecar = Sidecar::in_front_of(&upstream)
+        .config("[limits]\nfailures_per_ip = []\nper_key = []\nper_ip = []")
+        .keys(keys.iter().chain([&slow]))
+        .start()
+        .await;
+    for key in keys.iter().chain([&slow]) {
+        let load = Load::on(&sidecar, &[H1, H1, H2], &get("/").key(key));
+        upstream.request(upstream.count() + 20).await;
+        let config = sidecar.path("keyside.toml");
+        let arguments = ["keys", "revoke", &key.id, "--wait", "--config"].map(std::ffi::OsString::from);
+        keyside(arguments.into_iter().chain([config.into_os_string()])).await.done();
+        let returned = Instant::now();
+        // So many more that began after it.
+        let rejected = sidecar.metrics().await.value("keyside_rejections_total", &[("reason", "revoked")]);
+        sidecar
+            .measures("keyside_rejections_total", &[("reason", "revoked")], move |count| count > rejected + 50.0)
+            .await;
+        let sent = load.stop().await;
+        let before = sent.iter().filter(|sent| sent.ended < returned && sent.result == Ok(200)).count();
+        assert!(before > 10, "{}: {before}", key.id);
+        let late: Vec<_> = sent.iter().filter(|sent| sent.began > returned && sent.result != Ok(401)).collect();
+        assert!(late.is_empty(), "{}: {late:?}", key.id);
+        assert!(sent.iter().all(|sent| sent.result == Ok(200) || sent.result == Ok(401)));
+    }
+}
+
+/// No older file, restart or crash brings a revoked key back.
+#[tokio::test]
+async fn a_revoked_key_stays_revoked() {
+    let (key, other) = (Key::pair("key"), Key::pair("other"));
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key, &other]).start().await;
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+    let config = sidecar.path("keyside.toml");
+    let revoke = ["keys", "revoke", "key_key", "--wait", "--config", config.to_str().unwrap()];
+    keyside(revoke).await.done();
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 401);
+    let older = crate::harness::key_file([&key, &other]);
+    let is_dead = async |sidecar: &Sidecar, when: &str| {
+        assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 401, "{when}");
+        assert_eq!(sidecar.ask(get("/").key(&other)).await.status, 200, "{when}");
+    };
+    let reloads = [("what", "keys"), ("result", "ok")];
+    let before = sidecar.metrics().await.value("keyside_reloads_total", &reloads);
+    sidecar.replace("keys.toml", &older);
+    sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
+    is_dead(&sidecar, "with the older file").await;
+    let sidecar = sidecar.restart().await;
+    is_dead(&sidecar, "after a restart").await;
+    let sidecar = sidecar.crash_and_restart().await;
+    is_dead(&sidecar, "after a crash").await;
+}
+
+/// A crash right after the command returned loses nothing of it.
+#[tokio::test]
+async fn a_revocation_that_was_acknowledged_survives_a_crash() {
+    let key = Key::pair("key");
+    let older = crate::harness::key_file([&key]);
+    let upstream = Upstream::start().await;
+    for _ in 0..3 {
+        let sidecar = Sidecar::in_front_of(&upstream).key_file(&older).start().await;
+        assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+        let config = sidecar.path("keyside.toml");
+        keyside(["keys", "revoke", "key_key", "--wait", "--config", config.to_str().unwrap()]).await.done();
+        sidecar.replace("keys.toml", &older);
+        let sidecar = sidecar.crash_and_restart().await;
+        assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 401);
+    }
+}
+
+/// What is under way when the key dies may finish, or is cut, as configured.
+#[tokio::test]
+async fn requests_in_flight_finish_or_are_cut() {
+    for (setting, whole) in [("finish", true), ("cut", false)] {
+        let key = Key::pair("key").scopes(["read_write"]);
+        let upstream = Upstream::start().await;
+        let gate = Gate::new();
+        upstream.on("/slow", Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").then(&gate, "whole"));
+        let config = format!("[keys]\non_revoke = {setting:?}");
+        let sidecar = Sidecar::in_front_of(&upstream).config(&config).keys([&key]).start().await;
+        let mut waiting = Vec::new();
+        for version in [H1, H2] {
+            let (mut connection, request) = (sidecar.connect(version).await, get("/slow").key(&key));
+            waiting.push(tokio::spawn(async move { connection.try_send(&request).await }));
+        }
+        upstream.request(2).await;
+        let began = Instant::now();
+        let path = sidecar.path("keyside.toml");
+        keyside(["keys", "revoke", "key_key", "--wait", "--config", path.to_str().unwrap()]).await.done();
+        if whole {
+            gate.open();
+        }
+        for answer in waiting {
+            let answer = answer.await.unwrap();
+            let got = answer.as_ref().is_ok_and(|answer| answer.broken.is_none() && answer.text() == "halfwhole");
+            assert_eq!(got, whole, "{setting}: {answer:?}");
+        }
+        if !whole {
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        }
+        assert_eq!(sidecar.ask(post("/", "").key(&key)).await.status, 401);
+    }
+}
+
+/// An owner that is suspended takes all of its keys along, and brings them back.
+#[tokio::test]
+async fn a_suspended_owner_stops_and_returns() {
+    let keys = [Key::pair("one").owner("acme"), Key::token("two").owner("acme")];
+    let other = Key::pair("other").owner("else");
+    let upstream = Upstream::start().await;
+    let owners = "[[owner]]\nid = \"acme\"\n[[owner]]\nid = \"else\"\n";
+    let file = crate::harness::key_file_of(owners, keys.iter().chain([&other]));
+    let sidecar = Sidecar::in_front_of(&upstream).key_file(file).start().await;
+    let path = sidecar.path("keys.toml");
+    for (state, expected) in [("active", 200), ("suspended", 401), ("active", 200)] {
+        if state == "suspended" {
+            keyside(["owners", "suspend", "acme", "--file", path.to_str().unwrap()]).await.done();
+        } else if expected == 200 && sidecar.ask(get("/").key(&keys[0])).await.status == 401 {
+            keyside(["owners", "suspend", "acme", "--lift", "--file", path.to_str().unwrap()]).await.done();
+        }
+        crate::harness::eventually("the owner's state", async || {
+            let status = sidecar.ask(get("/").key(&keys[0])).await.status;
+            if status == expected { Ok(()) } else { Err(status) }
+        })
+        .await;
+        assert_eq!(sidecar.ask(get("/").key(&keys[1])).await.status, expected);
+        assert_eq!(sidecar.ask(get("/").key(&other)).await.status, 200);
+    }
+}
