@@ -112,6 +112,7 @@ const CASES: &[(&str, Case)] = &[
             || world.basic.headers.clone(),
             |headers| {
                 let outgoing = Outgoing {
+                    way: None,
                     peer: facts.client,
                     host: facts.host.header_value(),
                     authorization: None,
