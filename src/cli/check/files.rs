@@ -21,8 +21,8 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
     let config = &loaded.config;
     let mut about = |setting: &str, fault: Fault| faults.push(loaded.effective.mark(setting, fault));
     if let Some(settings) = &config.listener.tls {
-        if let Err(error) = tls::Reloader::new(settings) {
-            about("listen.tls.certificate", Fault::error(format!("`listen.tls`: {}", chain(&error))));
+        if let Some(fault) = unusable(settings) {
+            about("listen.tls.certificate", fault);
         }
         if let Some(fault) = validity(&settings.certificate, now) {
             about("listen.tls.certificate", fault);
@@ -40,6 +40,12 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
             about(setting, fault);
         }
     }
+}
+
+/// Why the files of TLS cannot be used, if they cannot.
+pub(super) fn unusable(settings: &tls::Settings) -> Option<Fault> {
+    let error = tls::Reloader::new(settings).err()?;
+    Some(Fault::error(format!("`listen.tls`: {}", chain(&error))))
 }
 
 fn upstreams(loaded: &Loaded, now: Wall, about: &mut impl FnMut(&str, Fault)) {

@@ -1,6 +1,9 @@
 //! The key file, held against the configuration: what is wrong with it, and what in it can never take effect.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
+};
 
 use crate::{
     clock::Wall,
@@ -38,6 +41,16 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
         }
     }
     found.sort_by_key(|fault| (fault.line, fault.column));
+    faults.extend(found.into_iter().map(|fault| fault.in_file(file)));
+}
+
+/// Checks the key file by itself.
+pub(super) fn check_alone(file: &Path, faults: &mut Vec<Fault>) {
+    let Ok(text) = keyfile::read(file) else { return };
+    let found = match Parser::default().parse(&text) {
+        Ok(document) => document.faults,
+        Err(refused) => refused.faults,
+    };
     faults.extend(found.into_iter().map(|fault| fault.in_file(file)));
 }
 

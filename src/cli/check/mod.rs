@@ -2,6 +2,7 @@
 
 mod files;
 mod keyfile;
+mod partial;
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,10 @@ pub(super) fn run(args: &Args) -> Exit {
 pub(crate) fn examine(path: &Path, environment: impl IntoIterator<Item = (String, String)>, now: Wall) -> Vec<Fault> {
     let loaded = match config::load(path, environment) {
         Ok(loaded) => loaded,
-        Err(faults) => return faults.0,
+        Err(config::Faults(mut faults)) => {
+            partial::check(path, &mut faults);
+            return faults;
+        }
     };
     let mut faults = loaded.warnings.clone();
     files::check(&loaded, now, &mut faults);
