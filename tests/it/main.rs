@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests hold a stopwatch beside the program and read the time themselves")]
 #![allow(dead_code, unused_imports, reason = "the harness offers more than today's tests use")]
 
+mod commands;
 mod credentials;
 mod forwarding;
 mod harness;
@@ -12,6 +13,8 @@ mod identical_401;
 mod limits;
 mod listener;
 mod modes;
+mod operation;
 mod order;
 mod refusals;
 mod reload;
+mod usage;

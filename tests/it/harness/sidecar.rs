@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, ChildStdout, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -32,7 +32,19 @@ pub(crate) struct Builder {
     keys: Option<String>,
     authority: Authority,
     environment: Vec<(String, String)>,
+    access: Access,
     wait: bool,
+}
+
+/// What becomes of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Read, line by line.
+    Read,
+    /// Nobody reads, so that the pipe fills.
+    Unread,
+    /// The reader is gone.
+    Closed,
 }
 
 /// A running sidecar. Dropping it kills it and removes its folder.
@@ -48,6 +60,8 @@ pub(crate) struct Sidecar {
     pub(crate) access: Lines,
     /// The operator's log.
     pub(crate) log: Lines,
+    /// The end of the access log's pipe that nobody reads.
+    _unread: Option<ChildStdout>,
 }
 
 impl Sidecar {
@@ -81,7 +95,7 @@ impl Sidecar {
             state = "state/"
             "#,
         );
-        Builder { folder, config, keys: None, authority, environment: Vec::new(), wait: true }
+        Builder { folder, config, keys: None, authority, environment: Vec::new(), access: Access::Read, wait: true }
             .config(&format!("[upstream]\nurl = {url:?}"))
     }
 }
@@ -122,6 +136,18 @@ impl Builder {
         self
     }
 
+    /// Without a reader of its access log, so that the pipe fills.
+    pub(crate) fn with_blocked_access_log(mut self) -> Self {
+        self.access = Access::Unread;
+        self
+    }
+
+    /// With an access log whose reader is gone.
+    pub(crate) fn with_closed_access_log(mut self) -> Self {
+        self.access = Access::Closed;
+        self
+    }
+
     /// Without waiting until it is ready: it may never be.
     pub(crate) fn ready_or_not(mut self) -> Self {
         self.wait = false;
@@ -155,7 +181,8 @@ impl Builder {
         std::fs::write(&path, toml::to_string(&self.config).unwrap()).unwrap();
         let plaintext = self.config["listen"].get("plaintext").and_then(toml::Value::as_bool).unwrap_or(false);
         let tls = (!plaintext).then(|| Arc::new(Tls::trusting(self.authority.pem())));
-        Running { folder: self.folder, authority: self.authority, tls, environment: self.environment }.spawn().await
+        let Self { folder, authority, environment, access, .. } = self;
+        Running { folder, authority, tls, environment, access }.spawn().await
     }
 }
 
@@ -183,16 +210,22 @@ struct Running {
     authority: Authority,
     tls: Option<Arc<Tls>>,
     environment: Vec<(String, String)>,
+    access: Access,
 }
 
 impl Running {
     async fn spawn(self) -> Result<Sidecar, Ended> {
-        let Self { folder, authority, tls, environment } = self;
+        let Self { folder, authority, tls, environment, access } = self;
         let mut command = executable();
         command.args(["proxy", "--config"]).arg(folder.path().join("keyside.toml")).envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let access = Lines::of(child.stdout.take().unwrap());
+        let stdout = child.stdout.take().unwrap();
+        let (access, unread) = match access {
+            Access::Read => (Lines::of(stdout), None),
+            Access::Unread => (Lines::of(std::io::empty()), Some(stdout)),
+            Access::Closed => (Lines::of(std::io::empty()), None),
+        };
         let log = Lines::of(child.stderr.take().unwrap());
         let process = Process(Mutex::new(child));
 
@@ -211,7 +244,7 @@ impl Running {
         assert!(!addresses.is_empty(), "no listener.addresses in {line}");
         let admin = sockets(&line["admin.address"]).first().copied();
         let probes = sockets(&line["probes.address"]).first().copied();
-        Ok(Sidecar { process, folder, authority, tls, addresses, admin, probes, access, log })
+        Ok(Sidecar { process, folder, authority, tls, addresses, admin, probes, access, log, _unread: unread })
     }
 }
 
@@ -437,7 +470,7 @@ impl Sidecar {
     async fn start_again(self) -> Self {
         let Self { process, folder, authority, tls, .. } = self;
         drop(process);
-        match (Running { folder, authority, tls, environment: Vec::new() }).spawn().await {
+        match (Running { folder, authority, tls, environment: Vec::new(), access: Access::Read }).spawn().await {
             Ok(sidecar) => {
                 sidecar.ready().await;
                 sidecar

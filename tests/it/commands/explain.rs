@@ -1,0 +1,83 @@
+//! `explain`: every step of the decision and the verdict, without the secret. It must agree with what happens.
+
+use crate::harness::{Key, Sidecar, Upstream, get, keyside, request};
+
+#[tokio::test]
+async fn explain_agrees_with_what_happens() {
+    let reader = Key::pair("reader");
+    let away = Key::pair("away").with("allow_ips = [\"203.0.113.42\"]");
+    let revoked = Key::pair("revoked").with("revoked_at = 2026-01-02T00:00:00Z");
+    let upstream = Upstream::start().await;
+    let config = r#"
+        [[route]]
+        path = "/things/**"
+        methods = ["GET"]
+        scope = "read"
+        [[route]]
+        path = "/things/**"
+        scope = "write"
+        [[route]]
+        path = "/admin"
+        capability = "manage"
+    "#;
+    let sidecar = Sidecar::in_front_of(&upstream).config(config).keys([&reader, &away, &revoked]).start().await;
+    let path = sidecar.path("keyside.toml");
+    let rows = [
+        (&reader, "GET", "/things/7", "allowed"),
+        (&reader, "POST", "/things", "insufficient_scope"),
+        (&reader, "GET", "/things?_method=POST", "insufficient_scope"),
+        (&reader, "GET", "/elsewhere", "route_not_allowed"),
+        (&reader, "GET", "/admin", "permission_denied"),
+        (&reader, "GET", "/things/../admin", "bad_request"),
+        (&away, "GET", "/things", "forbidden_caller_ip"),
+        (&revoked, "GET", "/things", "revoked"),
+    ];
+    for (key, method, target, verdict) in rows {
+        let arguments = [
+            "explain",
+            "--config",
+            path.to_str().unwrap(),
+            "--key",
+            &key.id,
+            "--method",
+            method,
+            "--path",
+            target,
+            "--ip",
+            "127.0.0.1",
+        ];
+        let ended = keyside(arguments).await;
+        let allowed = verdict == "allowed";
+        assert_eq!(ended.status, i32::from(!allowed), "{method} {target}: {ended:?}");
+        assert!((ended.stdout.clone() + &ended.stderr).contains(verdict), "{method} {target}: {ended:?}");
+        assert!(!ended.stdout.contains(&key.secret), "{ended:?}");
+        // What it says is what is done.
+        let answer = sidecar.ask(request(method, target).key(key).field("X-Request-Id", "compare")).await;
+        assert_eq!(answer.status == 200, allowed, "{method} {target}: {answer:?}");
+        let reason = sidecar.access.all().last().cloned().unwrap_or_default();
+        drop(reason);
+    }
+    let json = keyside([
+        "explain",
+        "--output",
+        "json",
+        "--config",
+        path.to_str().unwrap(),
+        "--key",
+        "key_reader",
+        "--method",
+        "GET",
+        "--path",
+        "/things",
+        "--ip",
+        "127.0.0.1",
+    ])
+    .await
+    .done();
+    assert!(json.json().is_object(), "{}", json.stdout);
+    // Without a request: what the key could do.
+    let could = keyside(["explain", "--config", path.to_str().unwrap(), "--key", "key_reader"]).await.done();
+    assert!(could.stdout.contains("/things"), "{}", could.stdout);
+    assert_eq!(keyside(["explain", "--config", path.to_str().unwrap(), "--key", "nobody"]).await.status, 1);
+    assert_eq!(sidecar.ask(get("/things").key(&reader)).await.status, 200);
+}

@@ -1,0 +1,309 @@
+//! The life of a key on the key file.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::Desk;
+use crate::harness::{H1, Key, Sidecar, Upstream, eventually, get, key_file, keyside, keyside_with_input};
+
+const CREATE: [&str; 8] = ["keys", "create", "--name", "Export script", "--owner", "acme", "--scope", "read"];
+
+/// The fields that the manual promises, in a pair and in a token.
+#[tokio::test]
+async fn create_prints_one_object() {
+    let desk = Desk::new();
+    let pair = desk.json(&CREATE).await;
+    let fields = [
+        "id",
+        "name",
+        "kind",
+        "prefix",
+        "owner",
+        "scopes",
+        "mode",
+        "allow_ips",
+        "created_at",
+        "expires_at",
+        "consumer_key",
+        "consumer_secret",
+    ];
+    for field in fields {
+        assert!(pair.get(field).is_some(), "{field}: {pair}");
+    }
+    let text = |field: &str| pair[field].as_str().unwrap_or_default().to_owned();
+    let hex40 = |text: &str| text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    assert!(text("consumer_key").strip_prefix("ck_").is_some_and(hex40), "{pair}");
+    assert!(text("consumer_secret").strip_prefix("cs_").is_some_and(hex40), "{pair}");
+    assert_eq!(text("prefix"), text("consumer_key"));
+    assert!(pair.get("token").is_none());
+
+    let more = [
+        "--kind",
+        "token",
+        "--mode",
+        "test",
+        "--allow-ip",
+        "203.0.113.42,2001:db8::/32",
+        "--expires",
+        "90d",
+        "--limit",
+        "600/1m",
+    ];
+    let token = desk.json(&[&CREATE[..], &more].concat()).await;
+    assert!(token["token"].as_str().unwrap().starts_with(token["prefix"].as_str().unwrap()), "{token}");
+    assert!(token["prefix"].as_str().unwrap().starts_with("ck_test_"), "{token}");
+    assert_eq!((token["mode"].as_str(), &token["limits"]), (Some("test"), &serde_json::json!(["600/1m"])));
+    assert_eq!(token["allow_ips"], serde_json::json!(["203.0.113.42", "2001:db8::/32"]));
+    let moment = |field: &str| token[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(moment("expires_at").duration_since(moment("created_at")).as_hours(), 90 * 24);
+    assert!(token.get("consumer_secret").is_none());
+    // Only hashes are kept.
+    for secret in [&token["token"], &pair["consumer_secret"]] {
+        assert!(!desk.keys().contains(secret.as_str().unwrap()));
+    }
+    assert_eq!(desk.keys().matches("$argon2id$").count(), 2);
+    assert!(desk.keys().contains("keys = 2"));
+}
+
+#[tokio::test]
+async fn create_says_what_the_key_will_be_able_to_do() {
+    let desk = Desk::new();
+    let said = desk.run(&CREATE).await.done().stderr;
+    assert!(said.contains("may read") && said.contains("acme"), "{said}");
+    desk.run(&["owners", "create", "boss", "--capability", "administrator"]).await.done();
+    let mut create = CREATE;
+    create[5] = "boss";
+    let said = desk.run(&create).await.done().stderr;
+    assert!(said.contains("administrator"), "{said}");
+    // Nothing but the result goes to standard output, and no secret to standard error.
+    let quiet = desk.run(&[&CREATE[..], &["--output", "json"]].concat()).await.done();
+    assert!(serde_json::from_str::<serde_json::Value>(&quiet.stdout).is_ok(), "{}", quiet.stdout);
+}
+
+#[tokio::test]
+async fn a_command_line_that_is_wrong_changes_nothing() {
+    let desk = Desk::new();
+    desk.run(&CREATE).await.done();
+    let before = desk.keys();
+    let rows: [&[&str]; 10] = [
+        &["keys", "create"],
+        &["keys", "create", "--name", "x", "--owner", "acme"],
+        &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "reed"],
+        &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "read", "--kind", "triple"],
+        &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "read", "--expires", "soon"],
+        &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "read", "--allow-ip", "10.0.0.1/99"],
+        &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "read", "--limit", "often"],
+        &["keys", "create", "--name", "x", "--owner", "a b", "--scope", "read"],
+        &["keys", "revoke"],
+        &["keys", "nothing"],
+    ];
+    for row in rows {
+        let ended = desk.run(row).await;
+        assert_eq!(ended.status, 2, "{row:?}: {ended:?}");
+        assert!(!ended.stderr.is_empty() && ended.stdout.is_empty(), "{row:?}: {ended:?}");
+    }
+    for row in [&["keys", "revoke", "nobody"][..], &["keys", "show", "nobody"], &["keys", "rotate", "nobody"]] {
+        let ended = desk.run(row).await;
+        assert_eq!(ended.status, 1, "{row:?}: {ended:?}");
+    }
+    assert_eq!(desk.keys(), before);
+}
+
+/// By id, or by a name or prefix that only one key has.
+#[tokio::test]
+async fn a_key_is_named_by_id_name_or_prefix() {
+    let desk = Desk::new();
+    let one = desk.json(&CREATE).await;
+    let mut create = CREATE;
+    create[3] = "Other";
+    let other = desk.json(&create).await;
+    for reference in [&other["id"], &other["name"], &other["prefix"]] {
+        let shown = desk.json(&["keys", "show", reference.as_str().unwrap()]).await;
+        assert_eq!(shown["id"], other["id"]);
+        assert_eq!((shown["status"].as_str(), shown.get("consumer_secret")), (Some("active"), None));
+    }
+    desk.json(&create).await;
+    let ended = desk.run(&["keys", "revoke", "Other"]).await;
+    assert_eq!(ended.status, 1, "two keys have that name: {ended:?}");
+    let list = desk.json(&["keys", "list"]).await;
+    assert_eq!(list.as_array().unwrap().len(), 3);
+    assert_eq!(list[0]["id"], one["id"]);
+    let filtered = desk.json(&["keys", "list", "--owner", "nobody"]).await;
+    assert_eq!(filtered, serde_json::json!([]));
+}
+
+/// The whole life against a running sidecar.
+#[tokio::test]
+async fn a_key_lives_and_dies_by_commands() {
+    let upstream = Upstream::start().await;
+    let config = "[limits]\nfailures_per_ip = []";
+    let sidecar = Sidecar::in_front_of(&upstream).config(config).key_file(key_file([])).ready_or_not().start().await;
+    let path = sidecar.path("keyside.toml");
+    let command = async |arguments: &[&str]| {
+        keyside(arguments.iter().copied().chain(["--config", path.to_str().unwrap(), "--output", "json"])).await
+    };
+    let created = command(&CREATE).await.done().json();
+    let key = |object: &serde_json::Value| {
+        get("/").basic(object["consumer_key"].as_str().unwrap(), object["consumer_secret"].as_str().unwrap())
+    };
+    let becomes = async |object: &serde_json::Value, status: u16| {
+        let mut connection = sidecar.connect(H1).await;
+        eventually("the change", async || {
+            let answer = connection.send(&key(object)).await;
+            if answer.status == status { Ok(()) } else { Err(answer.status) }
+        })
+        .await;
+    };
+    becomes(&created, 200).await;
+
+    // Rotated: both work until the overlap ends.
+    let rotated = command(&["keys", "rotate", "Export script"]).await.done().json();
+    assert_eq!(rotated["rotated_from"], created["id"], "{rotated}");
+    assert_eq!(rotated["scopes"], created["scopes"]);
+    becomes(&rotated, 200).await;
+    becomes(&created, 200).await;
+    let old = command(&["keys", "show", created["id"].as_str().unwrap()]).await.done().json();
+    let left =
+        old["expires_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().duration_since(jiff::Timestamp::now());
+    assert!((23..=24).contains(&left.as_hours()), "{old}");
+
+    // Without an overlap the old one is dead at once.
+    let again = command(&["keys", "rotate", rotated["id"].as_str().unwrap(), "--overlap", "0"]).await.done().json();
+    becomes(&again, 200).await;
+    becomes(&rotated, 401).await;
+    let shown = command(&["keys", "show", rotated["id"].as_str().unwrap()]).await.done().json();
+    assert_eq!(shown["status"], "revoked", "{shown}");
+
+    // Revoked: its row stays; once more is no fault.
+    let revoked = command(&["keys", "revoke", again["id"].as_str().unwrap(), "--wait"]).await.done().json();
+    assert_eq!(revoked["in_force"], true, "{revoked}");
+    becomes(&again, 401).await;
+    command(&["keys", "revoke", again["id"].as_str().unwrap()]).await.done();
+
+    // Deleted: its row is gone, once its name was typed.
+    let id = again["id"].as_str().unwrap();
+    let delete = ["keys", "delete", id, "--config", path.to_str().unwrap()];
+    assert_eq!(keyside_with_input(delete, "something else\n").await.status, 1);
+    assert!(std::fs::read_to_string(sidecar.path("keys.toml")).unwrap().contains(id));
+    command(&["keys", "delete", id, "--yes"]).await.done();
+    assert!(!std::fs::read_to_string(sidecar.path("keys.toml")).unwrap().contains(id));
+    assert_eq!(command(&["keys", "show", id]).await.status, 1);
+    becomes(&created, 200).await;
+}
+
+/// A key file that a person keeps stays that person's: comments, order, mode, the symlink.
+#[tokio::test]
+async fn a_file_keeps_its_face() {
+    let desk = Desk::new();
+    let key = Key::token("first");
+    let text = format!(
+        "# Keys of the shop.\n# Ask Ada before you change any.\n\n{}# The end is kept by keyside.\n",
+        key.row()
+    );
+    std::fs::create_dir(desk.path("secret")).unwrap();
+    desk.write("secret/real.toml", &text);
+    std::fs::set_permissions(desk.path("secret/real.toml"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("secret/real.toml", desk.path("keys.toml")).unwrap();
+    desk.run(&CREATE).await.done();
+    desk.run(&["keys", "revoke", "key_first"]).await.done();
+    let now = desk.keys();
+    for line in
+        ["# Keys of the shop.", "# Ask Ada before you change any.", "# The end is kept by keyside.", &key.public]
+    {
+        assert!(now.contains(line), "{line}\n{now}");
+    }
+    assert!(now.find("key_first").unwrap() < now.find("Export script").unwrap());
+    assert!(desk.path("keys.toml").symlink_metadata().unwrap().is_symlink());
+    let mode = desk.path("secret/real.toml").metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640);
+    let left: Vec<String> = std::fs::read_dir(desk.path("secret"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "real.toml" && !name.ends_with(".lock"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Commands lock against each other: no update is lost.
+#[tokio::test]
+async fn commands_at_once_lose_nothing() {
+    let desk = Desk::new();
+    desk.run(&CREATE).await.done();
+    let file = desk.path("keys.toml");
+    let commands: Vec<_> = (0..12)
+        .map(|number| {
+            let (file, name) = (file.to_str().unwrap().to_owned(), format!("key {number}"));
+            tokio::spawn(async move {
+                keyside(["keys", "create", "--file", &file, "--name", &name, "--owner", "acme", "--scope", "read"])
+                    .await
+                    .done();
+            })
+        })
+        .collect();
+    for command in commands {
+        command.await.unwrap();
+    }
+    assert_eq!(desk.json(&["keys", "list"]).await.as_array().unwrap().len(), 13);
+    assert!(desk.keys().contains("keys = 13"));
+}
+
+/// What a string found in a log is: read from standard input, never from the command line.
+#[tokio::test]
+async fn identify_says_what_a_string_is() {
+    let desk = Desk::new();
+    let pair = desk.json(&CREATE).await;
+    let token = desk.json(&[&CREATE[..], &["--kind", "token"]].concat()).await;
+    let file = desk.path("keys.toml");
+    let identify = async |text: &str| {
+        let arguments = ["keys", "identify", "--file", file.to_str().unwrap(), "--output", "json"];
+        keyside_with_input(arguments, text).await
+    };
+    for (string, id) in [
+        (&pair["consumer_key"], Some(&pair["id"])),
+        (&token["token"], Some(&token["id"])),
+        (&token["prefix"], Some(&token["id"])),
+    ] {
+        let ended = identify(string.as_str().unwrap()).await.done();
+        assert_eq!(ended.json().to_string().contains(id.unwrap().as_str().unwrap()), true, "{ended:?}");
+    }
+    let stranger = identify("nothing-of-ours").await;
+    assert!(!stranger.stdout.contains("key_"), "{stranger:?}");
+    let with_newline = identify(&format!("  {}\n", token["token"].as_str().unwrap())).await.done();
+    assert!(with_newline.stdout.contains(token["id"].as_str().unwrap()), "{with_newline:?}");
+}
+
+/// A file that is wrong: all faults at once, and 78.
+#[tokio::test]
+async fn a_file_that_is_wrong_is_told_with_all_its_faults() {
+    let desk = Desk::new();
+    let bad = Key::token("bad").with("allow_ips = [\"10.0.0.300\"]\nmode = \"prod\"");
+    desk.write("keys.toml", &key_file([&bad]));
+    let ended = desk.run(&CREATE).await;
+    assert_eq!(ended.status, 78, "{ended:?}");
+    assert!(ended.stderr.contains("allow_ips") && ended.stderr.contains("mode"), "{}", ended.stderr);
+    // What is urgent goes through all the same.
+    desk.run(&["keys", "revoke", "key_bad"]).await.done();
+    assert!(desk.keys().contains("revoked_at"));
+    desk.write("keys.toml", "[[key");
+    assert_eq!(desk.run(&["keys", "list"]).await.status, 78);
+}
+
+/// What other builds have, this one does not pretend to have.
+#[tokio::test]
+async fn what_is_not_in_this_build_says_so() {
+    let desk = Desk::new();
+    for row in [
+        &["keys", "import"][..],
+        &["keys", "export"],
+        &["keys", "audit"],
+        &["control"],
+        &["audit", "verify"],
+        &["openapi"],
+    ] {
+        let ended = keyside(row.iter().copied()).await;
+        assert_eq!(ended.status, 1, "{row:?}: {ended:?}");
+        assert!(ended.stderr.contains("not in this build"), "{row:?}: {ended:?}");
+    }
+    let ended = keyside(["keys", "list", "--control", "https://control:8444"]).await;
+    assert!(ended.status == 1 && ended.stderr.contains("not in this build"), "{ended:?}");
+    drop(desk);
+}

@@ -1,0 +1,54 @@
+//! Help, completions, the manual page, and how wrong command lines end.
+
+use crate::harness::keyside;
+
+#[tokio::test]
+async fn help_and_version_are_there() {
+    let version = keyside(["--version"]).await.done().stdout;
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let help = keyside(["--help"]).await.done().stdout;
+    for command in
+        ["demo", "init", "check", "proxy", "keys", "owners", "explain", "health", "config", "completions", "man"]
+    {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}:\n{help}");
+        keyside([command, "--help"]).await.done();
+    }
+}
+
+#[tokio::test]
+async fn completions_and_manual_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = keyside(["completions", shell]).await.done().stdout;
+        assert!(script.contains("keyside") && script.contains("revoke"), "{shell}");
+    }
+    let page = keyside(["man"]).await.done().stdout;
+    for words in [".TH", "keyside", "SIGTERM", "78", "insufficient_scope"] {
+        assert!(page.contains(words), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_ends_with_2() {
+    for line in [
+        &["nothing"][..],
+        &["proxy", "--port", "1"],
+        &["demo", "--port", "many"],
+        &["completions", "cmd"],
+        &["health", "--live", "--ready"],
+        &[],
+    ] {
+        let ended = keyside(line.iter().copied()).await;
+        assert_eq!(ended.status, 2, "{line:?}: {ended:?}");
+        assert!(!ended.stderr.is_empty(), "{line:?}");
+    }
+}
+
+/// A configuration that is not there is said with its name.
+#[tokio::test]
+async fn a_missing_configuration_is_named() {
+    for command in ["proxy", "check"] {
+        let ended = keyside([command, "--config", "/nonexistent/keyside.toml"]).await;
+        assert!([1, 78].contains(&ended.status), "{command}: {ended:?}");
+        assert!(ended.stderr.contains("/nonexistent/keyside.toml"), "{command}: {ended:?}");
+    }
+}
