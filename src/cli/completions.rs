@@ -1,3 +1,5 @@
+//! `completions`: what a shell needs to complete command lines.
+
 use std::io::Write as _;
 
 use clap::CommandFactory as _;

@@ -1,3 +1,5 @@
+//! The exit statuses, in one place, for scripts that read them.
+
 use std::process::{ExitCode, Termination};
 
 /// The exit status of every command.

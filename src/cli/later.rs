@@ -1,3 +1,5 @@
+//! Commands that are not in this build: asked for, they say so.
+
 use super::Exit;
 
 /// Not in this build.

@@ -1,3 +1,5 @@
+//! The formats in which a refusal can be told.
+
 use std::str::FromStr;
 
 /// The shape of the bodies of refusals.
