@@ -263,7 +263,7 @@ async fn identify_says_what_a_string_is() {
         (&token["prefix"], Some(&token["id"])),
     ] {
         let ended = identify(string.as_str().unwrap()).await.done();
-        assert_eq!(ended.json().to_string().contains(id.unwrap().as_str().unwrap()), true, "{ended:?}");
+        assert!(ended.json().to_string().contains(id.unwrap().as_str().unwrap()), "{ended:?}");
     }
     let stranger = identify("nothing-of-ours").await;
     assert!(!stranger.stdout.contains("key_"), "{stranger:?}");
