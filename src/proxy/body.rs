@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{live::Local, record::Record, upstream::Lease};
+use super::{client_body::ClientBody, live::Local, record::Record, upstream::Lease};
 use crate::{
     clock,
     listener::{Cut, Exchange},
@@ -138,7 +138,7 @@ pub enum RequestBody {
 #[derive(Debug)]
 pub struct StreamedRequest {
     /// The body as hyper reads it.
-    pub incoming: Incoming,
+    pub incoming: ClientBody,
     /// How it is coming along.
     pub upload: Rc<Upload>,
     /// The settings, which say what trailers pass.

@@ -2,6 +2,7 @@
 
 mod authenticate;
 pub mod body;
+pub mod client_body;
 pub mod headers;
 pub mod live;
 pub mod pipeline;

@@ -34,6 +34,7 @@ use super::{
     Shared,
     authenticate::{authenticate, recognise},
     body::{Body, BodyError, RequestBody, StreamedAnswer, StreamedRequest, Upload},
+    client_body::ClientBody,
     headers::{Identity, Outgoing, Way, X_REQUEST_ID},
     live::{Live, Local},
     record::{Record, Recorder},
@@ -120,6 +121,7 @@ impl Pipeline {
             kept,
         };
         let (mut head, body) = request.into_parts();
+        let body = ClientBody::new(body, head.version);
         let bodiless = body.is_end_stream();
         let mut body = Some(body);
         // A panic ends this exchange alone.
@@ -151,7 +153,7 @@ impl Pipeline {
     async fn judge_and_forward(
         &self,
         head: &mut Parts,
-        body: &mut Option<Incoming>,
+        body: &mut Option<ClientBody>,
         judged: &mut Judged<'_>,
     ) -> Result<Answer, Rejection> {
         let live = &judged.local.live;
@@ -239,7 +241,7 @@ impl Pipeline {
     fn prepare(
         &self,
         head: &mut Parts,
-        body: Option<Incoming>,
+        body: Option<ClientBody>,
         form: Option<Bytes>,
         passage: &Passage,
         need: &Need<'_>,
@@ -394,13 +396,13 @@ fn is_health(live: &Live, facts: &Facts) -> bool {
 
 /// A declared length over the limit is refused before the upstream sees anything; one without a length is cut on its
 /// way.
-fn check_length(body: Option<&Incoming>, need: &Need<'_>, live: &Live) -> Result<(), Rejection> {
+fn check_length(body: Option<&ClientBody>, need: &Need<'_>, live: &Live) -> Result<(), Rejection> {
     let declared = body.map_or(0, |body| body.size_hint().lower());
     if declared > need.max_body(live.max_body) { Err(Reason::BodyTooLarge.into()) } else { Ok(()) }
 }
 
 /// Reads a form body that may name another path, and judges it.
-async fn judge_form(body: &mut Option<Incoming>, judged: &mut Judged<'_>) -> Result<Bytes, Rejection> {
+async fn judge_form(body: &mut Option<ClientBody>, judged: &mut Judged<'_>) -> Result<Bytes, Rejection> {
     let Some(incoming) = body.as_mut() else { return Ok(Bytes::new()) };
     if incoming.size_hint().lower() > facts::MAX_FORM_BYTES as u64 {
         return Err(Reason::BodyTooLarge.into());

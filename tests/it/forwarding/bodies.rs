@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BOTH, in_front};
-use crate::harness::{Answer, End, Gate, H1, H2, Key, get, post, request};
+use crate::harness::{Answer, Connection, End, Gate, H1, H2, Key, get, post, request, within};
 
 fn writer() -> Key {
     Key::pair("writer").scopes(["read_write"])
@@ -218,8 +218,8 @@ async fn a_stuck_stream_blocks_no_other() {
     let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
     let gate = Gate::new();
     upstream.on("/stuck", Answer::ok("at last").behind(&gate).early().then_read());
-    let crate::harness::Connection::H2 { client, driving } = sidecar.connect(H2).await else { unreachable!() };
-    let over = |client: &h2::client::SendRequest<bytes::Bytes>| crate::harness::Connection::H2 {
+    let Connection::H2 { client, driving } = sidecar.connect(H2).await else { unreachable!() };
+    let over = |client: &h2::client::SendRequest<bytes::Bytes>| Connection::H2 {
         client: client.clone(),
         driving: tokio::spawn(async {}),
     };
@@ -233,5 +233,31 @@ async fn a_stuck_stream_blocks_no_other() {
     }
     gate.open();
     assert_eq!(stuck.await.unwrap(), 200);
+    driving.abort();
+}
+
+/// Over HTTP/2, a client that is still sending gets the refusal, and no reset behind it: some lose the answer by that.
+#[tokio::test]
+async fn a_refused_upload_over_http2_is_not_reset() {
+    let key = writer();
+    let (_upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    let Connection::H2 { client, driving } = sidecar.connect(H2).await else { unreachable!() };
+    for _ in 0..5 {
+        let mut ready = client.clone().ready().await.unwrap();
+        let request = http::Request::post("https://api.example.com/").header("content-length", "4").body(()).unwrap();
+        let (answer, mut body) = ready.send_request(request, false).unwrap();
+        let mut answer = within("the refusal", answer).await.unwrap();
+        assert_eq!(answer.status(), 401);
+        while let Some(bytes) = answer.body_mut().data().await {
+            bytes.unwrap();
+        }
+        // The answer is complete; what is sent only now is taken all the same.
+        body.send_data("body".into(), true).unwrap();
+        let reset = std::future::poll_fn(|cx| match body.poll_reset(cx) {
+            std::task::Poll::Ready(reset) => std::task::Poll::Ready(Some(reset)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        });
+        assert!(reset.await.is_none_or(|reset| reset.is_err()), "the stream was reset");
+    }
     driving.abort();
 }

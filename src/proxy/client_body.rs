@@ -1,0 +1,76 @@
+//! The caller's body, which is let finish where nobody reads it to its end.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::{task::spawn_local, time::timeout};
+
+/// How much of a body that nobody reads is taken all the same, and for how long.
+const LEFTOVER_BYTES: usize = 64 * 1024;
+const LEFTOVER_TIME: Duration = Duration::from_secs(2);
+
+/// The body of a request, as hyper reads it.
+///
+/// Over HTTP/2, dropping a body before its end resets the stream. Reset right behind the answer, clients that are still
+/// sending lose the answer (curl 7.88: "Stream error in the HTTP/2 framing layer"), so that a refused upload would look
+/// like a broken connection. What is left of a small body is therefore taken for a moment. Over HTTP/1.1 it is the
+/// connection that lingers, after the answer said that it closes.
+#[derive(Debug)]
+pub struct ClientBody {
+    /// There until it is dropped.
+    incoming: Option<Incoming>,
+    http2: bool,
+}
+
+impl ClientBody {
+    /// The body of a request that came over this version.
+    pub fn new(incoming: Incoming, version: http::Version) -> Self {
+        Self { incoming: Some(incoming), http2: version == http::Version::HTTP_2 }
+    }
+}
+
+impl http_body::Body for ClientBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.incoming {
+            Some(incoming) => Pin::new(incoming).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        let Some(incoming) = self.incoming.take() else { return };
+        if self.http2 && !incoming.is_end_stream() {
+            spawn_local(timeout(LEFTOVER_TIME, take_leftover(incoming)));
+        }
+    }
+}
+
+/// Reads what the client still sends, up to its end or as much as is taken.
+async fn take_leftover(mut incoming: Incoming) {
+    let mut taken = 0;
+    while taken < LEFTOVER_BYTES {
+        match std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+            Some(Ok(frame)) => taken += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => return,
+        }
+    }
+}
