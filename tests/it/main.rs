@@ -5,8 +5,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests hold a stopwatch beside the program and read the time themselves")]
 #![allow(dead_code, unused_imports, reason = "the harness offers more than today's tests use")]
 
+mod clients;
 mod commands;
 mod credentials;
+mod demo;
 mod forwarding;
 mod harness;
 mod identical_401;
