@@ -16,8 +16,8 @@ use std::{
 use http::HeaderMap;
 use keyside::{
     clock,
+    keys::LastUse,
     limits::{AddressHandle, HeaderStyle, Limiter, Meter, Plan, Quota, Readings, Rules, Settings, Subject},
-    usage::LastUse,
 };
 
 /// How long one round lasts.

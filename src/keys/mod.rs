@@ -10,6 +10,7 @@
 pub mod document;
 pub mod format;
 pub mod id;
+mod last_use;
 pub mod mint;
 mod phc;
 pub mod record;
@@ -22,6 +23,7 @@ pub mod store;
 pub mod verify;
 
 pub use id::{KeyId, Kind, Mode, OwnerId};
+pub use last_use::{LastUse, LastUsed};
 pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState, Standing};
 pub use scope::{Permission, Scopes};
 pub use set::KeySet;

@@ -7,12 +7,11 @@ use std::sync::{
 
 use http::HeaderValue;
 
-use super::{KeyId, Kind, Mode, OwnerId, Scopes, secret::SecretHash};
+use super::{KeyId, Kind, LastUse, Mode, OwnerId, Scopes, secret::SecretHash};
 use crate::{
     clock::Wall,
     limits::{Meter, Rules},
     policy::network::Networks,
-    usage::LastUse,
 };
 
 /// An owner's standing with the KYC check.

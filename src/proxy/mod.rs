@@ -3,6 +3,7 @@
 mod authenticate;
 pub mod body;
 pub mod client_body;
+mod failure;
 pub mod headers;
 pub mod live;
 pub mod pipeline;

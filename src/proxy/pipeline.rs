@@ -22,7 +22,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
 };
 
 use bytes::Bytes;
@@ -33,21 +33,22 @@ use hyper::body::Incoming;
 use super::{
     Shared,
     authenticate::{authenticate, recognise},
-    body::{Body, BodyError, RequestBody, StreamedAnswer, StreamedRequest, Upload},
+    body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
     client_body::ClientBody,
+    failure::{Failure, bad_answer, or_cut},
     headers::{Identity, Outgoing, Way, X_REQUEST_ID},
     live::{Live, Local},
     record::{Record, Recorder},
     respond::{self, Afterwards},
     settings::HostRule,
     tunnel,
-    upstream::{self, CheckoutError, SendError, Sending},
+    upstream::{self, Sending},
 };
 use crate::{
     clock, credential,
     facts::{self, Arrival, Facts},
     limits::{AddressHandle, Readings},
-    listener::{Connection, Cut, Exchange, Service},
+    listener::{Connection, Exchange, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
 };
@@ -431,60 +432,6 @@ async fn judge_form(body: &mut Option<ClientBody>, judged: &mut Judged<'_>) -> R
     let settings = &judged.local.live.facts;
     judged.record.facts_mut().ok_or(Reason::Internal)?.judge_form(&form, settings)?;
     Ok(form.into())
-}
-
-/// Why nothing came back from the upstream.
-enum Failure {
-    Cut(Cut),
-    Send(SendError),
-}
-
-impl From<SendError> for Failure {
-    fn from(error: SendError) -> Self {
-        Self::Send(error)
-    }
-}
-
-impl Failure {
-    /// Whose fault it was decides what the caller is told.
-    fn rejection(self, upload: Option<&Upload>) -> Rejection {
-        match (&self, upload.and_then(Upload::failure)) {
-            (_, Some(BodyError::TooLarge)) => return Reason::BodyTooLarge.into(),
-            (_, Some(BodyError::Downstream)) => {
-                return Rejection::from(Reason::RequestTimeout).note("the caller's body broke off");
-            }
-            _ => {}
-        }
-        match self {
-            Self::Cut(Cut::BodyTimeout | Cut::WriteTimeout) => Reason::RequestTimeout.into(),
-            Self::Cut(Cut::ResponseTimeout) => Reason::UpstreamTimeout.into(),
-            Self::Cut(Cut::Revoked) => Reason::Revoked.into(),
-            Self::Cut(Cut::Drain) => {
-                Rejection::from(Reason::Overloaded).retry_after(1).note("cut: the time to finish was over")
-            }
-            Self::Send(SendError::Checkout(CheckoutError::AllInUse)) => {
-                Rejection::from(Reason::Overloaded).retry_after(1).note("all connections to the upstream are in use")
-            }
-            Self::Send(error) if error.is_timeout() => Rejection::from(Reason::UpstreamTimeout).note(error.to_string()),
-            Self::Send(error) => Rejection::from(Reason::UpstreamUnreachable).note(error.to_string()),
-        }
-    }
-}
-
-fn bad_answer(note: &'static str) -> Rejection {
-    Rejection::from(Reason::UpstreamUnreachable).note(note)
-}
-
-/// Waits for the future or the exchange's cut, whichever comes first.
-async fn or_cut<T>(
-    exchange: &Exchange,
-    mut future: Pin<&mut impl Future<Output = Result<T, SendError>>>,
-) -> Result<T, Failure> {
-    poll_fn(|cx: &mut Context<'_>| match exchange.poll_cut(cx) {
-        Poll::Ready(cut) => Poll::Ready(Err(Failure::Cut(cut))),
-        Poll::Pending => future.as_mut().poll(cx).map_err(Failure::Send),
-    })
-    .await
 }
 
 /// What a request is answered with.

@@ -6,13 +6,11 @@
 
 mod folder;
 mod journal;
-mod last_use;
 mod revoked;
 mod saver;
 mod state;
 
 pub use folder::Folder;
-pub use last_use::{LastUse, LastUsed};
 pub use revoked::{Revoked, read_revoked};
 pub use saver::Saver;
 pub use state::{Restorer, State, read_last_used};

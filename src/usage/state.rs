@@ -14,10 +14,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Folder, LastUsed, journal::Journal};
+use super::{Folder, journal::Journal};
 use crate::{
     clock::{Mono, Now, Wall},
-    keys::{KeyId, KeySet},
+    keys::{KeyId, KeySet, LastUsed},
     limits::{CellKey, Holder, Limiter, Plan, Save, SavedCounters, SavedWindow},
 };
 

@@ -6,11 +6,10 @@ use super::place::Named;
 use crate::{
     clock::Wall,
     keys::{
-        OwnerId,
+        LastUsed, OwnerId,
         document::{Document, KeyRow, OwnerRow},
         record::PublicPart,
     },
-    usage::LastUsed,
 };
 
 /// Capabilities that let their holder do everything at an upstream.

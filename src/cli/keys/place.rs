@@ -12,7 +12,7 @@ use crate::{
     config,
     fault::Fault,
     keys::{
-        KeyId,
+        KeyId, LastUsed,
         document::{Document, KeyRow, Parser, edit::Draft},
         format::{Checksum, Recognised, recognise},
         mint,
@@ -20,7 +20,7 @@ use crate::{
         secret::Secret,
     },
     sync::keyfile::{self, Locked},
-    usage::{LastUsed, read_last_used},
+    usage::read_last_used,
 };
 
 /// How long a command waits for others on the same file.
