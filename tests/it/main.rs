@@ -17,6 +17,7 @@ mod listener;
 mod modes;
 mod operation;
 mod order;
+mod readme;
 mod refusals;
 mod reload;
 mod usage;
