@@ -12,6 +12,7 @@ pub mod conn;
 mod counters;
 mod drain;
 mod exchange;
+mod gather;
 mod http;
 mod io;
 mod proxy_protocol;

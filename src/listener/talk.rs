@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::{
     Service,
     conn::{Connection, Ending, Stage},
+    gather::Gathered,
     http::{self, StreamExecutor},
     io::{Stream, Upgraded},
     serve::{Guard, Server, until_ended},
@@ -146,7 +147,8 @@ impl<S: Service> Server<S> {
             })
         };
         let builder = http::http2(self.settings.max_header_bytes, executor);
-        let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let stream = Gathered::new(stream);
+        let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
         let mut told = false;
         let result = poll_fn(|cx| {
             connection.set_task(cx);
@@ -167,7 +169,11 @@ impl<S: Service> Server<S> {
                     return Poll::Ready(Ok(result));
                 }
                 if told || !self.thread.draining() {
-                    return Poll::Pending;
+                    // Where nothing can be sent any more, nothing is left to say.
+                    return match stream.poll_send(cx) {
+                        Poll::Ready(Err(_)) => Poll::Ready(Ok(Ok(()))),
+                        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                    };
                 }
                 told = true;
                 hyper.as_mut().graceful_shutdown();
