@@ -12,9 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::{client_body::ClientBody, live::Local, record::Record, upstream::Lease};
+use super::{
+    client_body::ClientBody,
+    live::Local,
+    record::Record,
+    upstream::{Download, Lease},
+};
 use crate::{
     clock,
     listener::{Cut, Exchange},
@@ -240,8 +244,8 @@ pub enum Body {
 /// The upstream's answer on its way to the caller.
 #[derive(Debug)]
 pub struct StreamedAnswer {
-    /// The body as hyper reads it.
-    pub incoming: Incoming,
+    /// The body as it is read from the upstream.
+    pub download: Download,
     /// The connection that it comes on; given back when the answer has ended, cut otherwise.
     pub lease: Lease,
     /// What is awaited of whom.
@@ -284,14 +288,14 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own { bytes, .. } => bytes.is_none(),
-            Self::Upstream(answer) => answer.incoming.is_end_stream(),
+            Self::Upstream(answer) => answer.download.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Upstream(answer) => answer.incoming.size_hint(),
+            Self::Upstream(answer) => answer.download.size_hint(),
         }
     }
 }
@@ -299,7 +303,7 @@ impl http_body::Body for Body {
 impl StreamedAnswer {
     /// The last byte of the answer has been taken from the upstream.
     pub fn end(&mut self) {
-        self.lease.answer_ended();
+        self.lease.answer_ended(self.download.leaves_connection());
         self.record.answer_ended();
     }
 
@@ -308,7 +312,7 @@ impl StreamedAnswer {
             self.record.cut(cut);
             return Poll::Ready(Some(Err(BodyError::Cut(cut))));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match self.lease.poll_frame(&mut self.download, cx) {
             Poll::Pending => {
                 self.exchange.idle();
                 Poll::Pending
@@ -324,7 +328,7 @@ impl StreamedAnswer {
             Poll::Ready(Some(Ok(frame))) => {
                 // Until hyper asks for the next frame, it is the caller who is awaited.
                 self.exchange.await_client_read(self.exchange.connection().coarse_now());
-                if self.incoming.is_end_stream() {
+                if self.download.is_end_stream() {
                     self.end();
                 }
                 let frame = match frame.into_data() {

@@ -6,6 +6,7 @@ pub mod client_body;
 mod failure;
 pub mod headers;
 pub mod live;
+pub mod outgoing;
 pub mod pipeline;
 pub mod record;
 mod respond;

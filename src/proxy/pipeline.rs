@@ -36,13 +36,14 @@ use super::{
     body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
     client_body::ClientBody,
     failure::{Failure, bad_answer, or_cut},
-    headers::{Identity, Outgoing, Way, X_REQUEST_ID},
+    headers::X_REQUEST_ID,
     live::{Live, Local},
+    outgoing::{Identity, Outgoing, Way},
     record::{Record, Recorder},
     respond::{self, Afterwards},
     settings::HostRule,
     tunnel,
-    upstream::{self, Sending},
+    upstream::{self, Download, RequestFraming, Sending, answer::Asked},
 };
 use crate::{
     clock, credential,
@@ -258,20 +259,6 @@ impl Pipeline {
         let upgrade = tunnel::wanted(head, need);
         let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
         credential::strip(&mut head.headers, &mut facts.target, &live.credential);
-        let outgoing = Outgoing {
-            peer: judged.connection.peer(),
-            way: judged.kept.as_deref().map(|kept| &kept.way),
-            host: match &live.host {
-                HostRule::Preserve => facts.host.header_value(),
-                HostRule::Upstream => pool.destination().authority.clone(),
-                HostRule::Name(name) => name.clone(),
-            },
-            authorization: live.authorization.as_ref(),
-            upgrade: upgrade.clone(),
-        };
-        let identity = key.map_or(Identity::Nobody, |key| Identity::Key(&key.headers));
-        live.rules.prepare_request(&mut head.headers, facts, identity, outgoing);
-        let uri = pool.destination().uri(facts.target.path_and_query()).ok_or(Reason::AmbiguousPath)?;
 
         let response_timeout = need.response_timeout().unwrap_or(live.response_timeout);
         let now = judged.record.began().mono;
@@ -291,17 +278,35 @@ impl Pipeline {
             judged.exchange.await_upstream(now.plus(response_timeout));
         }
         judged.record.forwarded(upload.clone(), now);
-        // The header map is moved; nothing else of the head goes on as it came.
-        let mut request = Request::new(body);
-        *request.method_mut() = std::mem::take(&mut head.method);
-        *request.headers_mut() = std::mem::take(&mut head.headers);
-        *request.uri_mut() = uri;
-        Ok(Sending { pool: Rc::clone(pool), request, upload, upgrade, place, now })
+        let facts = judged.facts()?;
+        let framing = RequestFraming::of(&body);
+        let head = live.rules.write_request(
+            &head.headers,
+            &Outgoing {
+                method: &head.method,
+                base_path: &pool.destination().base_path,
+                facts,
+                identity: key.map_or(Identity::Nobody, |key| Identity::Key(&key.headers)),
+                peer: judged.connection.peer(),
+                way: judged.kept.as_deref().map(|kept| &kept.way),
+                host: match &live.host {
+                    HostRule::Preserve => facts.host.authority().as_bytes(),
+                    HostRule::Upstream => pool.destination().authority.as_bytes(),
+                    HostRule::Name(name) => name.as_bytes(),
+                },
+                authorization: live.authorization.as_ref(),
+                upgrade: upgrade.as_ref(),
+                framing,
+            },
+        );
+        let asked = Asked { head: facts.method == http::Method::HEAD };
+        Ok(Sending { pool: Rc::clone(pool), head, body, framing, asked, upload, upgrade, place, now })
     }
 
     async fn forward(&self, sending: Sending, judged: &mut Judged<'_>) -> Result<Answer, Rejection> {
         let live = &judged.local.live;
-        let (upload, upgrade) = (sending.upload.clone(), sending.upgrade.clone());
+        let upload = sending.upload.clone();
+        let upgrade = sending.upgrade.clone();
         let sent = pin!(upstream::send(sending));
         let (mut answer, lease) =
             or_cut(judged.exchange, sent).await.map_err(|failure| failure.rejection(upload.as_deref()))?;
@@ -310,9 +315,6 @@ impl Pipeline {
         }
         judged.exchange.idle();
 
-        if !is_clear(answer.headers()) {
-            return Err(bad_answer("the upstream's answer is framed by a coding other than chunked"));
-        }
         if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             let Some(protocol) = upgrade else {
                 return Err(bad_answer("the upstream switched protocols without being asked to"));
@@ -324,7 +326,7 @@ impl Pipeline {
         live.rules.clean_answer(answer.headers_mut());
         self.write_ours(answer.headers_mut(), judged);
         if answer.body().is_end_stream() {
-            lease.answer_ended();
+            lease.answer_ended(answer.body().leaves_connection());
         }
         Ok(Answer::Upstream(Forwarded { answer, lease }))
     }
@@ -443,7 +445,7 @@ enum Answer {
 
 /// The upstream's answer, to be streamed.
 struct Forwarded {
-    answer: Response<Incoming>,
+    answer: Response<Download>,
     lease: upstream::Lease,
 }
 
@@ -452,9 +454,9 @@ impl Forwarded {
         record.answered(self.answer.status().as_u16());
         let exchange = exchange.clone();
         let (lease, local) = (self.lease, Rc::clone(local));
-        self.answer.map(|incoming| {
-            let mut answer = StreamedAnswer { incoming, lease, exchange, local, record };
-            if answer.incoming.is_end_stream() {
+        self.answer.map(|download| {
+            let mut answer = StreamedAnswer { download, lease, exchange, local, record };
+            if answer.download.is_end_stream() {
                 answer.end();
             }
             Body::Upstream(Box::new(answer))

@@ -2,16 +2,20 @@
 
 use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
     header::{self},
     request::Parts,
 };
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
+use tokio::{io::AsyncWriteExt as _, task::spawn_local};
 
-use super::{body::Body, live::Live, record::Record, upstream::Lease};
+use super::{
+    body::Body,
+    live::Live,
+    record::Record,
+    upstream::{Download, Lease, UpstreamStream},
+};
 use crate::{
     listener::{Connection, Exchange},
     policy::Need,
@@ -34,14 +38,16 @@ pub(super) fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
 
 /// The upstream has said 101.
 pub(super) struct Accepted {
-    upstream: hyper::upgrade::OnUpgrade,
+    upstream: UpstreamStream,
+    /// What the upstream said ahead in the new protocol.
+    ahead: Bytes,
     headers: HeaderMap,
     lease: Lease,
 }
 
 /// Takes the upstream's 101, if it is to the protocol that was asked for.
 pub(super) fn accept(
-    mut answer: Response<Incoming>,
+    mut answer: Response<Download>,
     lease: Lease,
     protocol: &HeaderValue,
     live: &Live,
@@ -51,12 +57,12 @@ pub(super) fn accept(
         return None;
     }
     let named = named.clone();
-    let upstream = hyper::upgrade::on(&mut answer);
+    let (upstream, ahead) = lease.take_stream()?;
     let mut headers = std::mem::take(answer.headers_mut());
     live.rules.clean_answer(&mut headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, named);
-    Some(Accepted { upstream, headers, lease })
+    Some(Accepted { upstream, ahead, headers, lease })
 }
 
 impl Accepted {
@@ -74,11 +80,14 @@ impl Accepted {
         let downstream = connection.upgrade();
         let exchange = exchange.clone();
         exchange.idle();
-        let Self { upstream, headers, lease } = self;
+        let Self { mut upstream, ahead, headers, lease } = self;
         spawn_local(async move {
             let joined = pin!(async {
-                let (Ok(mut downstream), Ok(upstream)) = (downstream.await, upstream.await) else { return };
-                let mut upstream = TokioIo::new(upstream);
+                let Ok(mut downstream) = downstream.await else { return };
+                record.sent(ahead.len());
+                if downstream.write_all(&ahead).await.is_err() {
+                    return;
+                }
                 // An error of either side ends both; there is nobody left to tell.
                 if let Ok((_, down)) = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await {
                     record.sent(usize::try_from(down).unwrap_or(usize::MAX));

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Uri, uri::PathAndQuery};
+use http::HeaderValue;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use tokio::{
@@ -80,14 +80,6 @@ impl Destination {
             connect_timeout,
             last_good: Mutex::new(None),
         })
-    }
-
-    /// The target as the upstream gets it: behind the base path of its url, if that has one.
-    pub fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
-        if self.base_path.is_empty() {
-            return Some(Uri::from(target.clone()));
-        }
-        format!("{}{target}", self.base_path).parse().ok()
     }
 
     /// How long a connection may take to open.
@@ -212,6 +204,17 @@ macro_rules! each {
             UpstreamStream::Tls($inner) => $call,
         }
     };
+}
+
+impl UpstreamStream {
+    /// Ready where the socket has something to say, or has been closed; no system call while it has not.
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx).map(drop),
+            Self::Unix(unix) => unix.poll_read_ready(cx).map(drop),
+            Self::Tls(tls) => tls.get_ref().0.poll_read_ready(cx).map(drop),
+        }
+    }
 }
 
 impl AsyncRead for UpstreamStream {

@@ -1,26 +1,44 @@
 //! The way to the upstream: which one, a connection to it, and one exchange over that.
 //!
-//! A request is sent at most once. It is sent again, on a fresh connection, exactly where hyper hands the message
-//! back unsent because a kept connection had closed meanwhile.
+//! A request is sent at most once. It is sent again, on a fresh connection, exactly where a kept connection had closed
+//! meanwhile and took nothing of it.
+//!
+//! HTTP/1.1 is spoken by hand here: a request is written into one buffer and its answer read from another, with no task
+//! and no channel between, which costs half of what a client library does. What the answer's framing may be, and what
+//! makes a connection unfit for another request, is therefore ours to decide: see [`answer`] and [`body`].
 
+pub mod answer;
+pub mod body;
 mod connect;
+mod outflow;
 mod pool;
+mod wire;
 
 use std::{
     cell::Cell,
+    future::poll_fn,
     io,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+use http_body::Frame;
+use tokio::task::{AbortHandle, spawn_local};
 
+pub use answer::AnswerError;
+pub use body::Download;
 pub use connect::{Destination, DestinationError, UpstreamStream};
+pub use outflow::RequestFraming;
 pub use pool::{CheckoutError, Pool, PooledConnection};
+
+use answer::{Asked, HeadReader};
+use outflow::{Outflow, OutflowError};
 
 use super::body::{RequestBody, Upload};
 use crate::clock::Mono;
@@ -68,8 +86,12 @@ impl Drop for Place {
 pub enum SendError {
     /// No connection could be had.
     Checkout(CheckoutError),
+    /// The connection took no more of the request, and no answer came.
+    Request(io::Error),
+    /// The body of the request broke off.
+    Body,
     /// The connection broke, or what came was no answer.
-    Exchange(hyper::Error),
+    Answer(AnswerError),
 }
 
 impl SendError {
@@ -84,15 +106,9 @@ impl std::fmt::Display for SendError {
         match self {
             Self::Checkout(CheckoutError::AllInUse) => f.write_str("all connections to the upstream are in use"),
             Self::Checkout(CheckoutError::Connect(error)) => write!(f, "connecting to the upstream: {error}"),
-            Self::Exchange(error) => {
-                write!(f, "talking to the upstream: {error}")?;
-                let mut source = std::error::Error::source(error);
-                while let Some(cause) = source {
-                    write!(f, ": {cause}")?;
-                    source = cause.source();
-                }
-                Ok(())
-            }
+            Self::Request(error) => write!(f, "sending to the upstream: {error}"),
+            Self::Body => f.write_str("the request's body broke off"),
+            Self::Answer(error) => write!(f, "waiting for the upstream: {error}"),
         }
     }
 }
@@ -104,23 +120,33 @@ pub struct Lease {
     connection: Option<PooledConnection>,
     pool: Rc<Pool>,
     upload: Option<Rc<Upload>>,
+    /// Sends on what is left of a body whose answer has begun.
+    sending_on: Option<AbortHandle>,
     answer_ended: Cell<bool>,
     _place: Place,
 }
 
 impl Lease {
-    fn answered(mut self, answer: Response<Incoming>) -> (Response<Incoming>, Self) {
-        if let Some(field) = answer.headers().get("keep-alive")
-            && let Some(connection) = &mut self.connection
-        {
-            connection.heed_keep_alive(field.as_bytes());
-        }
-        (answer, self)
+    /// The last byte of the answer was taken. With `kept`, another may follow on the connection.
+    pub fn answer_ended(&self, kept: bool) {
+        self.answer_ended.set(kept);
     }
 
-    /// Says that the last byte of the answer was taken.
-    pub fn answer_ended(&self) {
-        self.answer_ended.set(true);
+    /// The next piece of the answer.
+    pub fn poll_frame(
+        &self,
+        download: &mut Download,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match &self.connection {
+            Some(connection) => download.poll_frame(&mut connection.wire.borrow_mut(), cx),
+            None => Poll::Ready(Some(Err(AnswerError::Ended))),
+        }
+    }
+
+    /// The stream itself, and what was read of it ahead of need: another protocol takes over.
+    pub fn take_stream(&self) -> Option<(UpstreamStream, Bytes)> {
+        self.connection.as_ref()?.wire.borrow_mut().take_stream()
     }
 }
 
@@ -132,6 +158,9 @@ impl Drop for Lease {
             self.pool.put_back(connection);
         } else {
             connection.cut();
+            if let Some(task) = &self.sending_on {
+                task.abort();
+            }
         }
     }
 }
@@ -141,8 +170,14 @@ impl Drop for Lease {
 pub struct Sending {
     /// The connections that it may take.
     pub pool: Rc<Pool>,
-    /// The request.
-    pub request: Request<RequestBody>,
+    /// The head of the request, as it is sent.
+    pub head: Vec<u8>,
+    /// Its body.
+    pub body: RequestBody,
+    /// How the head says that the body is framed.
+    pub framing: RequestFraming,
+    /// What decides how the answer is read.
+    pub asked: Asked,
     /// Its body, when that is streamed.
     pub upload: Option<Rc<Upload>>,
     /// What the connection is to be upgraded to: then it is a fresh one.
@@ -158,39 +193,110 @@ pub struct Sending {
 /// # Errors
 ///
 /// See [`SendError`].
-pub async fn send(sending: Sending) -> Result<(Response<Incoming>, Lease), SendError> {
-    let Sending { pool, request, upload, upgrade, place, now } = sending;
-    let mut lease = Lease { connection: None, pool, upload, answer_ended: Cell::new(false), _place: place };
+pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendError> {
+    let Sending { pool, head, body, framing, asked, upload, upgrade, place, now } = sending;
+    let mut lease =
+        Lease { connection: None, pool, upload, sending_on: None, answer_ended: Cell::new(false), _place: place };
     // Only the usual way is part of this future; what opens connections is large, and seldom needed.
-    let ready = if upgrade.is_some() { None } else { lease.pool.checkout_ready(now) };
-    let (connection, kept) = match ready {
-        Some(ready) => (ready, true),
-        None => Box::pin(open(&lease.pool, upgrade.is_some(), now)).await?,
+    let kept = if upgrade.is_some() { None } else { lease.pool.checkout_kept(now) };
+    let (connection, mut kept) = match kept {
+        Some(kept) => (kept, true),
+        None => Box::pin(open(&lease.pool, upgrade.is_some())).await?,
     };
     // Leased while it waits, so that a request given up half-way cuts the connection.
     let connection = lease.connection.insert(connection);
-    match connection.sender.try_send_request(request).await {
-        Ok(answer) => Ok(lease.answered(answer)),
-        Err(mut error) => match error.take_message() {
-            Some(unsent) if kept => Box::pin(send_again(lease, unsent)).await,
-            _ => Err(SendError::Exchange(error.into_error())),
-        },
+    connection.wire.borrow_mut().push_head(head);
+    let mut outflow = Outflow::new(body, framing);
+    loop {
+        match lease.converse(&mut outflow, asked).await {
+            Ok(response) => {
+                if !outflow.is_done() {
+                    lease.send_on(outflow);
+                }
+                return Ok((response, lease));
+            }
+            Err(Broken::Unsent(_)) if kept => {
+                kept = false;
+                Box::pin(lease.move_to_fresh()).await?;
+            }
+            Err(Broken::Unsent(error)) => return Err(SendError::Request(error)),
+            Err(Broken::Failed(error)) => return Err(error),
+        }
     }
 }
 
-/// The second and last attempt, on a fresh connection.
-async fn send_again(mut lease: Lease, request: Request<RequestBody>) -> Result<(Response<Incoming>, Lease), SendError> {
-    let fresh = lease.pool.checkout_fresh().await.map_err(SendError::Checkout)?;
-    let connection = lease.connection.insert(fresh);
-    match connection.sender.try_send_request(request).await {
-        Ok(answer) => Ok(lease.answered(answer)),
-        Err(error) => Err(SendError::Exchange(error.into_error())),
-    }
-}
-
-async fn open(pool: &Rc<Pool>, fresh: bool, now: Mono) -> Result<(PooledConnection, bool), SendError> {
+async fn open(pool: &Rc<Pool>, fresh: bool) -> Result<(PooledConnection, bool), SendError> {
     if fresh {
         return Ok((pool.checkout_fresh().await.map_err(SendError::Checkout)?, false));
     }
-    pool.checkout(now).await.map_err(SendError::Checkout)
+    pool.checkout().await.map_err(SendError::Checkout)
+}
+
+/// Why no answer came on a connection.
+enum Broken {
+    /// The connection took nothing of the request, so that another may be tried.
+    Unsent(io::Error),
+    Failed(SendError),
+}
+
+impl Lease {
+    /// Sends the request and reads the head of the answer, both at once: an answer may come before the request has
+    /// been sent to its end, and after the upstream has ceased to read it.
+    async fn converse(&mut self, outflow: &mut Outflow, asked: Asked) -> Result<Response<Download>, Broken> {
+        let Some(connection) = &mut self.connection else { return Err(Broken::Failed(AnswerError::Ended.into())) };
+        let mut reader = HeadReader::default();
+        let mut refused = None;
+        let answer = poll_fn(|cx| {
+            let wire = &mut *connection.wire.borrow_mut();
+            if refused.is_none() && !outflow.is_done() {
+                match outflow.poll(wire, cx) {
+                    Poll::Pending | Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(OutflowError::Unsent(error))) => return Poll::Ready(Err(Broken::Unsent(error))),
+                    Poll::Ready(Err(OutflowError::Body)) => return Poll::Ready(Err(Broken::Failed(SendError::Body))),
+                    // It may have answered before it ceased to read.
+                    Poll::Ready(Err(OutflowError::Broken(error))) => refused = Some(error),
+                }
+            }
+            reader.poll(wire, asked, cx).map_err(|error| match refused.take() {
+                Some(refused) => Broken::Failed(SendError::Request(refused)),
+                None => Broken::Failed(error.into()),
+            })
+        })
+        .await?;
+        if let Some(timeout) = answer.keep_alive {
+            connection.heed_keep_alive(timeout);
+        }
+        Ok(answer.response)
+    }
+
+    /// Takes the request, of which nothing was sent, to a fresh connection.
+    async fn move_to_fresh(&mut self) -> Result<(), SendError> {
+        let closed = self.connection.take();
+        let head = closed.map(|closed| closed.wire.borrow_mut().take_unsent()).unwrap_or_default();
+        let fresh = self.pool.checkout_fresh().await.map_err(SendError::Checkout)?;
+        fresh.wire.borrow_mut().push_head(head);
+        self.connection = Some(fresh);
+        Ok(())
+    }
+
+    /// Sends on what is left of the request while its answer is passed on: the caller may read that as late as they
+    /// want.
+    fn send_on(&mut self, mut outflow: Outflow) {
+        let Some(connection) = &self.connection else { return };
+        let wire = Rc::clone(&connection.wire);
+        let task = spawn_local(async move {
+            let sent = poll_fn(|cx| outflow.poll(&mut wire.borrow_mut(), cx)).await;
+            if let Err(OutflowError::Body) = sent {
+                // Not a whole message, so not a whole exchange either.
+                wire.borrow_mut().cut();
+            }
+        });
+        self.sending_on = Some(task.abort_handle());
+    }
+}
+
+impl From<AnswerError> for SendError {
+    fn from(error: AnswerError) -> Self {
+        Self::Answer(error)
+    }
 }

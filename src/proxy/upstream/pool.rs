@@ -9,18 +9,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    sync::oneshot,
-    task::{AbortHandle, spawn_local},
-};
+use tokio::sync::oneshot;
 
-use super::connect::Destination;
-use crate::{clock::Mono, proxy::body::RequestBody};
-
-/// The largest head that an upstream may answer with.
-const MAX_ANSWER_HEAD_BYTES: usize = 64 * 1024;
+use super::{connect::Destination, wire::Wire};
+use crate::clock::Mono;
 
 /// The connections of this thread to one upstream.
 #[derive(Debug)]
@@ -64,9 +56,8 @@ impl Drop for Opened {
 /// A connection that is in nobody's use, or in that of one exchange.
 #[derive(Debug)]
 pub struct PooledConnection {
-    /// Where requests go in.
-    pub sender: SendRequest<RequestBody>,
-    driver: AbortHandle,
+    /// Shared with the task that sends on a body whose answer has begun already.
+    pub wire: Rc<RefCell<Wire>>,
     idle_timeout: Duration,
     opened: Opened,
 }
@@ -74,20 +65,13 @@ pub struct PooledConnection {
 impl PooledConnection {
     /// Ends the connection at once, whatever is under way on it.
     pub fn cut(self) {
-        self.driver.abort();
+        self.wire.borrow_mut().cut();
     }
 
     /// Lowers how long it is kept idle to what the upstream's own `Keep-Alive: timeout=N` says, less a second for the
     /// way there.
-    pub fn heed_keep_alive(&mut self, field: &[u8]) {
-        let Ok(text) = std::str::from_utf8(field) else { return };
-        let seconds = text.split(',').find_map(|part| {
-            let (name, value) = part.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse::<u64>().ok())?
-        });
-        if let Some(seconds) = seconds {
-            self.idle_timeout = self.idle_timeout.min(Duration::from_secs(seconds.saturating_sub(1)));
-        }
+    pub fn heed_keep_alive(&mut self, timeout: Duration) {
+        self.idle_timeout = self.idle_timeout.min(timeout.saturating_sub(Duration::from_secs(1)));
     }
 }
 
@@ -119,30 +103,23 @@ impl Pool {
         &self.destination
     }
 
-    /// The newest kept connection, if it is ready: the usual way, which waits for nothing.
-    pub fn checkout_ready(&self, now: Mono) -> Option<PooledConnection> {
+    /// The newest kept connection, if there is a good one: the usual way, which waits for nothing.
+    pub fn checkout_kept(&self, now: Mono) -> Option<PooledConnection> {
         self.now.set(now);
-        let newest = self.newest(now)?;
-        if newest.sender.is_ready() {
-            return Some(newest);
+        loop {
+            let newest = self.idle.borrow_mut().pop()?;
+            if newest.is_good(now) {
+                return Some(newest.connection);
+            }
         }
-        self.idle.borrow_mut().push(Idle { connection: newest, since: now });
-        None
     }
 
-    /// A kept connection if there is a good one, else a new one. The flag tells whether it was kept.
+    /// A new connection, or one that becomes free. The flag tells whether it was kept.
     ///
     /// # Errors
     ///
     /// See [`CheckoutError`].
-    pub async fn checkout(self: &Rc<Self>, now: Mono) -> Result<(PooledConnection, bool), CheckoutError> {
-        self.now.set(now);
-        while let Some(mut connection) = self.newest(now) {
-            // Its exchange is over; the driver may just not have said yet that it wants the next one.
-            if connection.sender.is_ready() || connection.sender.ready().await.is_ok() {
-                return Ok((connection, true));
-            }
-        }
+    pub async fn checkout(self: &Rc<Self>) -> Result<(PooledConnection, bool), CheckoutError> {
         match self.place() {
             Some(place) => Ok((self.connect(place).await?, false)),
             None => self.wait().await,
@@ -177,8 +154,13 @@ impl Pool {
 
     /// Takes back a connection whose exchange has ended, request body and answer.
     pub fn put_back(&self, connection: PooledConnection) {
-        if connection.sender.is_closed() || connection.idle_timeout.is_zero() {
-            return;
+        {
+            let mut wire = connection.wire.borrow_mut();
+            if !wire.is_quiet() || connection.idle_timeout.is_zero() {
+                wire.cut();
+                return;
+            }
+            wire.rest();
         }
         match self.next_waiter() {
             Some(waiter) => drop(waiter.send(Turn::Reuse(connection))),
@@ -197,15 +179,6 @@ impl Pool {
         };
         // Dropped with no borrow held: a dropped connection hands its place on.
         drop(gone);
-    }
-
-    fn newest(&self, now: Mono) -> Option<PooledConnection> {
-        loop {
-            let newest = self.idle.borrow_mut().pop()?;
-            if newest.is_good(now) {
-                return Some(newest.connection);
-            }
-        }
     }
 
     fn place(self: &Rc<Self>) -> Option<Opened> {
@@ -234,12 +207,8 @@ impl Pool {
         let (sender, turn) = oneshot::channel();
         self.waiting.borrow_mut().push_back(sender);
         match tokio::time::timeout(self.destination.connect_timeout(), turn).await {
-            Ok(Ok(Turn::Reuse(mut connection))) => {
-                if connection.sender.ready().await.is_ok() {
-                    return Ok((connection, true));
-                }
-                Ok((self.connect(connection.opened).await?, false))
-            }
+            Ok(Ok(Turn::Reuse(connection))) if connection.wire.borrow_mut().is_still_open() => Ok((connection, true)),
+            Ok(Ok(Turn::Reuse(closed))) => Ok((self.connect(closed.opened).await?, false)),
             Ok(Ok(Turn::Open(place))) => Ok((self.connect(place).await?, false)),
             Ok(Err(_)) | Err(_) => Err(CheckoutError::AllInUse),
         }
@@ -247,19 +216,13 @@ impl Pool {
 
     async fn connect(self: &Rc<Self>, opened: Opened) -> Result<PooledConnection, CheckoutError> {
         let stream = self.destination.connect().await.map_err(CheckoutError::Connect)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_ANSWER_HEAD_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| CheckoutError::Connect(io::Error::other(error)))?;
-        // An error of the connection also reaches the exchange on it, where it is handled.
-        let driver = spawn_local(async move { drop(connection.with_upgrades().await) }).abort_handle();
-        Ok(PooledConnection { sender, driver, idle_timeout: self.idle_timeout, opened })
+        let wire = Rc::new(RefCell::new(Wire::new(stream)));
+        Ok(PooledConnection { wire, idle_timeout: self.idle_timeout, opened })
     }
 }
 
 impl Idle {
     fn is_good(&self, now: Mono) -> bool {
-        !self.connection.sender.is_closed() && now.since(self.since) < self.connection.idle_timeout
+        now.since(self.since) < self.connection.idle_timeout && self.connection.wire.borrow_mut().is_still_open()
     }
 }

@@ -1,0 +1,247 @@
+//! What comes back: the head of an answer, and how its body is framed (RFC 9112 §§4–7).
+//!
+//! Anything that another reader could frame in another way is an error; the caller then gets a 502, and the connection
+//! is not used again.
+
+use std::{
+    fmt,
+    mem::MaybeUninit,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use hyper::ext::ReasonPhrase;
+
+use super::{body::Download, wire::Wire};
+
+/// The largest head that an upstream may answer with, and how many fields it may have.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+const MAX_FIELDS: usize = 100;
+/// How many interim answers (RFC 9110 §15.2) are passed over before the final one.
+const MAX_INTERIM: usize = 32;
+/// How many fields are added to an answer on its way: room for them is made at once.
+const OUR_FIELDS: usize = 8;
+
+/// Why what came is no answer.
+#[derive(Debug)]
+pub enum AnswerError {
+    /// The connection broke.
+    Io(std::io::Error),
+    /// It ended before the answer did.
+    Ended,
+    /// What came cannot be read, or could be read in two ways.
+    Malformed(&'static str),
+}
+
+impl From<std::io::Error> for AnswerError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Ended => f.write_str("the connection was closed before the answer was complete"),
+            Self::Malformed(why) => write!(f, "the answer is malformed: {why}"),
+        }
+    }
+}
+
+/// What of a request decides how its answer is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The answer has no body, whatever its fields say (RFC 9110 §9.3.2).
+    pub head: bool,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its head; the body is still to come.
+    pub response: Response<Download>,
+    /// How long the upstream keeps the connection, if it says so.
+    pub keep_alive: Option<Duration>,
+}
+
+/// Reads the head of the final answer.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    interim: usize,
+}
+
+impl HeadReader {
+    /// Ready once the head of the final answer is there.
+    pub fn poll(&mut self, wire: &mut Wire, asked: Asked, cx: &mut Context<'_>) -> Poll<Result<Answer, AnswerError>> {
+        loop {
+            if !wire.input().is_empty()
+                && let Some((answer, bytes)) = parse(wire.input(), asked)?
+            {
+                wire.consume(bytes);
+                let status = answer.response.status();
+                if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(Ok(answer));
+                }
+                self.interim += 1;
+                if self.interim > MAX_INTERIM {
+                    return Poll::Ready(Err(AnswerError::Malformed("too many interim answers")));
+                }
+                continue;
+            }
+            if wire.input().len() >= MAX_HEAD_BYTES {
+                return Poll::Ready(Err(AnswerError::Malformed("the head is too large")));
+            }
+            if ready!(wire.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(AnswerError::Ended));
+            }
+        }
+    }
+}
+
+/// The head at the front of the input, and its length; nothing while it is incomplete.
+fn parse(input: &[u8], asked: Asked) -> Result<Option<(Answer, usize)>, AnswerError> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut head, input, &mut fields)
+        .map_err(|error| AnswerError::Malformed(describe(error)))?;
+    let httparse::Status::Complete(bytes) = parsed else { return Ok(None) };
+    if bytes > MAX_HEAD_BYTES {
+        return Err(AnswerError::Malformed("the head is too large"));
+    }
+    let (Some(code), Some(version)) = (head.code, head.version) else { return Ok(None) };
+    let status = StatusCode::from_u16(code).map_err(|_| AnswerError::Malformed("a status that is none"))?;
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+
+    // One copy of the head, of which every value is a part.
+    let text = Bytes::copy_from_slice(&input[..bytes]);
+    let mut says = Says::default();
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + OUR_FIELDS);
+    for field in head.headers.iter() {
+        let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(field.name.as_bytes()),
+            HeaderValue::from_maybe_shared(text.slice(place(input, field.value))),
+        ) else {
+            return Err(AnswerError::Malformed("a field that is none"));
+        };
+        says.heed(&name, &value)?;
+        headers.append(name, value);
+    }
+    let download = says.framing(asked, status, version)?;
+    let mut response = Response::new(download);
+    *response.status_mut() = status;
+    *response.version_mut() = version;
+    *response.headers_mut() = headers;
+    if let Some(reason) = head.reason
+        && !reason.is_empty()
+        && status.canonical_reason() != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    Ok(Some((Answer { response, keep_alive: says.keep_alive }, bytes)))
+}
+
+/// Where the part stands in the whole.
+fn place(whole: &[u8], part: &[u8]) -> std::ops::Range<usize> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    start..start + part.len()
+}
+
+fn describe(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::HeaderName => "a field name",
+        httparse::Error::HeaderValue => "a field value",
+        httparse::Error::NewLine => "a line end",
+        httparse::Error::Status => "the status",
+        httparse::Error::Token => "a token",
+        httparse::Error::TooManyHeaders => "too many fields",
+        httparse::Error::Version => "the version",
+    }
+}
+
+/// What the fields of an answer say of its framing and its connection.
+#[derive(Debug, Default)]
+struct Says {
+    length: Option<u64>,
+    coding: bool,
+    chunked: bool,
+    close: bool,
+    keep: bool,
+    keep_alive: Option<Duration>,
+}
+
+impl Says {
+    fn heed(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), AnswerError> {
+        match *name {
+            header::CONTENT_LENGTH => {
+                for member in value.as_bytes().split(|byte| *byte == b',') {
+                    let length = decimal(member.trim_ascii()).ok_or(AnswerError::Malformed("the length"))?;
+                    if self.length.replace(length).is_some_and(|earlier| earlier != length) {
+                        return Err(AnswerError::Malformed("two lengths"));
+                    }
+                }
+            }
+            header::TRANSFER_ENCODING => {
+                let chunked = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+                if self.coding || !chunked {
+                    return Err(AnswerError::Malformed("framed by a coding other than chunked"));
+                }
+                (self.coding, self.chunked) = (true, true);
+            }
+            header::CONNECTION => {
+                for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ if name == "keep-alive" => {
+                self.keep_alive = timeout(value.as_bytes()).map(Duration::from_secs);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// How the body is framed (RFC 9112 §6.3), and whether another answer may follow on the connection.
+    fn framing(&self, asked: Asked, status: StatusCode, version: Version) -> Result<Download, AnswerError> {
+        let old = version == Version::HTTP_10;
+        if self.chunked && old {
+            return Err(AnswerError::Malformed("a coding in an answer of HTTP/1.0"));
+        }
+        let kept = !self.close && (!old || self.keep);
+        let bodiless = asked.head
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Ok(match self.length {
+            _ if bodiless => Download::empty(kept),
+            // A length beside a coding is the sign of a smuggler or a fool: what follows on the connection is not believed.
+            length if self.chunked => Download::chunked(kept && length.is_none()),
+            Some(length) => Download::of_length(length, kept),
+            None => Download::until_close(),
+        })
+    }
+}
+
+/// Digits and nothing else.
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The seconds of `Keep-Alive: timeout=N`.
+fn timeout(field: &[u8]) -> Option<u64> {
+    field.split(|byte| *byte == b',').find_map(|part| {
+        let at = part.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (part[..at].trim_ascii(), part[at + 1..].trim_ascii());
+        name.eq_ignore_ascii_case(b"timeout").then(|| decimal(value))?
+    })
+}

@@ -1,0 +1,215 @@
+//! A connection to the upstream: what was read ahead of need, and what is still to be written.
+
+use std::{
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+
+use super::connect::UpstreamStream;
+
+/// How much is read at once: at first, and at most, once an answer proves to be large.
+const LEAST_READ: usize = 8 * 1024;
+const MOST_READ: usize = 64 * 1024;
+/// Pieces up to this size are copied, so that the buffer they were read into stays whole and is used again.
+const SMALL_PIECE: usize = 4 * 1024;
+
+/// A connection to the upstream and its buffers.
+#[derive(Debug)]
+pub struct Wire {
+    /// Gone once the connection was cut or has become a tunnel.
+    stream: Option<UpstreamStream>,
+    input: BytesMut,
+    /// How much the next read makes room for.
+    read_size: usize,
+    output: Output,
+    /// Who waits for input, where another task might cut the connection meanwhile.
+    reader: Option<Waker>,
+}
+
+/// What is still to be written.
+#[derive(Debug, Default)]
+struct Output {
+    /// Heads and the lines between chunks, with small pieces among them.
+    text: Vec<u8>,
+    text_sent: usize,
+    /// A piece too large to be copied; behind the text.
+    piece: Bytes,
+    /// What ends the piece.
+    tail: &'static [u8],
+    /// Whether something was handed to TLS that it may not have sent.
+    unflushed: bool,
+}
+
+impl Wire {
+    /// A connection on which nothing was said.
+    pub fn new(stream: UpstreamStream) -> Self {
+        Self {
+            stream: Some(stream),
+            input: BytesMut::new(),
+            read_size: LEAST_READ,
+            output: Output::default(),
+            reader: None,
+        }
+    }
+
+    /// Ends the connection at once, and lets whoever waits for it know.
+    pub fn cut(&mut self) {
+        self.stream = None;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// The stream itself, and what was read of it ahead of need: another protocol takes over.
+    pub fn take_stream(&mut self) -> Option<(UpstreamStream, Bytes)> {
+        Some((self.stream.take()?, self.input.split().freeze()))
+    }
+
+    /// Whether nothing is under way in either direction, so that a request may follow.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_some() && self.input.is_empty() && self.output.is_empty()
+    }
+
+    /// Whether the upstream has neither closed the connection nor spoken out of turn while it lay idle. Without news
+    /// from the kernel this costs no system call.
+    pub fn is_still_open(&mut self) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        let mut cx = Context::from_waker(Waker::noop());
+        if stream.poll_read_ready(&mut cx).is_pending() {
+            return true;
+        }
+        // There is news: TLS may only have sent a session ticket, which is nothing to us.
+        pin!(stream.read_buf(&mut self.input)).poll(&mut cx).is_pending()
+    }
+
+    // Writing.
+
+    /// Begins a request: nothing else is to be written.
+    pub fn push_head(&mut self, head: Vec<u8>) {
+        self.output = Output { text: head, ..Output::default() };
+    }
+
+    /// The head of a request again, of which nothing was written.
+    pub fn take_unsent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output.text)
+    }
+
+    /// Where lines are written; never while a large piece is pending.
+    pub fn text(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.output.piece.is_empty() && self.output.tail.is_empty());
+        &mut self.output.text
+    }
+
+    /// Puts a piece of a body behind the text, and `tail` behind it.
+    pub fn push_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
+        if piece.len() <= SMALL_PIECE {
+            let text = self.text();
+            text.extend_from_slice(&piece);
+            text.extend_from_slice(tail);
+        } else {
+            self.output.piece = piece;
+            self.output.tail = tail;
+        }
+    }
+
+    /// Writes all that was pushed. The flag of an error tells whether anything had been written before.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), (io::Error, bool)>> {
+        let output = &mut self.output;
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err((cut_short(), true))) };
+        while !output.is_empty() {
+            let text = &output.text[output.text_sent..];
+            let written = if output.piece.is_empty() && output.tail.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_write(cx, text))
+            } else {
+                let slices = [IoSlice::new(text), IoSlice::new(&output.piece), IoSlice::new(output.tail)];
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))
+            };
+            match written {
+                Ok(0) => return Poll::Ready(Err((io::ErrorKind::WriteZero.into(), output.unflushed))),
+                Ok(bytes) => output.written(bytes),
+                Err(error) => return Poll::Ready(Err((error, output.unflushed))),
+            }
+        }
+        if output.unflushed {
+            ready!(Pin::new(stream).poll_flush(cx)).map_err(|error| (error, true))?;
+            output.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    // Reading.
+
+    /// What has been read and not been taken.
+    pub fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Takes bytes from the front of what has been read.
+    pub fn consume(&mut self, bytes: usize) {
+        self.input.advance(bytes);
+    }
+
+    /// Takes up to `most` bytes of what has been read.
+    pub fn take(&mut self, most: u64) -> Bytes {
+        let bytes = usize::try_from(most).unwrap_or(usize::MAX).min(self.input.len());
+        if bytes > SMALL_PIECE {
+            return self.input.split_to(bytes).freeze();
+        }
+        let piece = Bytes::copy_from_slice(&self.input[..bytes]);
+        self.input.advance(bytes);
+        piece
+    }
+
+    /// Reads more. 0: the upstream has closed its side.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(cut_short())) };
+        self.input.reserve(self.read_size);
+        let Poll::Ready(read) = pin!(stream.read_buf(&mut self.input)).poll(cx) else {
+            if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                self.reader = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
+        let bytes = read?;
+        if bytes >= self.read_size {
+            self.read_size = (self.read_size * 2).min(MOST_READ);
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// The exchange is over: the next one begins small again.
+    pub fn rest(&mut self) {
+        self.read_size = LEAST_READ;
+        self.reader = None;
+        if self.input.capacity() > LEAST_READ {
+            self.input = BytesMut::new();
+        }
+    }
+}
+
+impl Output {
+    fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.piece.is_empty() && self.tail.is_empty()
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.unflushed = true;
+        let text = bytes.min(self.text.len() - self.text_sent);
+        self.text_sent += text;
+        if self.text_sent == self.text.len() {
+            self.text.clear();
+            self.text_sent = 0;
+        }
+        let piece = (bytes - text).min(self.piece.len());
+        self.piece.advance(piece);
+        self.tail = &self.tail[bytes - text - piece..];
+    }
+}
+
+fn cut_short() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was cut")
+}
