@@ -24,7 +24,9 @@ use keyside::{
     policy::{self, Identity, Policy, RouteSettings},
     proxy::{
         OwnerHeaderSettings,
-        headers::{self, HeaderRules, Outgoing},
+        headers::HeaderRules,
+        outgoing::{self, Outgoing, Way},
+        upstream::RequestFraming,
     },
 };
 
@@ -108,20 +110,20 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("headers/request", |world, bencher| {
         let (key, facts) = (world.key(), world.facts(&world.basic));
-        bencher.iter_batched_ref(
-            || world.basic.headers.clone(),
-            |headers| {
-                let outgoing = Outgoing {
-                    way: None,
-                    peer: facts.client,
-                    host: facts.host.header_value(),
-                    authorization: None,
-                    upgrade: None,
-                };
-                world.rules.prepare_request(headers, &facts, headers::Identity::Key(&key.headers), outgoing);
-            },
-            criterion::BatchSize::SmallInput,
-        );
+        let way = Way::default();
+        let outgoing = Outgoing {
+            method: &facts.method,
+            base_path: "",
+            facts: &facts,
+            identity: outgoing::Identity::Key(&key.headers),
+            peer: facts.client,
+            way: Some(&way),
+            host: facts.host.authority().as_bytes(),
+            authorization: None,
+            upgrade: None,
+            framing: RequestFraming::None,
+        };
+        bencher.iter(|| world.rules.write_request(black_box(&world.basic.headers), &outgoing));
     }),
     ("headers/answer", |world, bencher| {
         let answer: http::HeaderMap = [

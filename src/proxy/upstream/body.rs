@@ -152,7 +152,7 @@ impl Download {
         while let Framing::Chunked(state) = self.framing
             && !matches!(state, Chunked::Data(_))
             // Trailers are a frame of their own.
-            && !(matches!(state, Chunked::Trailers) && !wire.input().starts_with(b"\r\n"))
+            && (!matches!(state, Chunked::Trailers) || wire.input().starts_with(b"\r\n"))
         {
             match step(state, wire)? {
                 Step::Next(next) => self.framing = Framing::Chunked(next),

@@ -14,6 +14,9 @@ mod outflow;
 mod pool;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::Cell,
     future::poll_fn,
