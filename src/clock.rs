@@ -93,6 +93,13 @@ pub struct Now {
     pub wall: Wall,
 }
 
+impl Now {
+    /// What both clocks show at `mono`, if nobody has set the wall clock meanwhile: one reading instead of two.
+    pub fn at(self, mono: Mono) -> Self {
+        Self { mono, wall: self.wall.plus(mono.since(self.mono)) }
+    }
+}
+
 /// Reads both clocks.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
 pub fn now() -> Now {

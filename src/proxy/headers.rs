@@ -40,19 +40,26 @@ const IDENTITY_OF_OTHERS: &[&str] = &[
 #[derive(Debug)]
 pub struct HeaderRules {
     pub(super) owner: OwnerHeaderSettings,
+    /// Those of our names that the reserved prefix does not cover.
+    beyond_prefix: Vec<HeaderName>,
 }
 
 impl HeaderRules {
     /// Compiles the rules.
     pub fn new(owner: OwnerHeaderSettings) -> Self {
-        Self { owner }
+        let prefix = &*owner.reserved_prefix;
+        let beyond_prefix = [&owner.key_id, &owner.owner, &owner.scopes, &owner.mode]
+            .into_iter()
+            .filter(|name| prefix.is_empty() || !name.as_str().starts_with(prefix))
+            .cloned()
+            .collect();
+        Self { beyond_prefix, owner }
     }
 
     /// Whether a field of this name (lower case) is ours to write, in requests, trailers and answers.
     pub fn is_ours(&self, name: &str) -> bool {
-        let owner = &self.owner;
-        (!owner.reserved_prefix.is_empty() && name.starts_with(&*owner.reserved_prefix))
-            || [&owner.key_id, &owner.owner, &owner.scopes, &owner.mode].into_iter().any(|ours| ours == name)
+        let prefix = &*self.owner.reserved_prefix;
+        (!prefix.is_empty() && name.starts_with(prefix)) || self.beyond_prefix.iter().any(|ours| ours == name)
     }
 
     /// Whether a client's field of this name goes on to the upstream as it is.
@@ -108,6 +115,9 @@ impl HeaderRules {
             if is_hop_by_hop(name.as_str()) || name == "x-request-id" || self.is_ours(name.as_str()) {
                 gone.push(name.clone());
             }
+        }
+        if gone.is_empty() {
+            return;
         }
         nominated(headers, &mut gone);
         // A length beside a chunked coding is the older of two framings (RFC 9112 §6.3): only one may be passed on.

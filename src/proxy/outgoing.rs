@@ -26,6 +26,9 @@ use crate::{facts::Facts, keys::record::OwnerHeaderValues};
 /// The pseudonym that `Via` gives (RFC 9110 §7.6.3).
 const PSEUDONYM: &str = "keyside";
 
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
+
 /// What a head takes as a rule; a larger one grows.
 const USUAL_BYTES: usize = 1024;
 
@@ -90,7 +93,7 @@ impl HeaderRules {
         }
         out.extend_from_slice(outgoing.host);
         out.extend_from_slice(b"\r\n");
-        self.write_clients(&mut out, client, outgoing);
+        let traced = self.write_clients(&mut out, client, outgoing);
         if let Some(authorization) = outgoing.authorization {
             field(&mut out, "authorization", authorization.as_bytes());
         }
@@ -104,7 +107,7 @@ impl HeaderRules {
             write_way(&mut out, outgoing);
         }
         field(&mut out, "x-request-id", facts.request_id.as_str().as_bytes());
-        if !has_trace(client) {
+        if !traced {
             write_trace(&mut out);
         }
         write_framing(&mut out, outgoing);
@@ -122,12 +125,12 @@ impl HeaderRules {
         out
     }
 
-    /// Those of the client's fields that pass.
-    fn write_clients(&self, out: &mut Vec<u8>, client: &HeaderMap, outgoing: &Outgoing<'_>) {
+    /// Those of the client's fields that pass. Tells whether the client's trace is among them.
+    fn write_clients(&self, out: &mut Vec<u8>, client: &HeaderMap, outgoing: &Outgoing<'_>) -> bool {
         let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
         nominated(client, &mut gone);
-        let traced = has_trace(client);
         let mut cookies = false;
+        let mut traces: SmallVec<[&HeaderValue; 1]> = SmallVec::new();
         for (name, value) in client {
             if !self.request_field_passes(name) || gone.contains(name) {
                 continue;
@@ -146,10 +149,21 @@ impl HeaderRules {
                         field(out, name.as_str(), names.as_bytes());
                     }
                 }
-                _ if !traced && (name == "traceparent" || name == "tracestate") => {}
+                _ if name == TRACE_PARENT => traces.push(value),
+                _ if name == TRACE_STATE => {}
                 _ => field(out, name.as_str(), value.as_bytes()),
             }
         }
+        // A trace that can be continued is one sane parent and whatever its state is (W3C Trace Context §§3.2, 3.3).
+        let [parent] = *traces else { return false };
+        if !is_trace_parent(parent.as_bytes()) {
+            return false;
+        }
+        field(out, TRACE_PARENT, parent.as_bytes());
+        for state in client.get_all(TRACE_STATE) {
+            field(out, TRACE_STATE, state.as_bytes());
+        }
+        true
     }
 }
 
@@ -260,12 +274,6 @@ impl Hop {
     }
 }
 
-/// Whether the client's trace can be continued (W3C Trace Context §3.2).
-fn has_trace(client: &HeaderMap) -> bool {
-    let mut sent = client.get_all("traceparent").iter();
-    matches!((sent.next(), sent.next()), (Some(only), None) if is_trace_parent(only.as_bytes()))
-}
-
 /// Begins a trace.
 fn write_trace(out: &mut Vec<u8>) {
     let mut text = *b"00-................................-................-00";
@@ -273,7 +281,7 @@ fn write_trace(out: &mut Vec<u8>) {
     let (trace, parent) = ids.split_at(16);
     hex(trace, &mut text[3..35]);
     hex(parent, &mut text[36..52]);
-    field(out, "traceparent", &text);
+    field(out, TRACE_PARENT, &text);
 }
 
 fn hex(bytes: &[u8], text: &mut [u8]) {

@@ -221,18 +221,20 @@ impl Pipeline {
             let loaded = self.shared.keys.load().is_some();
             return Err(if loaded { Reason::MissingCredentials.into() } else { missing });
         };
-        let identity = match recognise(&self.shared, live, client, &presented, &mut judged.record)? {
-            Some(identity) => identity,
-            // Large and seldom needed, so it is no part of this future.
-            None => Box::pin(authenticate(&self.shared, live, client, &presented, &mut judged.record)).await?,
+        let began = judged.record.began();
+        let (identity, now) = match recognise(&self.shared, live, client, &presented, &mut judged.record)? {
+            Some(identity) => (identity, began),
+            // Large and seldom needed, so it is no part of this future. A slow verification may lie in it.
+            None => {
+                let authenticating = authenticate(&self.shared, live, client, &presented, &mut judged.record);
+                (Box::pin(authenticating).await?, clock::now())
+            }
         };
 
         if let Some(kept) = &judged.kept {
             self.shared.limiter.note_authenticated(&kept.address.borrow(), &live.limits, client);
         }
         let permit = live.policy.decide(need, &identity, judged.facts()?)?;
-        // The clock is read again: a slow verification may lie between.
-        let now = clock::now();
         let key = permit.record();
         self.shared.limiter.take_key(&live.limits, key, now.mono, &mut judged.readings).map_err(Rejection::from)?;
         key.state.last_use.note(now.wall, client);

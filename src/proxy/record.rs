@@ -225,7 +225,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let now = clock::now();
+        let now = self.began.at(clock::mono());
         let metrics = &self.recorder.metrics;
         if self.upstream_answered.is_some() && !self.answer_ended && self.outcome == Outcome::Allowed {
             self.outcome = Outcome::Failed;
