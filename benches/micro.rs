@@ -191,13 +191,16 @@ impl World {
             by_method: Policy::new(&policy::Settings::default()),
             few_routes: routes(4),
             many_routes: routes(99),
-            rules: HeaderRules::new(OwnerHeaderSettings {
-                reserved_prefix: "x-key-".into(),
-                key_id: HeaderName::from_static("x-key-id"),
-                owner: HeaderName::from_static("x-key-owner"),
-                scopes: HeaderName::from_static("x-key-scopes"),
-                mode: HeaderName::from_static("x-key-mode"),
-            }),
+            rules: HeaderRules::new(
+                OwnerHeaderSettings {
+                    reserved_prefix: "x-key-".into(),
+                    key_id: HeaderName::from_static("x-key-id"),
+                    owner: HeaderName::from_static("x-key-owner"),
+                    scopes: HeaderName::from_static("x-key-scopes"),
+                    mode: HeaderName::from_static("x-key-mode"),
+                },
+                HeaderName::from_static("x-forwarded-for"),
+            ),
             bearer: request("/v1/transactions/7", "authorization", &format!("Bearer {}", token(0))),
             header: request("/v1/transactions/7", "x-api-key", &token(0)),
             upper_case: request("/v1/transactions/AB7/", "authorization", &basic),

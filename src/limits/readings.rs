@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::{
-    Exceeded, HeaderStyle, Subject,
+    HeaderStyle, Subject,
     take::{Part, seconds_until},
     window::{Tick, tick},
 };
@@ -65,8 +65,8 @@ impl Readings {
 
     /// Puts `Retry-After` off until the windows that this request has used up have room again: a retry needs them,
     /// too. [`take_key`](super::Limiter::take_key) does so itself; a refusal of failures needs it.
-    pub fn put_off(&self, exceeded: &mut Exceeded, now: Mono) {
-        exceeded.retry_after = exceeded.retry_after.max(seconds_until(self.not_before, tick(now)));
+    pub fn put_off(&self, retry_after: u64, now: Mono) -> u64 {
+        retry_after.max(seconds_until(self.not_before, tick(now)))
     }
 
     /// Writes the rate-limit fields into an answer. The upstream's own `RateLimit` and `RateLimit-Policy` stay, ours

@@ -90,6 +90,11 @@ impl Upload {
         self.ended.get()
     }
 
+    /// How long the upstream may take without any progress.
+    pub fn response_timeout(&self) -> Duration {
+        self.response_timeout
+    }
+
     /// Why it broke off, if it did.
     pub fn failure(&self) -> Option<BodyError> {
         self.failure.get()
@@ -210,12 +215,14 @@ impl StreamedRequest {
                     Err(frame) => match frame.into_trailers() {
                         Ok(mut trailers) => {
                             self.local.live.rules.clean_trailers(&mut trailers);
+                            // Nothing follows, and nobody asks whether something does.
+                            upload.end();
                             Frame::trailers(trailers)
                         }
                         Err(frame) => frame,
                     },
                 };
-                // hyper does not ask again after the last byte of a body of known length.
+                // Nobody asks again after the last byte of a body of known length.
                 if self.incoming.is_end_stream() {
                     upload.end();
                 }
@@ -275,9 +282,12 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Own { bytes, record, .. } => Poll::Ready(bytes.take().map(|bytes| {
+            Self::Own { bytes, record, exchange } => Poll::Ready(bytes.take().map(|bytes| {
                 if let Some(record) = record {
                     record.sent(bytes.len());
+                }
+                if let Some(exchange) = exchange {
+                    exchange.await_client_read(exchange.connection().coarse_now());
                 }
                 Ok(Frame::data(bytes))
             })),

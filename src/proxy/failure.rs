@@ -63,7 +63,11 @@ pub(super) async fn or_cut<T>(
     mut future: Pin<&mut impl Future<Output = Result<T, SendError>>>,
 ) -> Result<T, Failure> {
     poll_fn(|cx: &mut Context<'_>| match exchange.poll_cut(cx) {
-        Poll::Ready(cut) => Poll::Ready(Err(Failure::Cut(cut))),
+        Poll::Ready(cut) => {
+            // The caller is told; that answer has a time of its own.
+            exchange.act_on_cut();
+            Poll::Ready(Err(Failure::Cut(cut)))
+        }
         Poll::Pending => future.as_mut().poll(cx).map_err(Failure::Send),
     })
     .await

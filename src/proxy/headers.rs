@@ -42,18 +42,20 @@ pub struct HeaderRules {
     pub(super) owner: OwnerHeaderSettings,
     /// Those of our names that the reserved prefix does not cover.
     beyond_prefix: Vec<HeaderName>,
+    /// The field in which trusted proxies name the client.
+    pub(super) client_ip: HeaderName,
 }
 
 impl HeaderRules {
     /// Compiles the rules.
-    pub fn new(owner: OwnerHeaderSettings) -> Self {
+    pub fn new(owner: OwnerHeaderSettings, client_ip: HeaderName) -> Self {
         let prefix = &*owner.reserved_prefix;
         let beyond_prefix = [&owner.key_id, &owner.owner, &owner.scopes, &owner.mode]
             .into_iter()
             .filter(|name| prefix.is_empty() || !name.as_str().starts_with(prefix))
             .cloned()
             .collect();
-        Self { beyond_prefix, owner }
+        Self { beyond_prefix, owner, client_ip }
     }
 
     /// Whether a field of this name (lower case) is ours to write, in requests, trailers and answers.

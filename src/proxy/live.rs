@@ -145,6 +145,7 @@ impl Live {
                 Ok(value)
             })
             .transpose()?;
+        let client_ip_header = settings.facts.client_ip_header.clone();
         Ok(Self {
             facts: settings.facts,
             challenges: credential::challenges(&settings.credential, REALM),
@@ -152,7 +153,7 @@ impl Live {
             policy,
             limit_headers: settings.limits.headers,
             limits: Arc::new(limits::Plan::new(&settings.limits)),
-            rules: HeaderRules::new(settings.owner_headers),
+            rules: HeaderRules::new(settings.owner_headers, client_ip_header),
             errors: settings.errors,
             max_body: settings.max_body,
             health_path: settings.health_path,
@@ -214,5 +215,14 @@ impl Local {
     /// All of this thread's connections.
     pub fn pools(&self) -> &[Rc<Pool>] {
         &self.pools
+    }
+}
+
+/// Idle connections hold their pool, so that it would never go by itself.
+impl Drop for Local {
+    fn drop(&mut self) {
+        for pool in &self.pools {
+            pool.close();
+        }
     }
 }

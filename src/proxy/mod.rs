@@ -4,6 +4,7 @@ mod authenticate;
 pub mod body;
 pub mod client_body;
 mod failure;
+mod form;
 pub mod headers;
 pub mod live;
 pub mod outgoing;

@@ -149,6 +149,8 @@ impl HeaderRules {
                         field(out, name.as_str(), names.as_bytes());
                     }
                 }
+                // From others than trusted proxies it is a forgery that an upstream might believe.
+                _ if *name == self.client_ip && !outgoing.facts.peer_trusted => {}
                 _ if name == TRACE_PARENT => traces.push(value),
                 _ if name == TRACE_STATE => {}
                 _ => field(out, name.as_str(), value.as_bytes()),

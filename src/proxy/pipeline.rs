@@ -18,8 +18,9 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -35,7 +36,8 @@ use super::{
     authenticate::{authenticate, recognise},
     body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
     client_body::ClientBody,
-    failure::{Failure, bad_answer, or_cut},
+    failure::{bad_answer, or_cut},
+    form,
     headers::X_REQUEST_ID,
     live::{Live, Local},
     outgoing::{Identity, Outgoing, Way},
@@ -48,7 +50,7 @@ use super::{
 use crate::{
     clock, credential,
     facts::{self, Arrival, Facts},
-    limits::{AddressHandle, Readings},
+    limits::{AddressHandle, Failures, Readings},
     listener::{Connection, Exchange, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
@@ -61,6 +63,8 @@ pub struct Pipeline {
     recorder: Rc<Recorder>,
     threads: usize,
     local: RefCell<Rc<Local>>,
+    /// Room for the forms that are being read to be judged.
+    forms: Rc<form::Room>,
 }
 
 /// What requests of one connection have in common, so that it is found or written once.
@@ -87,7 +91,7 @@ impl Pipeline {
     /// The pipeline of one of `threads` serving threads.
     pub fn new(shared: Arc<Shared>, recorder: Recorder, threads: usize) -> Self {
         let local = Local::new(shared.live.load_full(), threads);
-        Self { shared, recorder: Rc::new(recorder), threads, local: RefCell::new(local) }
+        Self { shared, recorder: Rc::new(recorder), threads, local: RefCell::new(local), forms: Rc::default() }
     }
 
     /// This thread's view of the settings in force.
@@ -163,14 +167,17 @@ impl Pipeline {
 
         arrive(head, judged)?;
         if judged.facts()?.form_body_pending {
-            form = Some(Box::pin(judge_form(body, judged)).await?);
+            let read = Box::pin(form::read(body, &self.forms, judged.exchange)).await?;
+            let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
+            facts.judge_form(&read, &live.facts)?;
+            form = Some(read);
         }
         if is_health(live, judged.facts()?) {
             return Ok(Answer::Health);
         }
         let need = live.policy.route(judged.facts()?)?;
         judged.record.set_route(need.route().map(|route| route.index()));
-        check_length(body.as_ref(), &need, live)?;
+        check_length(body.as_ref(), form.as_ref(), &need, live)?;
         self.take_by_address(&need, judged)?;
         let passage = match self.permit(head, &need, judged).await {
             Ok(passage) => passage,
@@ -209,7 +216,10 @@ impl Pipeline {
             let facts = judged.facts()?;
             (facts.client, facts.target.query())
         };
-        let presented = credential::extract(&head.headers, query, &live.credential)?;
+        let presented = match credential::extract(&head.headers, query, &live.credential) {
+            Ok(presented) => presented,
+            Err(rejection) => return Err(self.charge_malformed(rejection, client, judged)),
+        };
         if presented.is_none()
             && let Some(open) = need.open_without_credential()
         {
@@ -222,14 +232,16 @@ impl Pipeline {
             return Err(if loaded { Reason::MissingCredentials.into() } else { missing });
         };
         let began = judged.record.began();
-        let (identity, now) = match recognise(&self.shared, live, client, &presented, &mut judged.record)? {
-            Some(identity) => (identity, began),
+        let recognised = match recognise(&self.shared, live, client, &presented, &mut judged.record) {
+            Ok(Some(identity)) => Ok((identity, began)),
             // Large and seldom needed, so it is no part of this future. A slow verification may lie in it.
-            None => {
-                let authenticating = authenticate(&self.shared, live, client, &presented, &mut judged.record);
-                (Box::pin(authenticating).await?, clock::now())
-            }
+            Ok(None) => Box::pin(authenticate(&self.shared, live, client, &presented, &mut judged.record))
+                .await
+                .map(|identity| (identity, clock::now())),
+            Err(rejection) => Err(rejection),
         };
+        let (identity, now) = recognised.map_err(|rejection| put_off(rejection, judged))?;
+        identity.record().state.last_use.note(now.wall, client);
 
         if let Some(kept) = &judged.kept {
             self.shared.limiter.note_authenticated(&kept.address.borrow(), &live.limits, client);
@@ -237,8 +249,23 @@ impl Pipeline {
         let permit = live.policy.decide(need, &identity, judged.facts()?)?;
         let key = permit.record();
         self.shared.limiter.take_key(&live.limits, key, now.mono, &mut judged.readings).map_err(Rejection::from)?;
-        key.state.last_use.note(now.wall, client);
         Ok(Passage::Permitted(permit))
+    }
+
+    /// What was meant to be a credential and is none is a failed authentication like any other.
+    fn charge_malformed(&self, rejection: Rejection, client: IpAddr, judged: &Judged<'_>) -> Rejection {
+        if rejection.reason != Reason::Malformed {
+            return rejection;
+        }
+        let now = judged.record.began().mono;
+        let limits = &judged.local.live.limits;
+        match Failures::new(Arc::clone(&self.shared.limiter), Arc::clone(limits), client).begin(now) {
+            Ok(attempt) => {
+                attempt.failed(now);
+                rejection
+            }
+            Err(exceeded) => put_off(exceeded.into(), judged),
+        }
     }
 
     /// Stage 9, before anything is sent: the request as the upstream gets it. It is no part of the future that waits.
@@ -256,14 +283,16 @@ impl Pipeline {
         let overloaded = || Rejection::from(Reason::Overloaded).retry_after(1);
         let place = live.in_flight.enter().ok_or_else(overloaded)?;
         let key = passage.record();
-        let pool = local.pool(need.upstream(), key.and_then(|key| key.mode));
+        // Of a request that is only observed, too, the upstream is the one of its key's mode.
+        let mode = judged.record.key().and_then(|key| key.mode);
+        let pool = local.pool(need.upstream(), mode);
 
         let upgrade = tunnel::wanted(head, need);
         let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
         credential::strip(&mut head.headers, &mut facts.target, &live.credential);
 
         let response_timeout = need.response_timeout().unwrap_or(live.response_timeout);
-        let now = judged.record.began().mono;
+        let now = clock::mono();
         if let Some(key) = key {
             judged.exchange.watch_key(Arc::clone(&key.state), live.cut_on_revoke || upgrade.is_some());
         }
@@ -321,8 +350,9 @@ impl Pipeline {
             let Some(protocol) = upgrade else {
                 return Err(bad_answer("the upstream switched protocols without being asked to"));
             };
-            let response = tunnel::accept(answer, lease, &protocol, live)
+            let mut response = tunnel::accept(answer, lease, &protocol, live)
                 .ok_or_else(|| bad_answer("the upstream switched to another protocol than asked for"))?;
+            self.write_ours(&mut response.headers, judged);
             return Ok(Answer::Tunnel(response));
         }
         live.rules.clean_answer(answer.headers_mut());
@@ -394,6 +424,15 @@ fn is_clear(headers: &HeaderMap) -> bool {
     }
 }
 
+/// A retry needs the windows that this request has used up, too.
+fn put_off(mut rejection: Rejection, judged: &Judged<'_>) -> Rejection {
+    if rejection.reason == Reason::FailureLimit {
+        let now = judged.record.began().mono;
+        rejection.retry_after = rejection.retry_after.map(|seconds| judged.readings.put_off(seconds, now));
+    }
+    rejection
+}
+
 fn is_health(live: &Live, facts: &Facts) -> bool {
     live.health_path.as_deref().is_some_and(|path| path == facts.target.path())
         && matches!(facts.method, http::Method::GET | http::Method::HEAD)
@@ -401,41 +440,14 @@ fn is_health(live: &Live, facts: &Facts) -> bool {
 
 /// A declared length over the limit is refused before the upstream sees anything; one without a length is cut on its
 /// way.
-fn check_length(body: Option<&ClientBody>, need: &Need<'_>, live: &Live) -> Result<(), Rejection> {
-    let declared = body.map_or(0, |body| body.size_hint().lower());
+fn check_length(
+    body: Option<&ClientBody>,
+    form: Option<&Bytes>,
+    need: &Need<'_>,
+    live: &Live,
+) -> Result<(), Rejection> {
+    let declared = form.map_or_else(|| body.map_or(0, |body| body.size_hint().lower()), |form| form.len() as u64);
     if declared > need.max_body(live.max_body) { Err(Reason::BodyTooLarge.into()) } else { Ok(()) }
-}
-
-/// Reads a form body that may name another path, and judges it.
-async fn judge_form(body: &mut Option<ClientBody>, judged: &mut Judged<'_>) -> Result<Bytes, Rejection> {
-    let Some(incoming) = body.as_mut() else { return Ok(Bytes::new()) };
-    if incoming.size_hint().lower() > facts::MAX_FORM_BYTES as u64 {
-        return Err(Reason::BodyTooLarge.into());
-    }
-    let mut form = Vec::new();
-    judged.exchange.await_client_body(clock::mono());
-    loop {
-        let frame = poll_fn(|cx| match judged.exchange.poll_cut(cx) {
-            Poll::Ready(cut) => Poll::Ready(Err(Failure::Cut(cut))),
-            Poll::Pending => Pin::new(&mut *incoming).poll_frame(cx).map(Ok),
-        });
-        match frame.await.map_err(|failure| failure.rejection(None))? {
-            None => break,
-            Some(Err(_)) => return Err(Reason::RequestTimeout.into()),
-            Some(Ok(frame)) => {
-                judged.exchange.await_client_body(clock::mono());
-                if let Ok(bytes) = frame.into_data() {
-                    form.extend_from_slice(&bytes);
-                }
-                if form.len() > facts::MAX_FORM_BYTES {
-                    return Err(Reason::BodyTooLarge.into());
-                }
-            }
-        }
-    }
-    let settings = &judged.local.live.facts;
-    judged.record.facts_mut().ok_or(Reason::Internal)?.judge_form(&form, settings)?;
-    Ok(form.into())
 }
 
 /// What a request is answered with.

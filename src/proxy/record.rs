@@ -148,6 +148,11 @@ impl Record {
         self.key = Some(Arc::clone(key));
     }
 
+    /// The key, once it was recognised.
+    pub fn key(&self) -> Option<&Arc<KeyRecord>> {
+        self.key.as_ref()
+    }
+
     /// What the operator should know beyond the reason.
     pub fn note(&mut self, note: impl Into<Box<str>>) {
         self.note = Some(note.into());

@@ -1,14 +1,24 @@
 //! Upgraded connections: bytes both ways, once the upstream has said 101 to what a route allows.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
     header::{self},
     request::Parts,
 };
-use tokio::{io::AsyncWriteExt as _, task::spawn_local};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    task::spawn_local,
+};
 
 use super::{
     body::Body,
@@ -38,10 +48,11 @@ pub(super) fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
 
 /// The upstream has said 101.
 pub(super) struct Accepted {
+    /// The fields of the answer.
+    pub(super) headers: HeaderMap,
     upstream: UpstreamStream,
     /// What the upstream said ahead in the new protocol.
     ahead: Bytes,
-    headers: HeaderMap,
     lease: Lease,
 }
 
@@ -68,44 +79,73 @@ pub(super) fn accept(
 impl Accepted {
     /// Answers 101 and joins the two connections. The record is written when the tunnel ends.
     pub(super) fn complete(
-        mut self,
+        self,
         mut record: Box<Record>,
         exchange: &Exchange,
         connection: &Rc<Connection>,
     ) -> Response<Body> {
         record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-        if let Some(request_id) = record.request_id() {
-            self.headers.insert(HeaderName::from_static("x-request-id"), request_id.header_value());
-        }
         let downstream = connection.upgrade();
         let exchange = exchange.clone();
         exchange.idle();
         let Self { mut upstream, ahead, headers, lease } = self;
         spawn_local(async move {
-            let joined = pin!(async {
-                let Ok(mut downstream) = downstream.await else { return };
-                record.sent(ahead.len());
-                if downstream.write_all(&ahead).await.is_err() {
-                    return;
-                }
-                // An error of either side ends both; there is nobody left to tell.
-                if let Ok((_, down)) = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await {
-                    record.sent(usize::try_from(down).unwrap_or(usize::MAX));
-                }
-                record.answer_ended();
-            });
-            let mut joined = joined;
-            let cut = poll_fn(|cx| match exchange.poll_cut(cx) {
-                Poll::Ready(cut) => Poll::Ready(Some(cut)),
-                Poll::Pending => joined.as_mut().poll(cx).map(|()| None),
-            })
-            .await;
+            let down = Cell::new(ahead.len());
+            let cut = {
+                let mut joined = pin!(async {
+                    let Ok(mut downstream) = downstream.await else { return };
+                    if downstream.write_all(&ahead).await.is_err() {
+                        return;
+                    }
+                    let mut upstream = Counted { stream: &mut upstream, read: &down };
+                    // An error of either side ends both; there is nobody left to tell.
+                    let _ = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await;
+                });
+                poll_fn(|cx| match exchange.poll_cut(cx) {
+                    Poll::Ready(cut) => Poll::Ready(Some(cut)),
+                    Poll::Pending => joined.as_mut().poll(cx).map(|()| None),
+                })
+                .await
+            };
             drop(lease);
-            cut
+            record.sent(down.get());
+            record.answer_ended();
+            if let Some(cut) = cut {
+                record.cut(cut);
+            }
         });
         let mut response = Response::new(Body::none());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
         response
+    }
+}
+
+/// Counts what is read, also where the tunnel ends with an error.
+struct Counted<'a> {
+    stream: &'a mut UpstreamStream,
+    read: &'a Cell<usize>,
+}
+
+impl AsyncRead for Counted<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut *self.stream).poll_read(cx, buf);
+        self.read.set(self.read.get() + buf.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }

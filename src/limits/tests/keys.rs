@@ -131,7 +131,7 @@ fn a_retry_is_put_off_until_the_address_has_room_too() {
     limiter.take_address(&plan, ip(2), seconds(0), &mut readings).unwrap();
     limiter.take_address(&plan, ip(2), seconds(0), &mut readings).unwrap();
     let mut exceeded = Exceeded { subject: Subject::Failure, retry_after: 1, violated: Vec::new() };
-    readings.put_off(&mut exceeded, seconds(0));
+    exceeded.retry_after = readings.put_off(exceeded.retry_after, seconds(0));
     assert_eq!(exceeded.retry_after, 60);
 }
 

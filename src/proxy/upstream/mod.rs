@@ -283,15 +283,20 @@ impl Lease {
     }
 
     /// Sends on what is left of the request while its answer is passed on: the caller may read that as late as they
-    /// want.
+    /// want. The exchange now waits for them to do so, so the upload has a timer of its own.
     fn send_on(&mut self, mut outflow: Outflow) {
-        let Some(connection) = &self.connection else { return };
-        let wire = Rc::clone(&connection.wire);
+        let (Some(connection), Some(upload)) = (&self.connection, &self.upload) else { return };
+        let (wire, upload) = (Rc::clone(&connection.wire), Rc::clone(upload));
         let task = spawn_local(async move {
-            let sent = poll_fn(|cx| outflow.poll(&mut wire.borrow_mut(), cx)).await;
-            if let Err(OutflowError::Body) = sent {
-                // Not a whole message, so not a whole exchange either.
-                wire.borrow_mut().cut();
+            loop {
+                let before = upload.bytes();
+                let sending = poll_fn(|cx| outflow.poll(&mut wire.borrow_mut(), cx));
+                match tokio::time::timeout(upload.response_timeout(), sending).await {
+                    Ok(Ok(()) | Err(OutflowError::Unsent(_) | OutflowError::Broken(_))) => return,
+                    Err(_) if upload.bytes() > before => {}
+                    // Not a whole message, so not a whole exchange either; and one that goes on for ever is none.
+                    Ok(Err(OutflowError::Body)) | Err(_) => return wire.borrow_mut().cut(),
+                }
             }
         });
         self.sending_on = Some(task.abort_handle());

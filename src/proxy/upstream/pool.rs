@@ -22,6 +22,8 @@ pub struct Pool {
     /// How many connections this thread may have open: its share of `max_connections`.
     cap: usize,
     open: Cell<usize>,
+    /// Whether a reload has put another pool in its place: then nothing is kept any more.
+    closed: Cell<bool>,
     /// Time as of the last checkout or the last tick.
     now: Cell<Mono>,
     idle: RefCell<Vec<Idle>>,
@@ -92,6 +94,7 @@ impl Pool {
             idle_timeout,
             cap: cap.max(1),
             open: Cell::new(0),
+            closed: Cell::new(false),
             now: Cell::new(Mono::default()),
             idle: RefCell::default(),
             waiting: RefCell::default(),
@@ -134,7 +137,11 @@ impl Pool {
     pub async fn checkout_fresh(self: &Rc<Self>) -> Result<PooledConnection, CheckoutError> {
         if self.open.get() >= self.cap {
             // The oldest idle one makes room.
-            let oldest = (!self.idle.borrow().is_empty()).then(|| self.idle.borrow_mut().remove(0));
+            let oldest = {
+                let mut idle = self.idle.borrow_mut();
+                (!idle.is_empty()).then(|| idle.remove(0))
+            };
+            // Dropped with no borrow held: it hands its place on.
             drop(oldest);
         }
         match self.place() {
@@ -156,7 +163,7 @@ impl Pool {
     pub fn put_back(&self, connection: PooledConnection) {
         {
             let mut wire = connection.wire.borrow_mut();
-            if !wire.is_quiet() || connection.idle_timeout.is_zero() {
+            if !wire.is_quiet() || connection.idle_timeout.is_zero() || self.closed.get() {
                 wire.cut();
                 return;
             }
@@ -166,6 +173,14 @@ impl Pool {
             Some(waiter) => drop(waiter.send(Turn::Reuse(connection))),
             None => self.idle.borrow_mut().push(Idle { connection, since: self.now.get() }),
         }
+    }
+
+    /// Another pool takes over: what lies idle is closed now, what is in use when its exchange ends.
+    pub fn close(&self) {
+        self.closed.set(true);
+        let idle = self.idle.take();
+        // Dropped with no borrow held: a dropped connection hands its place on.
+        drop(idle);
     }
 
     /// Drops kept connections that are closed or have lain too long. Called once a second.
