@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
+    pin::pin,
     rc::Rc,
     task::Poll,
     time::Duration,
@@ -104,19 +105,21 @@ where
         }
         let connection = Rc::clone(&self.connection);
         let task = Rc::<StreamTask>::default();
-        // Boxed once: an async block that pins it would hold it twice.
-        let mut future = Box::pin(future);
-        tokio::task::spawn_local(poll_fn(move |cx| {
-            if task.poll_ended(cx) {
-                return Poll::Ready(());
-            }
-            if task.begun.get() {
-                return future.as_mut().poll(cx).map(drop);
-            }
-            connection.set_stream(Some(Rc::clone(&task)));
-            let polled = future.as_mut().poll(cx).map(drop);
-            connection.set_stream(None);
-            polled
-        }));
+        tokio::task::spawn_local(async move {
+            let mut future = pin!(future);
+            poll_fn(move |cx| {
+                if task.poll_ended(cx) {
+                    return Poll::Ready(());
+                }
+                if task.begun.get() {
+                    return future.as_mut().poll(cx).map(drop);
+                }
+                connection.set_stream(Some(Rc::clone(&task)));
+                let polled = future.as_mut().poll(cx).map(drop);
+                connection.set_stream(None);
+                polled
+            })
+            .await;
+        });
     }
 }

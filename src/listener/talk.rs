@@ -142,7 +142,8 @@ impl<S: Service> Server<S> {
             let (service, connection, executor) = (Rc::clone(&self.service), Rc::clone(&connection), executor.clone());
             service_fn(move |request: Request<Incoming>| {
                 executor.stream_follows();
-                let answer = Rc::clone(&service).serve(Rc::clone(&connection), request);
+                // Boxed where it is made: hyper moves what it is given several times before it runs.
+                let answer = Box::pin(Rc::clone(&service).serve(Rc::clone(&connection), request));
                 answer.map(Ok::<_, Infallible>)
             })
         };
