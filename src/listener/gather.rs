@@ -34,6 +34,11 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
         Self(Rc::new(RefCell::new(Gathering { stream, waiting: BytesMut::new() })))
     }
 
+    /// The stream itself, once nobody else holds it.
+    pub(super) fn into_inner(self) -> Option<T> {
+        Some(Rc::into_inner(self.0)?.into_inner().stream)
+    }
+
     /// Sends what was gathered. Call it at the end of every turn, for nobody else does.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)

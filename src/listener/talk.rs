@@ -149,40 +149,47 @@ impl<S: Service> Server<S> {
         };
         let builder = http::http2(self.settings.max_header_bytes, executor);
         let stream = Gathered::new(stream);
-        let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
-        let mut told = false;
-        let result = poll_fn(|cx| {
-            connection.set_task(cx);
-            loop {
-                match connection.ending.get() {
-                    // Idle connections are told before they are closed, by the last poll below.
-                    Some(Ending::Idle) if !told => {
-                        connection.ending.set(None);
-                        connection.enter(Stage::Lingering);
-                        self.thread.counters.idle_timeouts.add();
-                        hyper.as_mut().graceful_shutdown();
-                        told = true;
+        let result = {
+            let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
+            let mut told = false;
+            poll_fn(|cx| {
+                connection.set_task(cx);
+                loop {
+                    match connection.ending.get() {
+                        // Idle connections are told before they are closed, by the last poll below.
+                        Some(Ending::Idle) if !told => {
+                            connection.ending.set(None);
+                            connection.enter(Stage::Lingering);
+                            self.thread.counters.idle_timeouts.add();
+                            hyper.as_mut().graceful_shutdown();
+                            told = true;
+                        }
+                        Some(ending) => return Poll::Ready(Err(ending)),
+                        None => {}
                     }
-                    Some(ending) => return Poll::Ready(Err(ending)),
-                    None => {}
+                    if let Poll::Ready(result) = hyper.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(result));
+                    }
+                    if told || !self.thread.draining() {
+                        // Where nothing can be sent any more, nothing is left to say.
+                        return match stream.poll_send(cx) {
+                            Poll::Ready(Err(_)) => Poll::Ready(Ok(Ok(()))),
+                            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                        };
+                    }
+                    told = true;
+                    hyper.as_mut().graceful_shutdown();
                 }
-                if let Poll::Ready(result) = hyper.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(result));
-                }
-                if told || !self.thread.draining() {
-                    // Where nothing can be sent any more, nothing is left to say.
-                    return match stream.poll_send(cx) {
-                        Poll::Ready(Err(_)) => Poll::Ready(Ok(Ok(()))),
-                        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-                    };
-                }
-                told = true;
-                hyper.as_mut().graceful_shutdown();
-            }
-        })
-        .await;
+            })
+            .await
+        };
         match result {
-            Ok(Ok(())) => {}
+            // The client may still be telling how much more it would take.
+            Ok(Ok(())) => {
+                if let Some(stream) = stream.into_inner() {
+                    linger(&connection, stream).await;
+                }
+            }
             Ok(Err(error)) => {
                 if is_http2_protocol_error(&error) {
                     self.thread.counters.ambiguous_framing.add();
