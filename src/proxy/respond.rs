@@ -1,16 +1,17 @@
 //! Answers of our own: refusals from the table, and the health path.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
-    header::{self},
-};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 
-use super::{body::Body, live::Live, record::Record};
+use super::{body::Body, headers::X_REQUEST_ID, live::Live, record::Record};
 use crate::{
     limits::Readings,
     listener::Exchange,
     rejection::{self, Reason, Rejection},
 };
+
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+static NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What becomes of the connection after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +35,12 @@ pub(super) fn refuse(
     let method = record.method();
     let rendered = rejection::render(&rejection, live.errors, request_id.map_or("", |id| id.as_str()), method);
     let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(header::CONTENT_TYPE, rendered.content_type);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_TYPE, rendered.content_type.clone());
+    headers.insert(header::CACHE_CONTROL, NO_STORE.clone());
     if let Some(request_id) = request_id {
-        headers.insert(HeaderName::from_static("x-request-id"), request_id.header_value());
+        headers.insert(X_REQUEST_ID, request_id.header_value());
     }
-    headers.insert(HeaderName::from_static("proxy-status"), HeaderValue::from_static(proxy_status(rejection.reason)));
+    headers.insert(&PROXY_STATUS, proxy_status(rejection.reason).clone());
     if rendered.status == StatusCode::UNAUTHORIZED {
         for challenge in &live.challenges {
             headers.append(header::WWW_AUTHENTICATE, challenge.clone());
@@ -65,7 +66,7 @@ pub(super) fn refuse(
     // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
     let bytes = if *method == Method::HEAD {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(rendered.bytes.len()));
-        Vec::new()
+        Bytes::new()
     } else {
         rendered.bytes
     };
@@ -80,13 +81,18 @@ pub(super) fn refuse(
 }
 
 /// Says that the answer is the proxy's own, and of which kind (RFC 9209 §2.3).
-fn proxy_status(reason: Reason) -> &'static str {
+fn proxy_status(reason: Reason) -> &'static HeaderValue {
+    static UNAVAILABLE: HeaderValue = HeaderValue::from_static("keyside; error=destination_unavailable");
+    static TIMEOUT: HeaderValue = HeaderValue::from_static("keyside; error=http_response_timeout");
+    static INTERNAL_ERROR: HeaderValue = HeaderValue::from_static("keyside; error=proxy_internal_error");
+    static INTERNAL_RESPONSE: HeaderValue = HeaderValue::from_static("keyside; error=proxy_internal_response");
+    static DENIED: HeaderValue = HeaderValue::from_static("keyside; error=http_request_denied");
     match reason {
-        Reason::UpstreamUnreachable => "keyside; error=destination_unavailable",
-        Reason::UpstreamTimeout => "keyside; error=http_response_timeout",
-        Reason::Internal => "keyside; error=proxy_internal_error",
-        Reason::KeysUnavailable | Reason::Overloaded => "keyside; error=proxy_internal_response",
-        _ => "keyside; error=http_request_denied",
+        Reason::UpstreamUnreachable => &UNAVAILABLE,
+        Reason::UpstreamTimeout => &TIMEOUT,
+        Reason::Internal => &INTERNAL_ERROR,
+        Reason::KeysUnavailable | Reason::Overloaded => &INTERNAL_RESPONSE,
+        _ => &DENIED,
     }
 }
 
@@ -101,9 +107,9 @@ pub(super) fn health(mut record: Box<Record>, exchange: Exchange, draining: bool
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CACHE_CONTROL, NO_STORE.clone());
     if let Some(request_id) = request_id {
-        headers.insert(HeaderName::from_static("x-request-id"), request_id);
+        headers.insert(X_REQUEST_ID, request_id);
     }
     response
 }

@@ -1,27 +1,47 @@
 //! The bodies of refusals, one shape per format. Written by hand: four shapes of a few members each.
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 
-use super::{Format, Reason, Rejection};
+use super::{Format, Reason, Rejection, json::Json, template};
+
+static PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A rendered refusal: what the caller's format makes of a row of the table.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     /// The status; WooCommerce's dialect changes some.
     pub status: StatusCode,
     /// The media type.
-    pub content_type: HeaderValue,
+    pub content_type: &'static HeaderValue,
     /// The bytes. To HEAD they are not sent, but their length is told.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// Renders a refusal in the given format.
 ///
 /// All failed authentications give the same bytes but for the request id: what only one of them could say is left out
-/// here, wherever it came from.
+/// here, wherever it came from. Most refusals say nothing but their row of the table, and cost a copy of what was
+/// rendered before.
 pub fn render(rejection: &Rejection, format: Format, request_id: &str, method: &Method) -> Body {
-    let row = rejection.reason.row();
     let hint = rejection.hint.as_deref().filter(|_| !rejection.reason.is_failed_authentication());
+    if hint.is_none() && rejection.violated.is_empty() {
+        return template::of(rejection.reason, format, method).body(request_id);
+    }
+    let Json { status, content_type, bytes, .. } = written(rejection, hint, format, request_id, method);
+    Body { status, content_type, bytes: bytes.into() }
+}
+
+/// What a format makes of a refusal.
+pub(super) fn written(
+    rejection: &Rejection,
+    hint: Option<&str>,
+    format: Format,
+    request_id: &str,
+    method: &Method,
+) -> Json {
+    let row = rejection.reason.row();
     match format {
         Format::Problem => problem(rejection, hint, request_id),
         Format::WordPress => wordpress(rejection.reason.status(), row.code, row.sentence, hint),
@@ -30,10 +50,10 @@ pub fn render(rejection: &Rejection, format: Format, request_id: &str, method: &
             wordpress(answer.status, answer.code, answer.message, hint)
         }
         Format::Envelope => {
-            let mut json = Json::new("application/json", rejection.reason.status());
+            let mut json = Json::new(&JSON, rejection.reason.status());
             json.raw("{\"success\":false,\"error\":{\"code\":").string(row.code);
             json.raw(",\"message\":").sentence(row.sentence, hint).raw("}}");
-            json.body
+            json
         }
     }
 }
@@ -43,7 +63,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
 /// RFC 9457, with `code` and `request_id`.
-fn problem(rejection: &Rejection, hint: Option<&str>, request_id: &str) -> Body {
+fn problem(rejection: &Rejection, hint: Option<&str>, request_id: &str) -> Json {
     let status = rejection.reason.status();
     let row = rejection.reason.row();
     let kind = match status {
@@ -52,13 +72,13 @@ fn problem(rejection: &Rejection, hint: Option<&str>, request_id: &str) -> Body 
         _ => "about:blank",
     };
     let title = status.canonical_reason().unwrap_or("Error");
-    let mut json = Json::new("application/problem+json", status);
+    let mut json = Json::new(&PROBLEM_JSON, status);
     json.raw("{\"type\":").string(kind);
     json.raw(",\"title\":").string(title);
     json.raw(",\"status\":").raw(status.as_str());
     json.raw(",\"detail\":").sentence(row.sentence, hint);
     json.raw(",\"code\":").string(row.code);
-    json.raw(",\"request_id\":").string(request_id);
+    json.raw(",\"request_id\":\"").request_id(request_id).raw("\"");
     if !rejection.violated.is_empty() {
         json.raw(",\"violated-policies\":[");
         for (place, policy) in rejection.violated.iter().enumerate() {
@@ -67,16 +87,16 @@ fn problem(rejection: &Rejection, hint: Option<&str>, request_id: &str) -> Body 
         json.raw("]");
     }
     json.raw("}");
-    json.body
+    json
 }
 
 /// What WordPress makes of a `WP_Error`.
-fn wordpress(status: StatusCode, code: &str, message: &str, hint: Option<&str>) -> Body {
-    let mut json = Json::new("application/json", status);
+fn wordpress(status: StatusCode, code: &str, message: &str, hint: Option<&str>) -> Json {
+    let mut json = Json::new(&JSON, status);
     json.raw("{\"code\":").string(code);
     json.raw(",\"message\":").sentence(message, hint);
     json.raw(",\"data\":{\"status\":").raw(status.as_str()).raw("}}");
-    json.body
+    json
 }
 
 /// What WooCommerce answers in a case like this one.
@@ -147,52 +167,6 @@ fn cannot(status: StatusCode, method: &Method) -> WooCommerce {
         _ => ("woocommerce_rest_cannot_view", "Sorry, you cannot list resources."),
     };
     WooCommerce { status, code, message }
-}
-
-/// A body of JSON in the making.
-struct Json {
-    body: Body,
-}
-
-impl Json {
-    fn new(content_type: &'static str, status: StatusCode) -> Self {
-        let content_type = HeaderValue::from_static(content_type);
-        Self { body: Body { status, content_type, bytes: Vec::with_capacity(384) } }
-    }
-
-    fn raw(&mut self, text: &str) -> &mut Self {
-        self.body.bytes.extend_from_slice(text.as_bytes());
-        self
-    }
-
-    fn string(&mut self, text: &str) -> &mut Self {
-        self.raw("\"").escaped(text).raw("\"")
-    }
-
-    /// A sentence of the table, and what this request adds to it.
-    fn sentence(&mut self, sentence: &str, hint: Option<&str>) -> &mut Self {
-        self.raw("\"").escaped(sentence);
-        if let Some(hint) = hint {
-            self.raw(" ").escaped(hint);
-        }
-        self.raw("\"")
-    }
-
-    /// Escapes what must be (RFC 8259 §7), and the angle brackets and ampersands of those who show it as a page.
-    fn escaped(&mut self, text: &str) -> &mut Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        for byte in text.bytes() {
-            match byte {
-                b'"' | b'\\' => self.body.bytes.extend([b'\\', byte]),
-                0..b' ' | b'<' | b'>' | b'&' | 0x7f => {
-                    let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-                    self.raw("\\u00").body.bytes.extend(digits);
-                }
-                _ => self.body.bytes.push(byte),
-            }
-        }
-        self
-    }
 }
 
 #[cfg(test)]

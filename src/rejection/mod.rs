@@ -3,6 +3,8 @@
 
 mod body;
 mod format;
+mod json;
+mod template;
 
 pub use body::{Body, render};
 pub use format::Format;
