@@ -5,6 +5,7 @@
 mod cells;
 mod entry;
 mod failures;
+mod fields;
 mod kept;
 mod readings;
 mod rules;

@@ -150,7 +150,7 @@ pub(super) fn exceeded(parts: &[Part<'_>], reserved: u32, not_before: Tick, now:
             };
             retry_after = retry_after.max(ready);
             let (_, violated) = exceeded.get_or_insert_with(|| (rules.subject(), Vec::new()));
-            violated.push(super::readings::policy_name(rules.subject(), rule.seconds));
+            violated.push(super::fields::policy_name(rules.subject(), rule.seconds));
         }
     }
     let (subject, violated) = exceeded.unwrap_or((super::Subject::Key, Vec::new()));

@@ -118,3 +118,25 @@ fn the_longest_values_fit_in() {
     readings.write(HeaderStyle::Both, &mut headers);
     assert!(headers["ratelimit"].to_str().unwrap().starts_with(r#""ip-31622400s";r=4294967294;t=31622400, "#));
 }
+
+#[test]
+fn no_answer_changes_what_another_one_says() {
+    // More plans than a thread remembers, and more text than one block holds.
+    let limiter = Limiter::new(1);
+    let answers: Vec<_> = (1..200)
+        .map(|limit| {
+            let (plan, mut readings, mut headers) =
+                (per_ip(&[&format!("{limit}000/1m"), "9/1h"]), Readings::default(), HeaderMap::new());
+            limiter.take_address(&plan, ip(1), seconds(limit * 3600), &mut readings).unwrap();
+            readings.write(HeaderStyle::Both, &mut headers);
+            (limit, headers)
+        })
+        .collect();
+    for (limit, headers) in answers {
+        let list = format!(r#""ip-60s";r={};t=60, "ip-3600s";r=8;t=3600"#, limit * 1000 - 1);
+        let policies = format!(r#""ip-60s";q={limit}000;w=60, "ip-3600s";q=9;w=3600"#);
+        let expected = [&list, &policies, "9", "8", "3600"];
+        let names = ["ratelimit", "ratelimit-policy", LEGACY[0].0, LEGACY[1].0, LEGACY[2].0];
+        assert_eq!(names.map(|name| headers[name].to_str().unwrap()), expected);
+    }
+}
