@@ -70,101 +70,126 @@ impl Line<'_> {
         out.extend_from_slice(b"{\"time\":\"");
         timestamp(self.now, out);
         out.push(b'"');
-        let mut field = |name: &str, value: Value<'_>| {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
-            value.json(out);
-        };
-        self.fields(&mut field);
+        self.fields(&mut Json(out));
         out.extend_from_slice(b"}\n");
     }
 
     fn text(&self, out: &mut Vec<u8>) {
         timestamp(self.now, out);
-        let mut field = |name: &str, value: Value<'_>| {
-            out.push(b' ');
-            out.extend_from_slice(name.as_bytes());
-            out.push(b'=');
-            value.text(out);
-        };
-        self.fields(&mut field);
+        self.fields(&mut Text(out));
         out.push(b'\n');
     }
 
     /// All fields but the time, in the order of the line.
-    fn fields(&self, field: &mut impl FnMut(&str, Value<'_>)) {
-        let path = self.path.find(['?', '#']).map_or(self.path, |end| &self.path[..end]);
-        field("request_id", Value::Text(self.request_id));
-        field("client", Value::Address(self.client));
+    fn fields(&self, out: &mut impl Fields) {
+        let query = self.path.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+        out.field(name!("request_id"), Value::Text(self.request_id));
+        out.field(name!("client"), Value::Address(self.client));
         if self.peer != self.client {
-            field("peer", Value::Address(self.peer));
+            out.field(name!("peer"), Value::Address(self.peer));
         }
-        field("method", Value::Text(self.method));
-        field("host", Value::Text(self.host));
-        field("path", Value::Text(path));
-        field("http_version", Value::Text(version(self.http_version)));
-        field("tls", Value::Flag(self.tls));
-        field("status", Value::Number(u64::from(self.status)));
-        field("outcome", Value::Text(self.outcome.label()));
+        out.field(name!("method"), Value::Text(self.method));
+        out.field(name!("host"), Value::Text(self.host));
+        out.field(name!("path"), Value::Text(query.map_or(self.path, |end| &self.path[..end])));
+        out.field(name!("http_version"), Value::Word(version(self.http_version)));
+        out.field(name!("tls"), Value::Bare(if self.tls { "true" } else { "false" }));
+        out.field(name!("status"), Value::Number(u64::from(self.status)));
+        out.field(name!("outcome"), Value::Word(self.outcome.label()));
         if let Some(reason) = self.reason {
-            field("reason", Value::Text(reason.label()));
+            out.field(name!("reason"), Value::Word(reason.label()));
         }
         if let Some(key) = self.key_id {
-            field("key_id", Value::Text(key.as_str()));
+            out.field(name!("key_id"), Value::Text(key.as_str()));
         }
         if let Some(owner) = self.owner {
-            field("owner", Value::Text(owner.as_str()));
+            out.field(name!("owner"), Value::Text(owner.as_str()));
         }
         if let Some(route) = self.route {
-            field("route", Value::Text(route));
+            out.field(name!("route"), Value::Text(route));
         }
-        field("duration_ms", Value::Millis(self.duration));
+        out.field(name!("duration_ms"), Value::Millis(self.duration));
         if let Some(upstream) = self.upstream_duration {
-            field("upstream_duration_ms", Value::Millis(upstream));
+            out.field(name!("upstream_duration_ms"), Value::Millis(upstream));
         }
-        field("bytes_in", Value::Number(self.bytes_in));
-        field("bytes_out", Value::Number(self.bytes_out));
+        out.field(name!("bytes_in"), Value::Number(self.bytes_in));
+        out.field(name!("bytes_out"), Value::Number(self.bytes_out));
         if let Some(note) = self.note {
-            field("note", Value::Text(note));
+            out.field(name!("note"), Value::Text(note));
         }
     }
 }
 
+/// What stands before a value, in each format.
+#[derive(Clone, Copy)]
+struct Name {
+    json: &'static str,
+    text: &'static str,
+}
+
+macro_rules! name {
+    ($name:literal) => {
+        Name { json: concat!(",\"", $name, "\":"), text: concat!(" ", $name, "=") }
+    };
+}
+use name;
+
 enum Value<'a> {
+    /// Any text.
     Text(&'a str),
+    /// A word of a closed list, which needs neither quotes nor escapes.
+    Word(&'static str),
+    /// The same, where it is none of a JSON string either.
+    Bare(&'static str),
     Address(IpAddr),
     Number(u64),
     Millis(Duration),
-    Flag(bool),
 }
 
-impl Value<'_> {
-    fn json(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Text(text) => {
+/// A line in the making. Inlined into the list of fields, so that a name is copied by a few moves.
+trait Fields {
+    fn field(&mut self, name: Name, value: Value<'_>);
+}
+
+struct Json<'a>(&'a mut Vec<u8>);
+
+impl Fields for Json<'_> {
+    #[inline(always)]
+    fn field(&mut self, name: Name, value: Value<'_>) {
+        let Self(out) = self;
+        out.extend_from_slice(name.json.as_bytes());
+        match value {
+            Value::Text(text) => quoted(text, out),
+            Value::Word(word) => {
                 out.push(b'"');
-                escaped(cut(text), out);
+                out.extend_from_slice(word.as_bytes());
                 out.push(b'"');
             }
-            Self::Address(_) => {
+            Value::Address(address) => {
                 out.push(b'"');
-                self.text(out);
+                push_address(address, out);
                 out.push(b'"');
             }
-            Self::Number(_) | Self::Millis(_) | Self::Flag(_) => self.text(out),
+            Value::Bare(word) => out.extend_from_slice(word.as_bytes()),
+            Value::Number(number) => push_number(number, out),
+            Value::Millis(duration) => push_millis(duration, out),
         }
     }
+}
 
-    fn text(&self, out: &mut Vec<u8>) {
-        match *self {
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl Fields for Text<'_> {
+    #[inline(always)]
+    fn field(&mut self, name: Name, value: Value<'_>) {
+        let Self(out) = self;
+        out.extend_from_slice(name.text.as_bytes());
+        match value {
             // Plain words stand as they are; anything that could be taken for the next field is quoted.
-            Self::Text(text) if is_word(text) => out.extend_from_slice(text.as_bytes()),
-            Self::Text(_) => self.json(out),
-            Self::Address(address) => push_address(address, out),
-            Self::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-            Self::Millis(duration) => push_millis(duration, out),
-            Self::Flag(flag) => out.extend_from_slice(if flag { b"true" } else { b"false" }),
+            Value::Text(text) if !is_word(text) => quoted(text, out),
+            Value::Text(word) | Value::Word(word) | Value::Bare(word) => out.extend_from_slice(word.as_bytes()),
+            Value::Address(address) => push_address(address, out),
+            Value::Number(number) => push_number(number, out),
+            Value::Millis(duration) => push_millis(duration, out),
         }
     }
 }
@@ -194,13 +219,34 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// Appends the inside of a JSON string (RFC 8259 §7). Beyond what JSON asks for, DEL, the C1 controls and the marks
-/// that turn the direction of text are escaped: a log is read on terminals.
-fn escaped(text: &str, out: &mut Vec<u8>) {
-    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {
+/// Appends a JSON string (RFC 8259 §7), or as much of it as is logged. Beyond what JSON asks for, DEL, the C1 controls
+/// and the marks that turn the direction of text are escaped: a log is read on terminals.
+fn quoted(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let text = cut(text);
+    if is_plain(text) {
         out.extend_from_slice(text.as_bytes());
-        return;
+    } else {
+        escaped(text, out);
     }
+    out.push(b'"');
+}
+
+/// Whether all of a text stands for itself, as nearly every one does. A table and no early end take the least time.
+fn is_plain(text: &str) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = b' ';
+        while byte < 0x7f {
+            plain[byte as usize] = byte != b'"' && byte != b'\\';
+            byte += 1;
+        }
+        plain
+    };
+    text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)])
+}
+
+fn escaped(text: &str, out: &mut Vec<u8>) {
     for character in text.chars() {
         match character {
             '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
@@ -238,12 +284,15 @@ fn push_address(address: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
+fn push_number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// Milliseconds with three decimals.
 fn push_millis(duration: Duration, out: &mut Vec<u8>) {
-    let micros = duration.as_micros().min(u128::from(u64::MAX)) as u64;
-    out.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
-    out.push(b'.');
-    digits(micros % 1000, 3, out);
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    push_number(micros / 1000, out);
+    out.extend_from_slice(&fraction(micros % 1000));
 }
 
 /// RFC 3339, UTC, with milliseconds.
@@ -261,16 +310,14 @@ fn timestamp(now: Wall, out: &mut Vec<u8>) {
         SECOND.set((second, text));
     }
     out.extend_from_slice(&text);
-    out.push(b'.');
-    digits(now.unix_millis().rem_euclid(1000).unsigned_abs(), 3, out);
+    out.extend_from_slice(&fraction(now.unix_millis().rem_euclid(1000).unsigned_abs()));
     out.push(b'Z');
 }
 
-/// A number with exactly `width` digits.
-fn digits(number: u64, width: u32, out: &mut Vec<u8>) {
-    for place in (0..width).rev() {
-        out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
-    }
+/// Thousandths below one: a point and three digits.
+fn fraction(thousandths: u64) -> [u8; 4] {
+    let digit = |of: u64| b'0' + (thousandths / of % 10) as u8;
+    [b'.', digit(100), digit(10), digit(1)]
 }
 
 #[cfg(test)]
