@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Exceeded, Limiter, Plan,
+    AddressHandle, Exceeded, Limiter, Plan,
     entry::{Address, Counters, Entry},
     take::{Part, exceeded, prepare},
     window::tick,
@@ -26,8 +26,32 @@ impl Limiter {
         })?
     }
 
-    /// Charges one failed authentication to the address, without asking: for those that cost no work, such as an
-    /// unknown key.
+    /// Charges one failed authentication that cost no work, such as that of an unknown key, to the address; by what its
+    /// connection keeps, so that it usually costs no lookup.
+    ///
+    /// # Errors
+    ///
+    /// When failures and attempts in flight have reached the limit; then nothing is charged.
+    pub fn fail(&self, handle: &mut AddressHandle, plan: &Plan, client: IpAddr, now: Mono) -> Result<(), Exceeded> {
+        let rules = &plan.failures;
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let address = Address::new(client, plan.ipv6_prefix);
+        self.with_kept(handle, address, tick(now), |entry, counters| {
+            let reserved = counters.in_flight;
+            let mut parts = [Part { windows: &mut counters.failures, rules }];
+            let moment = prepare(&mut parts, now);
+            if !parts[0].windows.have_room(rules.rules(), reserved) {
+                return Err(exceeded(&parts, reserved, 0, now));
+            }
+            parts[0].windows.record(rules.rules(), moment);
+            entry.note_change(rules);
+            Ok(())
+        })
+    }
+
+    /// Charges one failed authentication to the address, without asking.
     pub fn charge_failure(&self, plan: &Plan, client: IpAddr, now: Mono) {
         if plan.failures.is_empty() {
             return;

@@ -99,25 +99,11 @@ impl Limiter {
             return Ok(());
         }
         let address = Address::new(client, plan.ipv6_prefix);
-        let mut take_one = |entry: &Entry, counters: &mut Counters| {
+        self.with_kept(handle, address, tick(now), |entry, counters| {
             take(&mut [Part { windows: &mut counters.arrivals, rules: &plan.per_ip }], now, readings)?;
             entry.note_change(&plan.per_ip);
             Ok(())
-        };
-        if let Some(entry) = &handle.entry
-            && entry.address() == Some(address)
-        {
-            let mut counters = entry.lock();
-            if !counters.evicted {
-                return take_one(entry, &mut counters);
-            }
-        }
-        let (entry, taken) = self.with_counters(address, tick(now), |entry, counters| {
-            // A cell is not kept: the address may get an entry of its own, and would then count in two places.
-            ((!entry.is_cell()).then(|| Arc::clone(entry)), take_one(entry, counters))
-        });
-        handle.entry = entry;
-        taken
+        })
     }
 
     /// Notes that a caller was verified at this address: its counters become the last ones to make room.
@@ -157,6 +143,30 @@ impl Limiter {
                 }
             }
         }
+    }
+
+    /// As [`with_counters`](Self::with_counters), by what a connection keeps.
+    pub(super) fn with_kept<R>(
+        &self,
+        handle: &mut AddressHandle,
+        address: Address,
+        now: Tick,
+        f: impl FnOnce(&Entry, &mut Counters) -> R,
+    ) -> R {
+        if let Some(entry) = &handle.entry
+            && entry.address() == Some(address)
+        {
+            let mut counters = entry.lock();
+            if !counters.evicted {
+                return f(entry, &mut counters);
+            }
+        }
+        let (entry, result) = self.with_counters(address, now, |entry, counters| {
+            // A cell is not kept: the address may get an entry of its own, and would then count in two places.
+            ((!entry.is_cell()).then(|| Arc::clone(entry)), f(entry, counters))
+        });
+        handle.entry = entry;
+        result
     }
 
     /// Calls `f` with the counters by which the address is judged, making an entry if there is none.

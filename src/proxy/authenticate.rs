@@ -3,13 +3,11 @@
 //! The cheap way comes first and is the usual one: a key whose secret was verified here before costs a lookup and a
 //! short keyed hash. Everything else is charged to the address, and after every wait the key is looked up anew.
 
-use std::{net::IpAddr, sync::Arc};
-
-use futures_util::FutureExt as _;
+use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use super::{Shared, live::Live, record::Record};
 use crate::{
-    clock::{self, Wall},
+    clock::{self, Mono, Wall},
     credential::{Credential, Presented},
     keys::{
         KeyRecord, KeySet, Kind,
@@ -17,7 +15,7 @@ use crate::{
         secret::Secret,
         verify::{Decoy, Verdict},
     },
-    limits::Failures,
+    limits::{AddressHandle, Exceeded, Failures},
     policy::Identity,
     rejection::{Reason, Rejection},
 };
@@ -36,7 +34,7 @@ enum Lookup {
 
 /// The caller, if their secret was verified here before, is machine-made, and the key is in good standing; refused at
 /// once, if there is no such key and nothing needs to look as if there were. These are the usual cases, and wait for
-/// nothing; in any other, the caller is still to be authenticated.
+/// nothing; in any other, the caller is still to be authenticated. `kept` is what the connection keeps of the address.
 ///
 /// # Errors
 ///
@@ -46,6 +44,7 @@ pub(super) fn recognise(
     live: &Live,
     client: IpAddr,
     presented: &Presented,
+    kept: Option<&RefCell<AddressHandle>>,
     record: &mut Record,
 ) -> Result<Option<Identity>, Rejection> {
     let set = shared.keys.load();
@@ -68,12 +67,24 @@ pub(super) fn recognise(
         return Ok(Some(Identity::verified(Arc::clone(known))));
     }
     if !exists && decoy(set, &presented.credential).is_none() {
-        let charge = Failures::new(Arc::clone(&shared.limiter), Arc::clone(&live.limits), client);
-        if let Some(verdict) = shared.verifier.refuse(None, secret, charge).now_or_never() {
-            return Err(refusal(verdict, Reason::UnknownKey));
-        }
+        let charged = charge_failure(shared, live, client, kept, record.began().mono);
+        return Err(charged.map_or_else(Rejection::from, |()| Reason::UnknownKey.into()));
     }
     Ok(None)
+}
+
+/// Charges a failure that took no work to the address, if it may still fail.
+pub(super) fn charge_failure(
+    shared: &Shared,
+    live: &Live,
+    client: IpAddr,
+    kept: Option<&RefCell<AddressHandle>>,
+    now: Mono,
+) -> Result<(), Exceeded> {
+    match kept {
+        Some(kept) => shared.limiter.fail(&mut kept.borrow_mut(), &live.limits, client, now),
+        None => shared.limiter.fail(&mut AddressHandle::default(), &live.limits, client, now),
+    }
 }
 
 /// What an unknown key has to cost.

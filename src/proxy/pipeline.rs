@@ -33,7 +33,7 @@ use hyper::body::Incoming;
 
 use super::{
     Shared,
-    authenticate::{authenticate, recognise},
+    authenticate::{authenticate, charge_failure, recognise},
     body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
     client_body::ClientBody,
     failure::{bad_answer, or_cut},
@@ -50,7 +50,7 @@ use super::{
 use crate::{
     clock, credential,
     facts::{self, Arrival, Facts},
-    limits::{AddressHandle, Failures, Readings},
+    limits::{AddressHandle, Readings},
     listener::{Connection, Exchange, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
@@ -232,7 +232,8 @@ impl Pipeline {
             return Err(if loaded { Reason::MissingCredentials.into() } else { missing });
         };
         let began = judged.record.began();
-        let recognised = match recognise(&self.shared, live, client, &presented, &mut judged.record) {
+        let kept = judged.kept.as_deref().map(|kept| &kept.address);
+        let recognised = match recognise(&self.shared, live, client, &presented, kept, &mut judged.record) {
             Ok(Some(identity)) => Ok((identity, began)),
             // Large and seldom needed, so it is no part of this future. A slow verification may lie in it.
             Ok(None) => Box::pin(authenticate(&self.shared, live, client, &presented, &mut judged.record))
@@ -257,13 +258,9 @@ impl Pipeline {
         if rejection.reason != Reason::Malformed {
             return rejection;
         }
-        let now = judged.record.began().mono;
-        let limits = &judged.local.live.limits;
-        match Failures::new(Arc::clone(&self.shared.limiter), Arc::clone(limits), client).begin(now) {
-            Ok(attempt) => {
-                attempt.failed(now);
-                rejection
-            }
+        let kept = judged.kept.as_deref().map(|kept| &kept.address);
+        match charge_failure(&self.shared, &judged.local.live, client, kept, judged.record.began().mono) {
+            Ok(()) => rejection,
             Err(exceeded) => put_off(exceeded.into(), judged),
         }
     }

@@ -1,7 +1,7 @@
 //! What is kept of one request. Dropping the record writes it: one log line, the counters, the key's last use; so a
 //! request whose caller went away is recorded, too.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::{Method, Version};
 
@@ -230,17 +230,17 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let now = self.began.at(clock::mono());
+        let now = clock::mono();
         let metrics = &self.recorder.metrics;
         if self.upstream_answered.is_some() && !self.answer_ended && self.outcome == Outcome::Allowed {
             self.outcome = Outcome::Failed;
             self.note.get_or_insert_with(|| "the caller went away before the end of the answer".into());
         }
-        let duration = now.mono.since(self.began.mono);
+        let duration = now.since(self.began.mono);
         metrics.request(self.outcome);
         metrics.request_seconds(duration);
         let upstream_duration = self.upstream_asked.map(|asked| {
-            let answered = self.upstream_answered.unwrap_or(now.mono);
+            let answered = self.upstream_answered.unwrap_or(now);
             answered.since(asked)
         });
         if let Some(duration) = upstream_duration {
@@ -256,6 +256,8 @@ impl Drop for Record {
         if !self.recorder.log.wants(self.outcome) {
             return;
         }
+        // What took no time needs no second look at the wall clock; while a tunnel is open it may be set.
+        let wall = if duration < Duration::from_secs(1) { self.began.at(now).wall } else { clock::now().wall };
         let peer = self.connection.peer();
         let (client, method, host, path, request_id) = match (&self.facts, &self.raw) {
             (Some(facts), _) => {
@@ -265,7 +267,7 @@ impl Drop for Record {
             (None, None) => (peer, &Method::GET, "", "", ""),
         };
         self.recorder.log.write(&Line {
-            now: now.wall,
+            now: wall,
             request_id,
             client,
             peer,
