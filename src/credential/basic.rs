@@ -1,10 +1,7 @@
 //! `Authorization: Basic`, RFC 7617.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use zeroize::Zeroize;
-
-use super::{Credential, Malformed, Presented, Scheme, has_control, part, token};
-use crate::keys::secret::MAX_SECRET_BYTES;
+use super::{Credential, Malformed, Presented, Scheme, decode::base64, has_control, part, token};
+use crate::keys::secret::{MAX_SECRET_BYTES, wipe};
 
 /// The longest pair, decoded: two parts and a colon.
 const MAX_DECODED: usize = 2 * MAX_SECRET_BYTES + 1;
@@ -23,13 +20,14 @@ pub(super) fn read(encoded: &[u8]) -> Result<Presented, Malformed> {
     }
 }
 
-/// Strict about alphabet, padding and unused bits: one pair has one spelling.
 fn decode<const SPACE: usize>(encoded: &[u8]) -> Result<Presented, Malformed> {
     let mut decoded = [0; SPACE];
-    let length = STANDARD.decode_slice(encoded, &mut decoded).ok();
-    let presented = length.ok_or(Malformed).and_then(|length| split(&decoded[..length]));
+    let presented = match base64(encoded, &mut decoded) {
+        Some(length) => split(&decoded[..length]),
+        None => Err(Malformed),
+    };
     // Where decoding failed, it may have got anywhere.
-    decoded[..length.unwrap_or(SPACE)].zeroize();
+    wipe(&mut decoded);
     presented
 }
 

@@ -6,6 +6,7 @@
 mod basic;
 mod bearer;
 mod challenge;
+mod decode;
 mod header;
 mod query;
 mod settings;
