@@ -6,6 +6,7 @@
 use std::{
     fmt,
     mem::MaybeUninit,
+    ops::Range,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
+use smallvec::SmallVec;
 
 use super::{body::Download, wire::Wire};
 
@@ -77,10 +79,9 @@ impl HeadReader {
     /// Ready once the head of the final answer is there.
     pub fn poll(&mut self, wire: &mut Wire, asked: Asked, cx: &mut Context<'_>) -> Poll<Result<Answer, AnswerError>> {
         loop {
-            if !wire.input().is_empty()
-                && let Some((answer, bytes)) = parse(wire.input(), asked)?
-            {
-                wire.consume(bytes);
+            if let Some(lines) = Lines::find(wire.input())? {
+                let text = wire.take(lines.bytes as u64);
+                let answer = lines.read(&text, asked)?;
                 let status = answer.response.status();
                 if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(answer));
@@ -101,54 +102,80 @@ impl HeadReader {
     }
 }
 
-/// The head at the front of the input, and its length; nothing while it is incomplete.
-fn parse(input: &[u8], asked: Asked) -> Result<Option<(Answer, usize)>, AnswerError> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut head = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut head, input, &mut fields)
-        .map_err(|error| AnswerError::Malformed(describe(error)))?;
-    let httparse::Status::Complete(bytes) = parsed else { return Ok(None) };
-    if bytes > MAX_HEAD_BYTES {
-        return Err(AnswerError::Malformed("the head is too large"));
-    }
-    let (Some(code), Some(version)) = (head.code, head.version) else { return Ok(None) };
-    let status = StatusCode::from_u16(code).map_err(|_| AnswerError::Malformed("a status that is none"))?;
-    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-
-    // One copy of the head, of which every value is a part.
-    let text = Bytes::copy_from_slice(&input[..bytes]);
-    let mut says = Says::default();
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + OUR_FIELDS);
-    for field in head.headers.iter() {
-        let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(field.name.as_bytes()),
-            HeaderValue::from_maybe_shared(text.slice(place(input, field.value))),
-        ) else {
-            return Err(AnswerError::Malformed("a field that is none"));
-        };
-        says.heed(&name, &value)?;
-        headers.append(name, value);
-    }
-    let download = says.framing(asked, status, version)?;
-    let mut response = Response::new(download);
-    *response.status_mut() = status;
-    *response.version_mut() = version;
-    *response.headers_mut() = headers;
-    if let Some(reason) = head.reason
-        && !reason.is_empty()
-        && status.canonical_reason() != Some(reason)
-        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
-    {
-        response.extensions_mut().insert(reason);
-    }
-    Ok(Some((Answer { response, keep_alive: says.keep_alive }, bytes)))
+/// Where the parts of a head stand.
+struct Lines {
+    status: StatusCode,
+    version: Version,
+    reason: Range<usize>,
+    fields: SmallVec<[Field; 16]>,
+    /// The length of all of it.
+    bytes: usize,
 }
 
-/// Where the part stands in the whole.
-fn place(whole: &[u8], part: &[u8]) -> std::ops::Range<usize> {
-    let start = part.as_ptr().addr() - whole.as_ptr().addr();
-    start..start + part.len()
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Lines {
+    /// Finds the head at the front of the input; nothing while it is incomplete.
+    fn find(input: &[u8]) -> Result<Option<Self>, AnswerError> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut head = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut head, input, &mut fields)
+            .map_err(|error| AnswerError::Malformed(describe(error)))?;
+        let httparse::Status::Complete(bytes) = parsed else { return Ok(None) };
+        if bytes > MAX_HEAD_BYTES {
+            return Err(AnswerError::Malformed("the head is too large"));
+        }
+        let (Some(code), Some(version)) = (head.code, head.version) else { return Ok(None) };
+        let status = StatusCode::from_u16(code).map_err(|_| AnswerError::Malformed("a status that is none"))?;
+        let place = |part: &[u8]| {
+            let start = part.as_ptr().addr().saturating_sub(input.as_ptr().addr());
+            start..start + part.len()
+        };
+        let reason = head.reason.filter(|reason| status.canonical_reason() != Some(*reason)).unwrap_or_default();
+        Ok(Some(Self {
+            status,
+            version: if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 },
+            reason: if reason.is_empty() { 0..0 } else { place(reason.as_bytes()) },
+            fields: head
+                .headers
+                .iter()
+                .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
+                .collect(),
+            bytes,
+        }))
+    }
+
+    /// The answer whose head the text is. The values of its fields are parts of the text.
+    fn read(self, text: &Bytes, asked: Asked) -> Result<Answer, AnswerError> {
+        let mut says = Says::default();
+        let mut headers = HeaderMap::with_capacity(self.fields.len() + OUR_FIELDS);
+        for field in self.fields {
+            let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(&text[field.name]), HeaderValue::from_maybe_shared(text.slice(field.value)))
+            else {
+                return Err(AnswerError::Malformed("a field that is none"));
+            };
+            says.heed(&name, &value)?;
+            headers.append(name, value);
+        }
+        let mut response = Response::new(says.framing(asked, self.status, self.version)?);
+        *response.status_mut() = self.status;
+        *response.version_mut() = self.version;
+        *response.headers_mut() = headers;
+        if !self.reason.is_empty()
+            && let Ok(reason) = ReasonPhrase::try_from(&text[self.reason])
+        {
+            response.extensions_mut().insert(reason);
+        }
+        Ok(Answer { response, keep_alive: says.keep_alive })
+    }
 }
 
 fn describe(error: httparse::Error) -> &'static str {

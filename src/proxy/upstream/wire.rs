@@ -14,7 +14,7 @@ use super::connect::UpstreamStream;
 /// How much is read at once: at first, and at most, once an answer proves to be large.
 const LEAST_READ: usize = 8 * 1024;
 const MOST_READ: usize = 64 * 1024;
-/// Pieces up to this size are copied, so that the buffer they were read into stays whole and is used again.
+/// Pieces up to this size are copied behind the line before them, so that both leave in one piece of memory.
 const SMALL_PIECE: usize = 4 * 1024;
 
 /// A connection to the upstream and its buffers.
@@ -153,21 +153,20 @@ impl Wire {
         self.input.advance(bytes);
     }
 
-    /// Takes up to `most` bytes of what has been read.
+    /// Takes up to `most` bytes of what has been read. Nothing is copied: when all that was taken of the buffer is
+    /// gone, it is used again.
     pub fn take(&mut self, most: u64) -> Bytes {
         let bytes = usize::try_from(most).unwrap_or(usize::MAX).min(self.input.len());
-        if bytes > SMALL_PIECE {
-            return self.input.split_to(bytes).freeze();
-        }
-        let piece = Bytes::copy_from_slice(&self.input[..bytes]);
-        self.input.advance(bytes);
-        piece
+        self.input.split_to(bytes).freeze()
     }
 
     /// Reads more. 0: the upstream has closed its side.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(cut_short())) };
-        self.input.reserve(self.read_size);
+        if self.input.capacity() - self.input.len() < self.read_size / 4 {
+            self.input.reserve(self.read_size);
+        }
+        let room = self.input.capacity() - self.input.len();
         let Poll::Ready(read) = pin!(stream.read_buf(&mut self.input)).poll(cx) else {
             if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
                 self.reader = Some(cx.waker().clone());
@@ -175,7 +174,7 @@ impl Wire {
             return Poll::Pending;
         };
         let bytes = read?;
-        if bytes >= self.read_size {
+        if bytes == room {
             self.read_size = (self.read_size * 2).min(MOST_READ);
         }
         Poll::Ready(Ok(bytes))
@@ -183,11 +182,11 @@ impl Wire {
 
     /// The exchange is over: the next one begins small again.
     pub fn rest(&mut self) {
-        self.read_size = LEAST_READ;
-        self.reader = None;
-        if self.input.capacity() > LEAST_READ {
+        if self.read_size > LEAST_READ {
+            self.read_size = LEAST_READ;
             self.input = BytesMut::new();
         }
+        self.reader = None;
     }
 }
 
