@@ -55,6 +55,16 @@ async fn the_last_use_is_shown_and_survives() {
     last_used(&sidecar, &used.id, |key| key["last_used_ip"] == "198.51.100.9").await;
 }
 
+/// Whose secret was right has used their key, also where it may not do what was asked for.
+#[tokio::test]
+async fn a_refused_request_is_a_use_too() {
+    let key = Key::pair("key").scopes(["read"]);
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    assert_eq!(sidecar.ask(post("/", "x").key(&key)).await.status, 403);
+    last_used(&sidecar, &key.id, |key| key["last_used_ip"] == "127.0.0.1").await;
+}
+
 /// The end saves what a second has not yet.
 #[tokio::test]
 async fn a_use_right_before_the_end_is_kept() {

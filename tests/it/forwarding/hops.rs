@@ -139,6 +139,18 @@ async fn only_the_configured_field_names_the_caller() {
     }
 }
 
+/// The field that trusted proxies use is a forgery from anybody else, whatever it is called.
+#[tokio::test]
+async fn a_forged_client_address_does_not_arrive() {
+    let key = Key::pair("key");
+    for (trusted, arrives) in [("\"127.0.0.1\"", true), ("", false)] {
+        let config = format!("[listen]\ntrusted_proxies = [{trusted}]\nclient_ip_header = \"Fly-Client-IP\"");
+        let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(&config)).await;
+        assert_eq!(sidecar.ask(get("/").key(&key).field("Fly-Client-IP", "203.0.113.9")).await.status, 200);
+        assert_eq!(upstream.only().has("fly-client-ip"), arrives, "trusted: {trusted}");
+    }
+}
+
 #[tokio::test]
 async fn the_host_is_kept_or_set_as_configured() {
     let key = Key::pair("key");

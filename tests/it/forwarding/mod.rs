@@ -4,7 +4,9 @@ mod answers;
 mod bodies;
 mod connections;
 mod fields;
+mod framing;
 mod hops;
+mod pool;
 mod target;
 mod upgrades;
 
