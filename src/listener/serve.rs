@@ -130,6 +130,9 @@ impl Drop for Guard {
         if std::thread::panicking() {
             thread.counters.panics.add();
         }
+        // Whoever waits to take the connection over learns that there is none any more: the waiting one holds an exchange,
+        // and with it the connection that the other end of his channel is in.
+        drop(self.connection.take_upgrade());
         thread.unregister(&self.connection);
         thread.load.connection_closed();
         self.closed.closed();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::in_front;
-use crate::harness::{Answer, Key, Request, get};
+use crate::harness::{Answer, Gate, Key, Request, eventually, get};
 
 const CONFIG: &str = r#"
     [[route]]
@@ -87,6 +89,29 @@ async fn only_the_upstreams_101_opens_a_tunnel() {
     upstream.on("/socket", Answer::switching("h2c"));
     let answer = sidecar.ask(websocket("/socket", &key)).await;
     assert_eq!(answer.brief(), "502 upstream_unreachable");
+}
+
+/// A caller that is gone by the time of the 101 leaves nothing behind: neither the upstream's connection nor its place.
+#[tokio::test]
+async fn a_tunnel_ends_whose_caller_is_gone_before_the_101() {
+    let key = Key::pair("key");
+    let config = format!("[upstream]\nmax_in_flight = 1\n{CONFIG}");
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(&config).plaintext()).await;
+    let gate = Gate::new();
+    upstream.on("/socket", Answer::switching("websocket").behind(&gate));
+    let mut client = sidecar.tcp().await;
+    // With a byte ahead, for which the end of the connection is not seen before the answer is to be written.
+    client.write_all(&[&websocket("/socket", &key).head()[..], b"x"].concat()).await.unwrap();
+    upstream.request(1).await;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    gate.open();
+    upstream.until_open(0).await;
+    eventually("a free place", async || {
+        let answer = sidecar.ask(get("/").key(&key)).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
 }
 
 /// A tunnel does not outlive its key by more than a second or so.
