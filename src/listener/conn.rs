@@ -157,9 +157,10 @@ impl Connection {
         self.http2.get()
     }
 
-    /// Whether the listener drains: no exchange will follow the ones that are open.
+    /// Whether the listener is to stop. True from the moment it was asked to, also while it still takes new work: that
+    /// is when balancers are to look elsewhere.
     pub fn draining(&self) -> bool {
-        self.thread.draining()
+        self.thread.asked_to_stop()
     }
 
     /// Time as of the last tick, for what needs no more accuracy: costs no reading of the clock.

@@ -31,7 +31,7 @@ pub struct Handle(Arc<Shared>);
 struct Shared {
     order: watch::Sender<Order>,
     running: watch::Receiver<usize>,
-    asked: AtomicBool,
+    asked: Arc<AtomicBool>,
     cut: Arc<AtomicUsize>,
 }
 
@@ -93,6 +93,8 @@ impl fmt::Debug for Handle {
 /// A thread's side of the drain.
 pub(super) struct Member {
     pub(super) order: watch::Receiver<Order>,
+    /// Whether the listener was asked to stop: true from the beginning of the delay, in which the order is still to serve.
+    pub(super) asked: Arc<AtomicBool>,
     running: Arc<watch::Sender<usize>>,
     cut: Arc<AtomicUsize>,
 }
@@ -124,8 +126,13 @@ pub(super) fn party(threads: usize) -> (Handle, impl Iterator<Item = Member>) {
     let (order, ordered) = watch::channel(Order::Serve);
     let (running, watched) = watch::channel(threads);
     let (running, cut) = (Arc::new(running), Arc::<AtomicUsize>::default());
-    let handle =
-        Handle(Arc::new(Shared { order, running: watched, asked: AtomicBool::new(false), cut: Arc::clone(&cut) }));
-    let member = move || Member { order: ordered.clone(), running: Arc::clone(&running), cut: Arc::clone(&cut) };
+    let asked = Arc::<AtomicBool>::default();
+    let handle = Handle(Arc::new(Shared { order, running: watched, asked: Arc::clone(&asked), cut: Arc::clone(&cut) }));
+    let member = move || Member {
+        order: ordered.clone(),
+        asked: Arc::clone(&asked),
+        running: Arc::clone(&running),
+        cut: Arc::clone(&cut),
+    };
     (handle, std::iter::repeat_with(member).take(threads))
 }

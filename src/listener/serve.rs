@@ -65,7 +65,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S>) {
     let ServingThread { index, mut incoming, mut member, load, settings, tuning, reloader, gate, counters } = start;
-    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load));
+    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, Arc::clone(&member.asked)));
     let service = factory(index);
     let server = Rc::new(Server { service, thread, settings, reloader, gate, closed: Notify::new() });
     let thread = &server.thread;

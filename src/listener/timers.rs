@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -80,7 +80,9 @@ pub(super) struct Thread {
     now: Cell<Mono>,
     timeouts: Timeouts,
     tuning: Tuning,
-    /// When the drain began.
+    /// Whether the listener was asked to stop.
+    asked: Arc<AtomicBool>,
+    /// When the drain reached the connections, which is after its delay.
     draining: Cell<Option<Mono>>,
     pub(super) counters: Arc<Counters>,
     pub(super) load: Arc<Load>,
@@ -102,11 +104,18 @@ impl Drop for HandshakePlace {
 }
 
 impl Thread {
-    pub(super) fn new(timeouts: Timeouts, tuning: Tuning, counters: Arc<Counters>, load: Arc<Load>) -> Self {
+    pub(super) fn new(
+        timeouts: Timeouts,
+        tuning: Tuning,
+        counters: Arc<Counters>,
+        load: Arc<Load>,
+        asked: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             now: Cell::new(clock::mono()),
             timeouts,
             tuning,
+            asked,
             draining: Cell::new(None),
             counters,
             load,
@@ -125,6 +134,12 @@ impl Thread {
         self.now.set(now.max(self.now.get()));
     }
 
+    /// Whether the listener was asked to stop, though connections may not be closed yet.
+    pub(super) fn asked_to_stop(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections are to be closed once nothing is open on them.
     pub(super) fn draining(&self) -> bool {
         self.draining.get().is_some()
     }
@@ -275,7 +290,7 @@ impl Thread {
 #[cfg(test)]
 impl Thread {
     pub(super) fn fake() -> Self {
-        Self::new(Timeouts::default(), Tuning::default(), Arc::default(), Arc::default())
+        Self::new(Timeouts::default(), Tuning::default(), Arc::default(), Arc::default(), Arc::default())
     }
 }
 

@@ -13,7 +13,7 @@ async fn a_drain_finishes_what_runs() {
         let upstream = Upstream::start().await;
         let gate = Gate::new();
         upstream.on("/slow", Answer::ok("at last").behind(&gate));
-        let config = "[shutdown]\ndelay = \"1s\"\ngrace = \"20s\"\n[listen]\nhealth_path = \"/healthz\"";
+        let config = "[shutdown]\ndelay = \"1s\"\ngrace = \"20s\"";
         let sidecar = Sidecar::in_front_of(&upstream).config(config).keys([&key]).start().await;
         let mut running = Vec::new();
         for version in [H1, H2] {
@@ -55,6 +55,33 @@ async fn a_drain_finishes_what_runs() {
         assert_eq!(sidecar.ended().await, 0);
         sidecar.log.find("nothing cut", |line| line.contains("\"requests.cut\":0").then_some(())).await;
     }
+}
+
+/// Balancers that look at the port itself are told during the delay, while it is still open and serves.
+#[tokio::test]
+async fn the_health_path_is_not_well_from_the_first_moment() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let config = "[shutdown]\ndelay = \"60s\"\n[listen]\nhealth_path = \"/healthz\"";
+    let sidecar = Sidecar::in_front_of(&upstream).config(config).keys([&key]).start().await;
+    let mut connections = [sidecar.connect(H1).await, sidecar.connect(H2).await];
+    for connection in &mut connections {
+        assert_eq!(connection.send(&get("/healthz")).await.status, 200);
+    }
+    sidecar.signal(Signal::TERM);
+    eventually("the health path to say so", async || {
+        let status = sidecar.ask(get("/healthz")).await.status;
+        if status == 503 { Ok(()) } else { Err(status) }
+    })
+    .await;
+    for connection in &mut connections {
+        assert_eq!(connection.send(&get("/healthz")).await.status, 503);
+        let answer = connection.send(&get("/").key(&key)).await;
+        assert_eq!((answer.status, answer.field("connection")), (200, ""), "{answer:?}");
+    }
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+    sidecar.signal(Signal::TERM);
+    sidecar.ended().await;
 }
 
 /// Whoever still asks on a kept connection is told that it closes.
