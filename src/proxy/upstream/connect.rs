@@ -1,6 +1,7 @@
 //! Opening connections to the upstream: TCP, TLS over it, or a Unix socket.
 
 use std::{
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -9,12 +10,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::HeaderValue;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UnixStream, lookup_host},
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -93,17 +96,32 @@ impl Destination {
     ///
     /// `TimedOut` after the connect timeout; else whatever the network, the resolver or TLS said.
     pub async fn connect(&self) -> io::Result<UpstreamStream> {
-        tokio::time::timeout(self.connect_timeout, self.open())
-            .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream did not accept in time")))
+        self.connect_by(lookup_host).await
     }
 
-    async fn open(&self) -> io::Result<UpstreamStream> {
+    async fn connect_by<L, A>(&self, lookup: impl FnOnce(String) -> L) -> io::Result<UpstreamStream>
+    where
+        L: Future<Output = io::Result<A>>,
+        A: Iterator<Item = SocketAddr>,
+    {
+        timeout(self.connect_timeout, self.open(lookup))
+            .await
+            .unwrap_or_else(|_| Err(late("the upstream did not accept")))
+    }
+
+    async fn open<L, A>(&self, lookup: impl FnOnce(String) -> L) -> io::Result<UpstreamStream>
+    where
+        L: Future<Output = io::Result<A>>,
+        A: Iterator<Item = SocketAddr>,
+    {
         let (host, port) = match &self.endpoint {
             Endpoint::Unix(path) => return Ok(UpstreamStream::Unix(UnixStream::connect(path).await?)),
             Endpoint::Http { host, port } | Endpoint::Https { host, port } => (host, *port),
         };
-        let tcp = self.open_tcp(host, port).await?;
+        let tcp = match host.parse::<IpAddr>() {
+            Ok(address) => TcpStream::connect((address, port)).await?,
+            Err(_) => self.open_tcp(lookup(format!("{host}:{port}"))).await?,
+        };
         tcp.set_nodelay(true)?;
         match &self.tls {
             None => Ok(UpstreamStream::Tcp(tcp)),
@@ -114,33 +132,61 @@ impl Destination {
         }
     }
 
-    async fn open_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return TcpStream::connect((address, port)).await;
-        }
-        let mut failure = None;
-        match tokio::net::lookup_host((host, port)).await {
-            Ok(addresses) => {
-                for address in addresses {
-                    match TcpStream::connect(address).await {
-                        Ok(stream) => {
-                            *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
-                            return Ok(stream);
-                        }
-                        Err(error) => failure = Some(error),
-                    }
-                }
-            }
-            Err(error) => {
-                let last_good = *self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
-                match last_good {
-                    Some(address) => return TcpStream::connect(address).await,
-                    None => failure = Some(error),
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address")))
+    async fn open_tcp<A>(&self, lookup: impl Future<Output = io::Result<A>>) -> io::Result<TcpStream>
+    where
+        A: Iterator<Item = SocketAddr>,
+    {
+        let half = self.connect_timeout / 2;
+        let last_good = *self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        // A resolver that is down keeps silent for much longer than a connection may take: there must be time left for
+        // the address that is known.
+        let patience = if last_good.is_some() { half } else { self.connect_timeout };
+        let found = timeout(patience, lookup).await.unwrap_or_else(|_| Err(late("the upstream's name was not found")));
+        let addresses = match (found, last_good) {
+            (Ok(found), _) => found.collect(),
+            (Err(_), Some(address)) => vec![address],
+            (Err(error), None) => return Err(error),
+        };
+        let pause = half / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let (address, stream) = first_to_accept(addresses, pause, TcpStream::connect).await?;
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        Ok(stream)
     }
+}
+
+/// Tries one address after the other, the next one when those before have failed or were silent for `pause`; and goes on
+/// waiting for those. One that swallows all packets costs its pause, and one that is only slow loses nothing (RFC 8305
+/// §5).
+async fn first_to_accept<S, C>(
+    addresses: Vec<SocketAddr>,
+    pause: Duration,
+    connect: impl Fn(SocketAddr) -> C,
+) -> io::Result<(SocketAddr, S)>
+where
+    C: Future<Output = io::Result<S>>,
+{
+    let connect = &connect;
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address");
+    let mut trying = FuturesUnordered::new();
+    let mut next = addresses.into_iter();
+    loop {
+        let address = next.next();
+        trying.extend(address.map(|address| async move { (address, connect(address).await) }));
+        let outcome = match address {
+            Some(_) => timeout(pause, trying.next()).await,
+            None => Ok(trying.next().await),
+        };
+        match outcome {
+            Ok(Some((address, Ok(stream)))) => return Ok((address, stream)),
+            Ok(Some((_, Err(error)))) => failure = error,
+            Ok(None) => return Err(failure),
+            Err(_) => {}
+        }
+    }
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} in time"))
 }
 
 fn client_config(
@@ -246,5 +292,70 @@ impl AsyncWrite for UpstreamStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, future::pending};
+
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    }
+
+    /// Asks the addresses 1, 2, … of which each does what it says: `refuses`, `accepts`, `is silent`, or `is slow` and
+    /// accepts once all have been asked. Gives who it was, or why nobody.
+    #[track_caller]
+    fn check(peers: &[&str], pause: Duration, expected: Result<u16, io::ErrorKind>) {
+        let addresses = (1..).zip(peers).map(|(port, _)| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let (all_asked, asked) = (tokio::sync::Notify::new(), RefCell::new(0));
+        let connect = async |address: SocketAddr| {
+            *asked.borrow_mut() += 1;
+            if *asked.borrow() == peers.len() {
+                all_asked.notify_one();
+            }
+            match peers[usize::from(address.port()) - 1] {
+                "accepts" => Ok(()),
+                "refuses" => Err(io::ErrorKind::ConnectionRefused.into()),
+                "is slow" => {
+                    all_asked.notified().await;
+                    Ok(())
+                }
+                _ => pending().await,
+            }
+        };
+        let outcome = run(first_to_accept(addresses, pause, connect));
+        assert_eq!(outcome.map(|(address, ())| address.port()).map_err(|error| error.kind()), expected, "{peers:?}");
+    }
+
+    #[test]
+    fn no_address_uses_up_the_time_of_the_others() {
+        // Nothing takes this long.
+        let (moment, for_ever) = (Duration::from_millis(10), Duration::from_secs(3600));
+        check(&["accepts", "accepts"], for_ever, Ok(1));
+        check(&["refuses", "accepts"], for_ever, Ok(2));
+        check(&["is silent", "accepts"], moment, Ok(2));
+        check(&["is silent", "refuses", "is silent", "accepts"], moment, Ok(4));
+        check(&["is slow", "is silent"], moment, Ok(1));
+        check(&["refuses", "refuses"], for_ever, Err(io::ErrorKind::ConnectionRefused));
+        check(&[], for_ever, Err(io::ErrorKind::NotFound));
+    }
+
+    /// A resolver that is down does not say so: it is silent.
+    #[test]
+    fn the_last_good_address_is_used_while_the_resolver_is_silent() {
+        run(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let good = listener.local_addr().unwrap();
+            let url = "http://upstream.invalid:80".parse().unwrap();
+            let destination = Destination::new(&url, None, Duration::from_secs(1)).unwrap();
+            let silent = |_| pending::<io::Result<std::iter::Empty<SocketAddr>>>();
+            assert_eq!(destination.connect_by(silent).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            destination.connect_by(async |_| Ok([good].into_iter())).await.unwrap();
+            destination.connect_by(silent).await.unwrap();
+            destination.connect_by(async |_| Err::<std::iter::Empty<_>, _>(io::Error::other("no"))).await.unwrap();
+        });
     }
 }
