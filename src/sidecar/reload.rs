@@ -1,12 +1,12 @@
 //! Reloading all or nothing: a version that cannot be used as a whole leaves the one before it in force.
 
-use std::{error::Error, path::PathBuf, sync::Arc};
+use std::{error::Error, fmt::Debug, path::PathBuf, sync::Arc};
 
 use super::{live_settings, terms};
 use crate::{
     config::{self, Config, Loaded},
-    listener::tls,
-    proxy::{Live, Shared},
+    listener::{self, tls},
+    proxy::{Live, Shared, live},
     sync::file::{self, Handle},
     telemetry::{Health, Registry, Reloaded},
 };
@@ -14,8 +14,8 @@ use crate::{
 /// Reloads configuration, certificate and keys.
 pub(super) struct Reloader {
     path: PathBuf,
-    /// What is in force, to say what a reload cannot change.
-    config: Config,
+    /// What it was started with: of that, a reload cannot change everything.
+    started: Config,
     shared: Arc<Shared>,
     source: Handle,
     tls: Option<Arc<tls::Reloader>>,
@@ -26,14 +26,14 @@ pub(super) struct Reloader {
 impl Reloader {
     pub(super) fn new(
         path: PathBuf,
-        config: Config,
+        started: Config,
         shared: Arc<Shared>,
         source: Handle,
         tls: Option<Arc<tls::Reloader>>,
         registry: Arc<Registry>,
         health: Arc<Health>,
     ) -> Self {
-        Self { path, config, shared, source, tls, registry, health }
+        Self { path, started, shared, source, tls, registry, health }
     }
 
     /// Reloads. The text says what came of it, for whoever asked.
@@ -64,13 +64,16 @@ impl Reloader {
         self.shared.live.store(Arc::new(live));
         self.succeeded(Reloaded::Config);
 
-        let fixed = self.fixed(&config);
-        self.config = config;
         let mut said = format!(
             "configuration reloaded; keys {}; certificate {}",
             if keys == file::Reloaded::Applied { "reloaded" } else { "unchanged" },
             if certificate { "reloaded" } else { "unchanged" },
         );
+        let aside = self.source.status().quarantined;
+        if aside > 0 {
+            said.push_str(&format!("; entries of the key file set aside: {aside}"));
+        }
+        let fixed = fixed(&self.started, &config);
         if !fixed.is_empty() {
             said.push_str("; in force only after a restart: ");
             said.push_str(&fixed.join(", "));
@@ -81,29 +84,11 @@ impl Reloader {
     fn compile(&self) -> Result<(Config, Live), String> {
         let Loaded { config, .. } =
             config::load(&self.path, config::environment()).map_err(|faults| faults.to_string())?;
-        let mut live = Live::new(live_settings(&config)).map_err(|error| chain(&error))?;
+        let mut settings = live_settings(&config);
+        keep(&self.started, &mut settings);
+        let mut live = Live::new(settings).map_err(|error| chain(&error))?;
         live.succeed(&self.shared.live.load());
         Ok((config, live))
-    }
-
-    /// What has changed and cannot change while the process runs.
-    fn fixed(&self, new: &Config) -> Vec<&'static str> {
-        let old = &self.config;
-        let same = |old: &dyn std::fmt::Debug, new: &dyn std::fmt::Debug| format!("{old:?}") == format!("{new:?}");
-        let mut fixed = Vec::new();
-        if !same(&old.listener, &new.listener) {
-            fixed.push("[listen]");
-        }
-        if old.admin != new.admin {
-            fixed.push("[admin]");
-        }
-        if old.keys.file != new.keys.file || old.keys.state != new.keys.state {
-            fixed.push("[keys] file and state");
-        }
-        if old.log != new.log {
-            fixed.push("[log]");
-        }
-        fixed
     }
 
     fn succeeded(&self, what: Reloaded) {
@@ -116,6 +101,47 @@ impl Reloader {
         self.health.reloaded(what, Err(why.clone()));
         why
     }
+}
+
+/// What the listener holds until a restart must not change before one on the request path: the two would bound and
+/// trust differently. The field that trusted proxies fill goes with them.
+fn keep(started: &Config, settings: &mut live::Settings) {
+    settings.facts.trusted_proxies = started.facts.trusted_proxies.clone();
+    settings.facts.client_ip_header = started.facts.client_ip_header.clone();
+    settings.facts.max_header_bytes = started.facts.max_header_bytes;
+}
+
+/// What has changed since the start and cannot change while the process runs.
+fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let same = |old: &dyn Debug, new: &dyn Debug| format!("{old:?}") == format!("{new:?}");
+    // In full, so that a new setting of the listener is not forgotten here.
+    let listener::Settings {
+        addresses,
+        tls,
+        proxy_protocol,
+        trusted_proxies,
+        max_connections,
+        max_connections_per_ip,
+        max_header_bytes,
+        timeouts,
+    } = &old.listener;
+    let rows: [(&'static str, bool); 14] = [
+        ("[listen] address", *addresses == new.listener.addresses),
+        ("[listen.tls]", same(tls, &new.listener.tls)),
+        ("[listen] proxy_protocol", *proxy_protocol == new.listener.proxy_protocol),
+        ("[listen] trusted_proxies", same(trusted_proxies, &new.listener.trusted_proxies)),
+        ("[listen] client_ip_header", old.facts.client_ip_header == new.facts.client_ip_header),
+        ("[listen] max_connections", *max_connections == new.listener.max_connections),
+        ("[listen] max_connections_per_ip", *max_connections_per_ip == new.listener.max_connections_per_ip),
+        ("[listen] max_header_bytes", *max_header_bytes == new.listener.max_header_bytes),
+        ("[listen.timeouts]", same(timeouts, &new.listener.timeouts)),
+        ("[admin]", old.admin == new.admin),
+        ("[shutdown]", same(&old.shutdown, &new.shutdown)),
+        ("[keys] file and state", old.keys.file == new.keys.file && old.keys.state == new.keys.state),
+        ("[keys.verification]", same(&old.keys.verification, &new.keys.verification)),
+        ("[log]", old.log == new.log),
+    ];
+    rows.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
 
 /// An error and its causes, in one line.

@@ -130,14 +130,53 @@ async fn a_new_certificate_is_shown_without_a_word() {
     assert_eq!(sidecar.admin("POST", "/-/reload").await.status, 200);
 }
 
-/// What cannot change while it runs is named, not ignored.
+/// What cannot change while it runs is named, not ignored, and as long as it waits.
 #[tokio::test]
 async fn what_needs_a_restart_is_said() {
     let key = Key::pair("key");
     let upstream = Upstream::start().await;
     let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
-    sidecar.reconfigure("[listen]\nmax_connections = 7");
+    let rows = [
+        ("[listen]\nmax_body = \"1MiB\"", None),
+        ("[listen]\nmax_connections = 7", Some("[listen] max_connections")),
+        ("[listen.timeouts]\nidle = \"7s\"", Some("[listen.timeouts]")),
+        ("[shutdown]\ngrace = \"7s\"", Some("[shutdown]")),
+        ("[keys.verification]\nqueue = 7", Some("[keys.verification]")),
+        ("[log]\naccess = \"off\"", Some("[log]")),
+    ];
+    let mut named = Vec::new();
+    for (config, name) in rows {
+        sidecar.reconfigure(config);
+        let answer = sidecar.admin("POST", "/-/reload").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        named.extend(name);
+        let text = answer.text();
+        let said = text.trim().split_once("only after a restart: ").map_or("", |(_, said)| said);
+        assert_eq!(said, named.join(", "), "{config}");
+    }
+}
+
+/// Whom the listener trusts and whom the request path trusts, and how much each takes, is one thing.
+#[tokio::test]
+async fn the_listener_and_the_request_path_do_not_part_ways() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    sidecar.reconfigure(
+        "[listen]\ntrusted_proxies = [\"127.0.0.0/8\"]\nclient_ip_header = \"X-Real-IP\"\nmax_header_bytes = \"1KiB\"",
+    );
     let answer = sidecar.admin("POST", "/-/reload").await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.text().contains("restart") && answer.text().contains("[listen]"), "{}", answer.text());
+    let waiting = "[listen] trusted_proxies, [listen] client_ip_header, [listen] max_header_bytes";
+    assert!(answer.text().contains(&format!("after a restart: {waiting}")), "{}", answer.text());
+    let client = async |sidecar: &Sidecar, id: &str| {
+        let request = get("/").key(&key).field("X-Request-Id", id).field("X-Real-IP", "203.0.113.9");
+        assert_eq!(sidecar.ask(request).await.status, 200);
+        sidecar.logged(id).await["client"].as_str().map(str::to_owned)
+    };
+    let large = get("/").key(&key).field("X-Large", "x".repeat(2000));
+    assert_eq!(sidecar.ask(large.clone()).await.status, 200);
+    assert_eq!(client(&sidecar, "before").await.as_deref(), Some("127.0.0.1"));
+    let sidecar = sidecar.restart().await;
+    assert_eq!(sidecar.ask(large).await.status, 431);
+    assert_eq!(client(&sidecar, "after").await.as_deref(), Some("203.0.113.9"));
 }
