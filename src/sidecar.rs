@@ -286,7 +286,7 @@ pub fn live_settings(config: &Config) -> live::Settings {
 
 /// What rows of the key file are read by.
 fn terms(config: &Config) -> Terms {
-    Terms { mint: config.keys.mint.clone(), pepper: config.keys.verification.pepper.clone() }
+    Terms { mint: config.keys.mint.clone(), pepper: config.keys.pepper.clone() }
 }
 
 /// The source of keys; what was saved of them is restored before any request sees them.

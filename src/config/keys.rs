@@ -20,7 +20,7 @@ pub struct KeysSettings {
     pub file: PathBuf,
     /// The folder of what outlives a restart.
     pub state: PathBuf,
-    /// The pepper of `hmac-sha256`; also in `verification`.
+    /// The pepper of `hmac-sha256`.
     pub pepper: Option<Secret>,
     /// How long the last good set is served when its source is unreachable.
     pub max_stale: Duration,
@@ -77,7 +77,6 @@ pub(super) fn keys(section: &Section<'_>) -> KeysSettings {
         verification: section.section("verification", |section| verify::Settings {
             threads: section.required("threads", integer(0..=1024)),
             queue: section.required("queue", integer(1..=1_000_000)),
-            pepper: pepper.clone(),
             ..verify::Settings::default()
         }),
         pepper,

@@ -7,7 +7,10 @@ use std::sync::{
 
 use http::HeaderValue;
 
-use super::{KeyId, Kind, LastUse, Mode, OwnerId, Scopes, secret::SecretHash};
+use super::{
+    KeyId, Kind, LastUse, Mode, OwnerId, Scopes,
+    secret::{Secret, SecretHash},
+};
 use crate::{
     clock::Wall,
     limits::{Meter, Rules},
@@ -67,6 +70,9 @@ pub struct KeyRecord {
     pub public: PublicPart,
     /// The stored hash of the secret.
     pub hash: SecretHash,
+    /// The pepper that the hash is checked under, if it needs one. It is part of the version: a request that holds this
+    /// one is judged by its pepper, whatever was reloaded meanwhile.
+    pub pepper: Option<Arc<Secret>>,
     /// Whether a machine made the secret (≥ 160 random bits by its shape), so that guessing it is hopeless.
     pub machine_made: bool,
     /// Whom the key acts for.
@@ -194,13 +200,19 @@ impl KeyRecord {
         let _ = self.verified.0.set(digest);
     }
 
-    /// Takes over what was verified against an older version with the same hash.
+    /// Takes over what was verified against an older version with the same hash and pepper.
     pub fn inherit_verified(&self, older: &Self) {
         if self.hash == older.hash
+            && self.has_pepper(older.pepper.as_ref())
             && let Some(digest) = older.verified.0.get()
         {
             self.set_verified(*digest);
         }
+    }
+
+    /// Whether the hash is checked under this very pepper. The store hands the same one to all versions until it changes.
+    pub(super) fn has_pepper(&self, pepper: Option<&Arc<Secret>>) -> bool {
+        self.pepper.as_ref().map(Arc::as_ptr) == pepper.map(Arc::as_ptr)
     }
 
     /// Whether the key may be used at this moment, as far as the record itself says.

@@ -17,7 +17,7 @@ use super::{
     document::{Document, KeyRow, OwnerRow},
     format, mint,
     record::{OwnerHeaderValues, PublicPart, Verified},
-    secret::Secret,
+    secret::{Algorithm, Secret},
     set::{self, Entry, OwnerEntry},
 };
 use crate::{
@@ -80,6 +80,8 @@ struct Books {
     retired: Vec<Arc<KeySet>>,
     /// The shapes that the current records were judged by.
     mint: Option<mint::Settings>,
+    /// The pepper that the current records are checked under.
+    pepper: Option<Arc<Secret>>,
 }
 
 impl KeyStore {
@@ -121,7 +123,8 @@ impl KeyStore {
         let rows = Rows::select(document, terms, &books.revoked, &mut applied);
         cut_off(current, &rows);
 
-        let set = Builder { books: &mut books, current, rows: &rows, terms, now }.build(document, &mut applied);
+        let pepper = books.pepper(terms);
+        let set = Builder { books: &mut books, current, rows: &rows, terms, pepper, now }.build(document, &mut applied);
         for record in set.keys() {
             // A suspension was lifted, or a removed key is back. The set that requests see does not let it in yet, or
             // does not have it, so nothing is let through early.
@@ -174,6 +177,16 @@ impl Books {
                 record.state.dead.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// The pepper of these terms: the one that records have already, if it is the same.
+    fn pepper(&mut self, terms: &Terms) -> Option<Arc<Secret>> {
+        let held = self.pepper.take();
+        self.pepper = terms.pepper.as_ref().map(|pepper| match held {
+            Some(held) if held.expose() == pepper.expose() => held,
+            _ => Arc::new(pepper.clone()),
+        });
+        self.pepper.clone()
     }
 
     /// Keeps the states of what the new set no longer has; returns how many keys that are.
@@ -336,6 +349,7 @@ struct Builder<'b, 'd> {
     current: Option<&'b KeySet>,
     rows: &'b Rows<'d>,
     terms: &'b Terms,
+    pepper: Option<Arc<Secret>>,
     now: Now,
 }
 
@@ -403,10 +417,12 @@ impl Builder<'_, '_> {
     fn key(&mut self, row: &Arc<KeyRow>, owner: Arc<OwnerRecord>) -> (Arc<KeyRecord>, bool) {
         let older = self.current.and_then(|set| set.keys.get(&row.id));
         let is_revoked = self.books.revoked.contains(&row.id);
+        let pepper = self.pepper.as_ref().filter(|_| row.hash.algorithm() == Algorithm::HmacSha256);
         if let Some(older) = older
             && same(Some(&older.row), Some(row))
             && Arc::ptr_eq(&older.record.owner, &owner)
             && older.record.revoked_at.is_some() == is_revoked
+            && older.record.has_pepper(pepper)
             && self.books.mint.as_ref() == Some(&self.terms.mint)
         {
             return (Arc::clone(&older.record), false);
@@ -424,6 +440,7 @@ impl Builder<'_, '_> {
             kind: row.kind,
             public: row.public.clone(),
             hash: row.hash.clone(),
+            pepper: pepper.cloned(),
             machine_made: !row.hash.algorithm().is_slow()
                 || format::is_machine_made(&self.terms.mint, row.kind, &row.public),
             headers: OwnerHeaderValues::new(&row.id, &owner.id, &row.scopes, row.mode),

@@ -178,21 +178,24 @@ impl FileSource {
 
     /// Reads the file whatever it looks like, and takes what an operator asked for.
     pub(super) fn reload(&mut self, terms: Option<Terms>) -> Result<Reloaded, String> {
-        if let Some(terms) = terms {
-            // Rows mean something else under other terms: the text is to be applied even if it is the same.
-            self.settings.terms = terms;
-            self.in_force = None;
-        }
+        // Rows mean something else under other terms: the text is to be applied even if it is the same.
+        let before_terms =
+            terms.map(|terms| (std::mem::replace(&mut self.settings.terms, terms), self.in_force.take()));
         // What was found too small or torn is judged anew.
         self.pending = None;
         let before = self.status(|status| status.applied);
         self.attempt(Care::Forced, Duration::ZERO, Duration::ZERO);
         self.save_state();
-        self.status(|status| match &status.fault {
+        let outcome = self.status(|status| match &status.fault {
             Some(fault) => Err(fault.clone()),
             None if status.applied > before => Ok(Reloaded::Applied),
             None => Ok(Reloaded::Unchanged),
-        })
+        });
+        // All or nothing: what is in force was read by the old terms, and so is what the file holds next.
+        if let (Err(_), Some((terms, in_force))) = (&outcome, before_terms) {
+            (self.settings.terms, self.in_force) = (terms, in_force);
+        }
+        outcome
     }
 
     /// Whether the file was found half written, or as it should not be, and is to be looked at again soon.

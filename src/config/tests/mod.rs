@@ -128,7 +128,6 @@ fn secrets_are_read_less_their_final_newline() {
     let token = ("TOKEN".to_owned(), "Bearer x\n".to_owned());
     let config = load_text(&text, &path, [token]).unwrap().config;
     assert_eq!(config.keys.pepper.unwrap().expose(), b"0123456789abcdef ");
-    assert_eq!(config.keys.verification.pepper.unwrap().expose(), b"0123456789abcdef ");
     assert_eq!(config.upstream.authorization.unwrap().expose(), b"Bearer x");
     assert_eq!(config.sources, [path.clone(), folder.path().join("pepper")]);
 }

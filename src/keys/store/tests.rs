@@ -383,3 +383,29 @@ fn the_state_of_a_removed_key_goes_when_its_windows_have_run_out() {
     store.sweep(at(62));
     assert_eq!(store.books().departed_keys.0.len(), 0);
 }
+
+/// A hash that does not name its pepper fits any: what was verified under the one before says nothing of the next.
+#[test]
+fn a_key_is_a_new_version_under_another_pepper() {
+    let [one, two] = [b"one", b"two"].map(|pepper| Secret::new(pepper));
+    let hash = SecretHash::make(Algorithm::HmacSha256, &Secret::new(b"s"), Some(&one)).unwrap();
+    let (_, unnamed) = hash.as_phc()["$hmac-sha256$".len()..].split_once('$').unwrap();
+    let hash = SecretHash::parse(&format!("$hmac-sha256${unnamed}")).unwrap();
+    let store = KeyStore::default();
+    let document = document([pair("h", HEX, hash), pair("f", "bob", fast("s"))], []);
+    let under = |pepper: &Secret| {
+        let terms = Terms { pepper: Some(pepper.clone()), ..Terms::default() };
+        let changed = store.apply(&document, &terms, Now::default()).changed;
+        (changed, record(&store, "h"))
+    };
+    let (_, first) = under(&one);
+    first.set_verified(digest::of(&Secret::new(b"s")));
+    let (changed, same) = under(&one);
+    assert_eq!((changed, Arc::ptr_eq(&first, &same)), (0, true));
+    let (changed, second) = under(&two);
+    assert_eq!((changed, second.has_verified()), (1, false));
+    let passes = |record: &KeyRecord| record.hash.check_fast(&Secret::new(b"s"), record.pepper.as_deref());
+    // The version that a request still holds is judged as before.
+    assert_eq!((passes(&first), passes(&second)), (Some(true), Some(false)));
+    assert!(!store.is_current(&first));
+}

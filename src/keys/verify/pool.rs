@@ -129,10 +129,6 @@ impl Pool {
         }
     }
 
-    pub(super) fn pepper(&self) -> Option<&Secret> {
-        self.settings.pepper.as_ref()
-    }
-
     /// Queues the work, or joins those who wait for the same, at once; the answer comes by the future.
     pub(super) fn submit(
         self: &Arc<Self>,
@@ -290,7 +286,8 @@ impl Pool {
             Work::Decoy(_) => _ = self.counters.decoy.fetch_add(1, Ordering::Relaxed),
         }
         // A panic here would leave the job in the table for ever, and everybody who joins it waiting.
-        let checked = catch_unwind(AssertUnwindSafe(|| record.hash.check(&task.secret, self.pepper(), memory)));
+        let checked =
+            catch_unwind(AssertUnwindSafe(|| record.hash.check(&task.secret, record.pepper.as_deref(), memory)));
         let verdict = match (&task.work, checked) {
             (_, Err(_)) => Verdict::Overloaded,
             (Work::Verify(record), Ok(true)) => {

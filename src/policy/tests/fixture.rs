@@ -94,6 +94,7 @@ impl Key {
             kind: Kind::Pair,
             public: PublicPart::Clear("ck_1".into()),
             hash: SecretHash::parse(&format!("$sha256${}", "0".repeat(64))).expect("a hash"),
+            pepper: None,
             machine_made: true,
             owner: Arc::new(OwnerRecord {
                 id: owner_id,

@@ -1,5 +1,6 @@
 //! Configuration and certificate: reloaded all or nothing.
 
+use keyside::keys::secret::{Algorithm, Secret, SecretHash};
 use rustix::process::Signal;
 
 use crate::harness::{Authority, H1, H2, Key, Sidecar, Tls, Upstream, Wire, eventually, get, post};
@@ -179,4 +180,57 @@ async fn the_listener_and_the_request_path_do_not_part_ways() {
     let sidecar = sidecar.restart().await;
     assert_eq!(sidecar.ask(large).await.status, 431);
     assert_eq!(client(&sidecar, "after").await.as_deref(), Some("203.0.113.9"));
+}
+
+/// A key whose secret is kept as a digest under this pepper.
+fn peppered(name: &str, pepper: &str) -> Key {
+    let key = Key::pair(name);
+    let (secret, pepper) = (Secret::new(key.secret.as_bytes()), Secret::new(pepper.as_bytes()));
+    key.hash(SecretHash::make(Algorithm::HmacSha256, &secret, Some(&pepper)).unwrap().as_phc())
+}
+
+const PEPPERS: [&str; 2] = ["a pepper made by a machine", "another, by another machine"];
+
+#[tokio::test]
+async fn a_new_pepper_comes_with_the_keys_that_are_kept_under_it() {
+    let upstream = Upstream::start().await;
+    let [old, new] = PEPPERS.map(|pepper| peppered("key", pepper));
+    let plain = Key::pair("plain");
+    let config = "[keys]\npepper = { file = \"pepper\" }";
+    let sidecar = Sidecar::in_front_of(&upstream).config(config).file("pepper", PEPPERS[0]).keys([&old, &plain]);
+    let sidecar = sidecar.start().await;
+    assert_eq!(sidecar.ask(get("/").key(&old)).await.status, 200);
+    sidecar.replace("pepper", PEPPERS[1]);
+    sidecar.replace("keys.toml", crate::harness::key_file([&new, &plain]));
+    let answer = sidecar.admin("POST", "/-/reload").await;
+    assert_eq!((answer.status, answer.text().contains("set aside")), (200, false), "{}", answer.text());
+    for key in [&new, &plain] {
+        assert_eq!(sidecar.ask(get("/").key(key)).await.status, 200);
+    }
+    // What is kept under another pepper is no longer accepted, and whoever asked is told.
+    sidecar.replace("keys.toml", crate::harness::key_file([&old, &plain]));
+    let answer = sidecar.admin("POST", "/-/reload").await;
+    assert!(answer.text().contains("entries of the key file set aside: 1"), "{}", answer.text());
+    assert_eq!(sidecar.ask(get("/").key(&old)).await.status, 401);
+    assert_eq!(sidecar.ask(get("/").key(&plain)).await.status, 200);
+}
+
+/// All or nothing: with the key file refused, the pepper before stays, also for what the file holds next.
+#[tokio::test]
+async fn a_refused_key_file_leaves_the_old_pepper() {
+    let upstream = Upstream::start().await;
+    let (key, other) = (peppered("key", PEPPERS[0]), peppered("other", PEPPERS[0]));
+    let config = "[keys]\npepper = { file = \"pepper\" }";
+    let sidecar = Sidecar::in_front_of(&upstream).config(config).file("pepper", PEPPERS[0]).keys([&key]).start().await;
+    sidecar.replace("pepper", PEPPERS[1]);
+    sidecar.replace("keys.toml", "[[");
+    assert_eq!(sidecar.admin("POST", "/-/reload").await.status, 422);
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+    let reloads = [("what", "keys"), ("result", "ok")];
+    let before = sidecar.metrics().await.value("keyside_reloads_total", &reloads);
+    sidecar.replace("keys.toml", crate::harness::key_file([&key, &other]));
+    sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
+    for key in [&key, &other] {
+        assert_eq!(sidecar.ask(get("/").key(key)).await.status, 200);
+    }
 }
