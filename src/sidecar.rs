@@ -295,9 +295,9 @@ fn file_source(config: &Config, registry: &Arc<Registry>, health: &Arc<Health>, 
         file::Settings { file: config.keys.file.clone(), state: Some(config.keys.state.clone()), terms: terms(config) };
     let (registry, health) = (Arc::clone(registry), Arc::clone(health));
     let report = move |event: &file::Event<'_>| match event {
-        file::Event::Applied { latency, .. } => {
+        file::Event::Applied { applied, latency, .. } => {
             registry.reloaded(Reloaded::Keys, true);
-            if let Some(latency) = latency {
+            if let (Some(latency), 1..) = (latency, applied.cut_off) {
                 registry.revocation_latency(*latency);
             }
             health.set_keys(Ok::<(), String>(()));

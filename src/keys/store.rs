@@ -52,6 +52,8 @@ pub struct Applied {
     pub changed: usize,
     /// Keys that were in the set and no longer are.
     pub removed: usize,
+    /// Keys that could be used until now and no longer can: revoked, removed, set aside, or of a suspended owner.
+    pub cut_off: usize,
     /// Ids that were never seen revoked before: to be kept in the saved state.
     pub newly_revoked: Vec<KeyId>,
     /// Ids that are not accepted although their rows could be read.
@@ -121,7 +123,7 @@ impl KeyStore {
 
         books.revoke(document, current, &mut applied);
         let rows = Rows::select(document, terms, &books.revoked, &mut applied);
-        cut_off(current, &rows);
+        cut_off(current, &rows, &mut applied);
 
         let pepper = books.pepper(terms);
         let set = Builder { books: &mut books, current, rows: &rows, terms, pepper, now }.build(document, &mut applied);
@@ -174,7 +176,7 @@ impl Books {
         }
         for record in current.into_iter().flat_map(KeySet::keys) {
             if self.revoked.contains(&record.id) {
-                record.state.dead.store(true, Ordering::Relaxed);
+                applied.cut_off += usize::from(!record.state.dead.swap(true, Ordering::Relaxed));
             }
         }
     }
@@ -211,11 +213,11 @@ impl Books {
 }
 
 /// Marks what the selected rows no longer let in, before anything else is built.
-fn cut_off(current: Option<&KeySet>, rows: &Rows<'_>) {
+fn cut_off(current: Option<&KeySet>, rows: &Rows<'_>, applied: &mut Applied) {
     for record in current.into_iter().flat_map(KeySet::keys) {
         let stays = rows.keys.get(&record.id).is_some_and(|row| !rows.is_suspended(&row.owner));
         if !stays {
-            record.state.dead.store(true, Ordering::Relaxed);
+            applied.cut_off += usize::from(!record.state.dead.swap(true, Ordering::Relaxed));
         }
     }
 }

@@ -63,6 +63,25 @@ async fn a_revoked_key_stays_revoked() {
     is_dead(&sidecar, "after a crash").await;
 }
 
+/// How fast revocations take effect is measured by revocations alone: other changes may wait, and would hide a slow one.
+#[tokio::test]
+async fn only_what_cuts_a_key_off_is_measured_as_a_revocation() {
+    let (key, other) = (Key::pair("key"), Key::pair("other"));
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    let reloads = [("what", "keys"), ("result", "ok")];
+    let revoked = key.clone().with("revoked_at = 2026-01-02T00:00:00Z");
+    let versions: [(&[&Key], f64); 4] =
+        [(&[&key, &other], 0.0), (&[&revoked, &other], 1.0), (&[&revoked], 2.0), (&[], 2.0)];
+    for (keys, expected) in versions {
+        let before = sidecar.metrics().await.value("keyside_reloads_total", &reloads);
+        sidecar.replace("keys.toml", crate::harness::key_file(keys.iter().copied()));
+        sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
+        let measured = sidecar.metrics().await.value("keyside_revocation_latency_seconds_count", &[]);
+        assert_eq!(measured, expected, "{keys:?}");
+    }
+}
+
 /// A crash right after the command returned loses nothing of it.
 #[tokio::test]
 async fn a_revocation_that_was_acknowledged_survives_a_crash() {
