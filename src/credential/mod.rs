@@ -90,8 +90,8 @@ pub struct Presented {
     pub credential: Credential,
     /// How it came.
     pub scheme: Scheme,
-    /// Whether white space stands around a part of a Basic credential: never accepted, but worth a word in the
-    /// operator's log.
+    /// Whether white space stands around a part of a Basic credential. It is not taken off: with it, a secret that a
+    /// machine made is always wrong, and that is worth a word in the operator's log; one that somebody chose may have it.
     pub padded: bool,
 }
 
