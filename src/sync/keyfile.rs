@@ -100,18 +100,30 @@ impl Locked {
 /// Those of the file system; `InvalidData` for what is no file or far too large.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     const MAX_BYTES: u64 = 1 << 30;
-    // A pipe or a device under the name of the key file must not hold up the reader for ever.
-    let file =
-        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-    }
+    let (file, metadata) = open(path)?;
     let mut text = Vec::with_capacity(usize::try_from(metadata.len().min(MAX_BYTES)).unwrap_or(0) + 1);
     if file.take(MAX_BYTES + 1).read_to_end(&mut text)? as u64 > MAX_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 GiB"));
     }
     Ok(text)
+}
+
+/// What a file looks like, by opening it: a network file system answers a look at the name from what it knew some time
+/// ago, and asks its server when the file is opened.
+pub(super) fn metadata(path: &Path) -> io::Result<fs::Metadata> {
+    open(path).map(|(_, metadata)| metadata)
+}
+
+fn open(path: &Path) -> io::Result<(File, fs::Metadata)> {
+    // A pipe or a device under the name of the key file must not hold up the reader for ever.
+    let file =
+        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+    }
 }
 
 /// Who but its owner may do what with the file, in words; none when nobody may.

@@ -30,8 +30,11 @@ const SETTLE_OPEN: Duration = Duration::from_millis(200);
 const SETTLE_REFUSED: Duration = Duration::from_millis(300);
 /// A file whose times are this old cannot be changed again without its times showing it (coarse clocks, NFS).
 const RACY: Duration = Duration::from_secs(2);
-/// Beyond that, how often the content is read although nothing seems to have changed, and the state folder tried again.
-const RECHECK: Duration = Duration::from_secs(10);
+/// Beyond that, how often the content is read although nothing seems to have changed: only a file system that does not
+/// keep its times needs it, and reading a large file costs.
+const REREAD: Duration = Duration::from_secs(300);
+/// How often the state folder is tried again when it could not be used.
+const RETRY_STATE: Duration = Duration::from_secs(10);
 /// Faults that are logged one by one; the others are counted.
 const LOGGED: usize = 20;
 
@@ -165,15 +168,16 @@ impl FileSource {
 
     /// One look at the file, which reads it only if it may have changed.
     pub(super) fn look(&mut self) {
-        if !self.is_as_seen() {
+        let now = clock::now();
+        if !self.is_as_seen(now.mono) {
             self.attempt(Care::Careful, SETTLE_OPEN, SETTLE_REFUSED);
         } else if self.pending.is_none() && self.in_force.is_some() {
-            self.status(|status| status.last_success = Some(clock::now().wall));
+            self.status(|status| status.last_success = Some(now.wall));
         }
         if self.unsaved.is_due() {
             self.save_state();
         }
-        self.store.sweep(clock::now());
+        self.store.sweep(now);
     }
 
     /// Reads the file whatever it looks like, and takes what an operator asked for.
@@ -221,19 +225,19 @@ impl FileSource {
     }
 
     /// Whether the file cannot have changed since it was read.
-    fn is_as_seen(&self) -> bool {
+    fn is_as_seen(&self, now: Mono) -> bool {
         let Some((seen, at)) = &self.seen else { return false };
-        let Ok(metadata) = fs::metadata(&self.settings.file) else { return false };
+        let Ok(metadata) = keyfile::metadata(&self.settings.file) else { return false };
         // A change right after we read may have left all times as they were.
         let racy = at.wall.unix_millis() - seen.moment().unix_millis() < i64::try_from(RACY.as_millis()).unwrap_or(0);
-        let recent = clock::mono().since(at.mono) < RECHECK;
+        let recent = now.since(at.mono) < REREAD;
         !self.is_settling() && !racy && recent && Signature::of(&metadata) == *seen
     }
 
     fn attempt(&mut self, care: Care, settle_open: Duration, settle_refused: Duration) {
         let now = clock::now();
         // The times before the content: what changes in between shows as a change at the next look.
-        let read = fs::metadata(&self.settings.file).and_then(|metadata| {
+        let read = keyfile::metadata(&self.settings.file).and_then(|metadata| {
             let text = keyfile::read(&self.settings.file)?;
             Ok((Signature::of(&metadata), text))
         });
@@ -458,6 +462,30 @@ impl Unsaved {
     fn is_due(&self) -> bool {
         let any = self.text || self.in_force.is_some() || self.revoked_again || !self.revoked.is_empty();
         // Fresh things at once, failed ones again after a while.
-        any && (self.tried == Mono::default() || clock::mono().since(self.tried) >= RECHECK)
+        any && (self.tried == Mono::default() || clock::mono().since(self.tried) >= RETRY_STATE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reading and hashing a large file again and again, only to find it as it was, would cost more than serving.
+    #[test]
+    fn a_file_that_looks_the_same_is_hardly_ever_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.toml");
+        fs::write(&file, "").unwrap();
+        let settings = Settings { file: file.clone(), state: None, terms: Terms::default() };
+        let mut source = FileSource::new(settings, Box::new(|_| {}), Box::new(|_| {}));
+        source.load();
+        let (signature, at) = source.seen.unwrap();
+        let read_after =
+            |source: &FileSource, passed: u64| !source.is_as_seen(at.mono.plus(Duration::from_secs(passed)));
+        assert!(read_after(&source, 0), "a change right after the first reading may not show");
+        source.seen = Some((signature, Now { wall: at.wall.plus(RACY), ..at }));
+        assert_eq!([0, 10, 60, 3600].map(|passed| read_after(&source, passed)), [false, false, false, true]);
+        fs::write(&file, "#").unwrap();
+        assert!(read_after(&source, 0));
     }
 }

@@ -10,6 +10,7 @@ use super::{
     file::{Event, FileSource, Handle, Reloaded, Settings, watch},
     keyfile::Locked,
     state::{StateFolder, digest_of},
+    watch::Watch,
 };
 use crate::keys::{KeyStore, store::Terms};
 
@@ -132,6 +133,46 @@ fn a_write_in_place_takes_effect() {
         fs::write(&bench.file, keys("a c", end)).unwrap();
         bench.gets_to("a c");
     }
+}
+
+/// A log beside the key file, say: a line a request must not be a look at the file a request.
+#[test]
+fn what_happens_beside_the_file_wakes_nobody() {
+    let folder = folder("a", true);
+    let file = folder.path().join("keys.toml");
+    let (say, woken) = mpsc::channel();
+    let mut watch = Watch::new(move || say.send(()).unwrap_or_default());
+    watch.aim(&file);
+    for number in 0..100 {
+        fs::write(folder.path().join(format!("{number}.log")), "line").unwrap();
+    }
+    fs::write(&file, keys("a b", true)).unwrap();
+    woken.recv_timeout(PATIENCE).unwrap();
+    // Writing the file itself is a handful of events.
+    let more = std::iter::from_fn(|| woken.recv_timeout(Duration::from_millis(200)).ok()).take(20).count();
+    assert!(more < 20, "woken for the files beside");
+}
+
+/// Every link on the way may be the one that is swapped, also that of a folder.
+#[test]
+fn each_link_on_the_way_is_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("real/one")).unwrap();
+    fs::create_dir_all(at("real/two")).unwrap();
+    symlink("real/../real/one", at("current")).unwrap();
+    let file = at("current/keys.toml");
+    fs::write(&file, "").unwrap();
+    let (say, woken) = mpsc::channel();
+    let mut watch = Watch::new(move || say.send(()).unwrap_or_default());
+    watch.aim(&file);
+    symlink("real/two", at("next")).unwrap();
+    fs::rename(at("next"), at("current")).unwrap();
+    woken.recv_timeout(PATIENCE).unwrap();
+    watch.aim(&file);
+    while woken.try_recv().is_ok() {}
+    fs::write(at("real/two/keys.toml"), "").unwrap();
+    woken.recv_timeout(PATIENCE).unwrap();
 }
 
 #[test]
