@@ -406,20 +406,21 @@ impl FileSource {
         };
         let unsaved = &mut self.unsaved;
         unsaved.tried = clock::mono();
+        // On the disk before anybody hears that it is in force: a revocation that was acknowledged survives a crash,
+        // also when an older file lies there by then. If the disk fails, who waits is told all the same.
+        let revoked = std::mem::take(&mut unsaved.revoked);
+        let any = unsaved.revoked_again || !revoked.is_empty();
+        let kept = if any { state.revoked.add(&revoked) } else { Ok(()) };
+        unsaved.revoked_again = kept.is_err();
         if let Some(in_force) = &unsaved.in_force
             && let Err(error) = state.folder.set_in_force(in_force)
         {
             return self.state_failed("cannot say which keys are in force", &error);
         }
         unsaved.in_force = None;
-        let revoked = std::mem::take(&mut unsaved.revoked);
-        if (unsaved.revoked_again || !revoked.is_empty())
-            && let Err(error) = state.revoked.add(&revoked)
-        {
-            unsaved.revoked_again = true;
+        if let Err(error) = kept {
             return self.state_failed("cannot keep which keys are revoked", &error);
         }
-        unsaved.revoked_again = false;
         if unsaved.text
             && let Some(LastGood { text, .. }) = &self.last_good
             && let Err(error) = state.folder.set_last_good(&self.settings.file, text)
