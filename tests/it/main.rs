@@ -9,6 +9,7 @@ mod clients;
 mod commands;
 mod credentials;
 mod demo;
+mod flood;
 mod forwarding;
 mod harness;
 mod identical_401;
