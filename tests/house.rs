@@ -27,7 +27,8 @@ const EXCEPTIONS: usize = 0;
 const MAX_MAIN_LINES: usize = 40;
 
 /// Systems whose ways of using keys are known. They are data in `config/presets`, and no code depends on one.
-const KEY_SYSTEMS: &[&str] = &["woocommerce", "web3pay", "wontopos", "payment-links", "payment_links", "wkwp"];
+const KEY_SYSTEMS: &[&str] =
+    &["wallet", "woocommerce", "web3pay", "wontopos", "payment-links", "payment_links", "wkwp"];
 
 /// Where a key system may be named: its dialect of refusals, the setting that chooses the dialect, the list of presets.
 const MAY_NAME_KEY_SYSTEMS: &[&str] = &["rejection/", "config/preset.rs", "config/upstream.rs", "cli/demo/"];
@@ -437,7 +438,8 @@ fn no_code_names_a_key_system() {
         }
         // Comments and strings count, too, so this reads the text as it is.
         for (number, (line, code)) in source.text.lines().zip(source.code.lines()).enumerate() {
-            let lower = line.to_ascii_lowercase();
+            // Wallets are what an API may be about, and one of the systems has that name.
+            let lower = line.to_ascii_lowercase().replace("wallets", "");
             let Some(name) = KEY_SYSTEMS.iter().find(|name| lower.contains(**name)) else { continue };
             // Of tests, which come last in a file, no code is left.
             let in_test = code.trim().is_empty() && source.code.lines().skip(number).all(|line| line.trim().is_empty());

@@ -130,7 +130,8 @@ fn configuration(preset: Option<&str>) -> String {
         text = text.replacen(from, to, 1);
     };
     if let Some(preset) = preset {
-        replace("#preset = \"wallet\"", &format!("preset = \"{preset}\""));
+        let example = config::DEFAULT.lines().find(|line| line.starts_with("#preset = "));
+        replace(example.unwrap_or_default(), &format!("preset = \"{preset}\""));
     }
     replace("#address = \"0.0.0.0:8443\"  ", "address = \"127.0.0.1:8443\" ");
     replace("#[listen.tls] ", "[listen.tls]  ");
