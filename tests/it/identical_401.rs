@@ -46,7 +46,7 @@ async fn every_failed_authentication_gets_the_same_bytes() {
             let mut first = None;
             for (way, request) in &rows {
                 // With a request id of the caller's, not even that differs.
-                let answer = sidecar.send(version, request.clone().field("X-Request-Id", "the-same")).await;
+                let answer = sidecar.send_again(version, request.clone().field("X-Request-Id", "the-same")).await;
                 assert_eq!(answer.status, 401, "{way}: {answer:?}");
                 let head = String::from_utf8_lossy(&answer.raw_head).into_owned();
                 let head: String = head.split_inclusive("\r\n").filter(|line| !line.starts_with("date:")).collect();
@@ -80,8 +80,8 @@ async fn the_log_and_the_metrics_know_the_difference() {
     };
     for (index, (way, request)) in rows.iter().enumerate() {
         let id = format!("row-{index}");
-        assert_eq!(sidecar.ask(request.clone().field("X-Request-Id", &id)).await.status, 401);
-        let line = sidecar.logged(&id).await;
+        assert_eq!(sidecar.send_again(H1, request.clone().field("X-Request-Id", &id)).await.status, 401);
+        let line = sidecar.access.object(&id, |line| line["request_id"] == *id && line["status"] == 401).await;
         assert_eq!(line["reason"], expected(way), "{way}: {line}");
     }
     for reason in ["unknown_key", "revoked", "malformed", "expired", "owner_suspended", "wrong_secret"] {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::Desk;
-use crate::harness::{Ended, Key, Sidecar, Upstream, get, key_file, keyside};
+use crate::harness::{Ended, H1, Key, Sidecar, Upstream, get, key_file, keyside};
 
 async fn check(desk: &Desk) -> Ended {
     keyside(["check", "--config", desk.path("keyside.toml").to_str().unwrap()]).await
@@ -79,7 +79,7 @@ async fn what_init_wrote_runs() {
         .start()
         .await;
     let request = get("/").basic(key["consumer_key"].as_str().unwrap(), key["consumer_secret"].as_str().unwrap());
-    assert_eq!(sidecar.ask(request).await.status, 200);
+    assert_eq!(sidecar.send_again(H1, request).await.status, 200);
 }
 
 /// All faults at once, each with file, line, column, the line itself, and what was meant.

@@ -319,6 +319,16 @@ impl Sidecar {
         self.send(H1, request)
     }
 
+    /// As [`send`](Self::send), again as long as the answer is 503: on a machine that is busy with other things, a
+    /// slow hash may wait longer than a request may.
+    pub(crate) async fn send_again(&self, version: Version, request: Request) -> Received {
+        eventually("a machine that is less busy", async || {
+            let answer = self.send(version, request.clone()).await;
+            if answer.status == 503 { Err(answer) } else { Ok(answer) }
+        })
+        .await
+    }
+
     /// A connection for bytes: HTTP/1.1 over TLS, or plain where the sidecar is.
     pub(crate) async fn wire(&self) -> Wire {
         match self.connect(H1).await {

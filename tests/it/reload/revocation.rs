@@ -16,6 +16,7 @@ async fn no_request_passes_that_began_after_the_revoke_returned() {
         .start()
         .await;
     for key in keys.iter().chain([&slow]) {
+        assert_eq!(sidecar.send_again(H1, get("/").key(key)).await.status, 200);
         let load = Load::on(&sidecar, &[H1, H1, H2], &get("/").key(key));
         upstream.request(upstream.count() + 20).await;
         let config = sidecar.path("keyside.toml");
