@@ -1,28 +1,12 @@
-//! A flood of wrong secrets for known keys, from many addresses: who is verified feels nothing of it.
+//! A flood of wrong secrets for known keys, from many addresses: whoever is verified is served all the same, and memory
+//! stays bounded. How little they feel of it is measured by `benches/flood.py`.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::net::IpAddr;
 
 use crate::harness::{H1, Key, Sidecar, Upstream, get};
 
-/// How long the slowest hundredth of a verified caller's requests takes.
-async fn p99(sidecar: &Sidecar, key: &Key) -> Duration {
-    let mut connection = sidecar.connect(H1).await;
-    let request = get("/").key(key);
-    let mut took = Vec::new();
-    for _ in 0..400 {
-        let began = Instant::now();
-        assert_eq!(connection.send(&request).await.status, 200);
-        took.push(began.elapsed());
-    }
-    took.sort();
-    took[took.len() * 99 / 100]
-}
-
 #[tokio::test]
-async fn wrong_secrets_slow_no_verified_caller() {
+async fn wrong_secrets_stop_no_verified_caller() {
     let keys: Vec<Key> = (0..10).map(|number| Key::pair(&format!("key-{number}")).argon2id()).collect();
     let upstream = Upstream::start().await;
     let sidecar =
@@ -31,45 +15,40 @@ async fn wrong_secrets_slow_no_verified_caller() {
     assert_eq!(sidecar.send_again(H1, get("/").key(known)).await.status, 200);
     let memory = sidecar.resident_bytes();
 
-    // In turns, so that whatever else the machine does falls on both.
-    let (mut calm, mut flooded) = (Vec::new(), Vec::new());
-    let mut statuses = Vec::new();
-    for round in 0..3_u8 {
-        calm.push(p99(&sidecar, known).await);
-        let flood: Vec<_> = (0..16_u8)
-            .map(|number| {
-                let from: IpAddr = [127, 9, round, number + 1].into();
-                let (dialer, key) = (sidecar.dialer(), keys[usize::from(number) % keys.len()].clone());
-                tokio::spawn(async move {
-                    let mut connection = dialer.connect_from(from, H1).await.unwrap();
-                    let mut statuses = Vec::new();
-                    for guess in 0.. {
-                        let request = get("/").basic(&key.public, &format!("cs_{number}-{guess}"));
-                        match connection.try_send(&request).await {
-                            Ok(answer) => statuses.push(answer.status),
-                            Err(_) => break,
-                        }
-                        if guess == 3 {
-                            break;
-                        }
+    let flood: Vec<_> = (0..48_u8)
+        .map(|number| {
+            let from: IpAddr = [127, 9, 0, number + 1].into();
+            let (dialer, key) = (sidecar.dialer(), keys[usize::from(number) % keys.len()].clone());
+            tokio::spawn(async move {
+                let mut connection = dialer.connect_from(from, H1).await.unwrap();
+                let mut statuses = Vec::new();
+                for guess in 0..4 {
+                    let request = get("/").basic(&key.public, &format!("cs_{number}-{guess}"));
+                    match connection.try_send(&request).await {
+                        Ok(answer) => statuses.push(answer.status),
+                        Err(_) => break,
                     }
-                    statuses
-                })
+                }
+                statuses
             })
-            .collect();
-        sidecar.measures("keyside_verification_queue", &[], |waiting| waiting >= 1.0).await;
-        flooded.push(p99(&sidecar, known).await);
-        for guesser in flood {
-            statuses.extend(guesser.await.unwrap());
-        }
+        })
+        .collect();
+    sidecar.measures("keyside_verification_queue", &[], |waiting| waiting >= 1.0).await;
+    let mut connection = sidecar.connect(H1).await;
+    let mut served = 0;
+    while flood.iter().any(|guesser| !guesser.is_finished()) || served < 400 {
+        assert_eq!(connection.send(&get("/").key(known)).await.status, 200);
+        served += 1;
+    }
+    let mut statuses = Vec::new();
+    for guesser in flood {
+        statuses.extend(guesser.await.unwrap());
     }
     assert!(statuses.iter().all(|status| [401, 429, 503].contains(status)), "{statuses:?}");
-    let (calm, flooded) = (calm.iter().min().unwrap(), flooded.iter().min().unwrap());
-    // Twice what it was, and what a scheduler takes on two cores that are both busy.
-    assert!(*flooded <= *calm * 2 + Duration::from_millis(20), "calm {calm:?}, flooded {flooded:?}");
+    assert!(statuses.contains(&401), "{statuses:?}");
     let grown = sidecar.resident_bytes().saturating_sub(memory);
     assert!(grown < 96 << 20, "{grown} bytes more");
-    assert_eq!(upstream.count(), 1 + 6 * 400);
+    assert_eq!(upstream.count(), 1 + served, "no guess arrived");
 }
 
 /// Names that nobody has cost little and leave nothing behind.

@@ -19,7 +19,7 @@ async fn an_answer_may_come_byte_by_byte() {
         let gate = Gate::new();
         gate.open();
         let first = Answer::raw(&bytes[..1]);
-        upstream.on(path, bytes[1..].as_bytes().chunks(1).fold(first, |answer, byte| answer.then(&gate, byte)));
+        upstream.on(path, bytes.as_bytes()[1..].chunks(1).fold(first, |answer, byte| answer.then(&gate, byte)));
         for version in BOTH {
             let answer = sidecar.send(version, get(path).key(&key)).await;
             assert_eq!((answer.status, answer.field("x-a")), (200, "1"), "{path} {version:?}");
