@@ -67,12 +67,19 @@ pub struct Failures {
     limiter: Arc<Limiter>,
     plan: Arc<Plan>,
     client: IpAddr,
+    free: bool,
 }
 
 impl Failures {
     /// Charges failures to this address.
     pub fn new(limiter: Arc<Limiter>, plan: Arc<Plan>, client: IpAddr) -> Self {
-        Self { limiter, plan, client }
+        Self { limiter, plan, client, free: false }
+    }
+
+    /// Charges nothing: for an attempt that is followed by another one with the same credential.
+    #[must_use]
+    pub fn free(self) -> Self {
+        Self { free: true, ..self }
     }
 
     /// The address that is charged.
@@ -84,7 +91,7 @@ impl Failures {
     /// nothing is reserved.
     pub fn begin(&self, now: Mono) -> Result<Attempt, Exceeded> {
         let rules = &self.plan.failures;
-        if rules.is_empty() {
+        if rules.is_empty() || self.free {
             return Ok(Attempt { reserved: None });
         }
         let address = Address::new(self.client, self.plan.ipv6_prefix);

@@ -24,8 +24,9 @@ use crate::{
 enum Lookup {
     /// Verified before, and in good standing.
     Known(Arc<KeyRecord>),
-    /// In good standing; its secret is still to be verified.
-    Candidate(Arc<KeyRecord>),
+    /// In good standing; its secret is still to be verified. Behind it others that may as well be meant: tokens made
+    /// elsewhere can begin alike.
+    Candidate(Arc<KeyRecord>, Vec<Arc<KeyRecord>>),
     /// There is such a key, but it may not be used.
     Barred(Arc<KeyRecord>, Reason),
     /// There is no such key.
@@ -133,12 +134,23 @@ pub(super) async fn authenticate(
                 let verdict = shared.verifier.refuse(Decoy::of(&barred), secret, charge()).await;
                 return Err(refusal(verdict, reason));
             }
-            Lookup::Candidate(key) if presented.padded && key.machine_made => {
+            Lookup::Candidate(key, _) if presented.padded && key.machine_made => {
                 record.set_key(&key);
                 return Err(judge_padded(shared, live, client, &key, secret, charge(), record).await);
             }
-            Lookup::Candidate(key) => {
-                let verdict = shared.verifier.verify(&key, secret, charge()).await;
+            Lookup::Candidate(mut key, others) => {
+                // Only who has tried all in vain has failed, and that once.
+                let charge_if = |last: bool| if last { charge() } else { charge().free() };
+                let mut left = others.len();
+                let mut verdict = shared.verifier.verify(&key, secret, charge_if(left == 0)).await;
+                for other in others {
+                    if !matches!(verdict, Verdict::Wrong) {
+                        break;
+                    }
+                    left -= 1;
+                    key = other;
+                    verdict = shared.verifier.verify(&key, secret, charge_if(left == 0)).await;
+                }
                 (key, verdict)
             }
         };
@@ -184,11 +196,12 @@ fn look_up(shared: &Shared, set: &KeySet, credential: &Credential, wall: Wall) -
         Credential::Token(token) => {
             let mut best = None;
             for found in set.find_token(token.expose()) {
-                let lookup = judge(shared, found, token, wall);
-                match (&lookup, &best) {
-                    (Lookup::Known(_), _) => return lookup,
-                    (Lookup::Candidate(_), _) | (_, None) => best = Some(lookup),
-                    _ => {}
+                match (judge(shared, found, token, wall), &mut best) {
+                    (known @ Lookup::Known(_), _) => return known,
+                    (Lookup::Candidate(key, _), Some(Lookup::Candidate(_, others))) => others.push(key),
+                    (candidate @ Lookup::Candidate(..), _) => best = Some(candidate),
+                    (barred, None) => best = Some(barred),
+                    (_, Some(_)) => {}
                 }
             }
             best.unwrap_or_else(|| Lookup::Unknown(decoy(set, credential)))
@@ -200,7 +213,7 @@ fn judge(shared: &Shared, found: &Arc<KeyRecord>, secret: &Secret, wall: Wall) -
     let barred = match found.standing(wall) {
         Standing::Active if found.is_dead() => Reason::Revoked,
         Standing::Active if shared.verifier.is_known(found, secret) => return Lookup::Known(Arc::clone(found)),
-        Standing::Active => return Lookup::Candidate(Arc::clone(found)),
+        Standing::Active => return Lookup::Candidate(Arc::clone(found), Vec::new()),
         Standing::Revoked => Reason::Revoked,
         Standing::Expired => Reason::Expired,
         Standing::Suspended => Reason::OwnerSuspended,

@@ -219,3 +219,23 @@ async fn each_request_is_judged_by_its_own_credential() {
         }
     }
 }
+
+/// Tokens made elsewhere may begin alike: each of them is tried, and who has none of them has failed once.
+#[tokio::test]
+async fn tokens_that_begin_alike_are_all_tried() {
+    let tokens = [1, 2, 3].map(|number| {
+        let mut key = Key::token(&format!("token-{number}")).secret(&format!("sk_live_legacy_{number}_of_three"));
+        key.public = "sk_live_".into();
+        key.argon2id()
+    });
+    let upstream = Upstream::start().await;
+    let sidecar = sidecar(&upstream, "[limits]\nfailures_per_ip = [\"2/1h\"]", &tokens.each_ref()).await;
+    for token in tokens.iter().chain(&tokens) {
+        assert_eq!(sidecar.send_again(H1, get("/").bearer(&token.secret)).await.status, 200, "{}", token.id);
+        assert_eq!(upstream.last().field("x-key-id"), token.id);
+    }
+    // Two failures are allowed, and three tokens are tried each time.
+    for status in [401, 401, 429] {
+        assert_eq!(sidecar.send_again(H1, get("/").bearer("sk_live_legacy_4_of_three")).await.status, status);
+    }
+}
