@@ -2,33 +2,45 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Answer, Ended, Key, Lines, Sidecar, Upstream, executable, keyside, run};
+use crate::harness::{Answer, Ended, Key, Lines, Sidecar, Upstream, eventually, executable, keyside, run};
 
-/// A Python that has the `woocommerce` package: the one that `KEYSIDE_TEST_PYTHON` names, else one that is made here.
-async fn python() -> PathBuf {
-    if let Some(python) = std::env::var_os("KEYSIDE_TEST_PYTHON") {
-        return python.into();
-    }
+/// A Python that has the `woocommerce` package: the one that `KEYSIDE_TEST_PYTHON` names, else one that is made here,
+/// once for all tests. However long the index of packages takes, no test is failed for it.
+async fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let found = || match std::env::var_os("KEYSIDE_TEST_PYTHON") {
+        Some(python) => python.into(),
+        None => install(),
+    };
+    tokio::task::spawn_blocking(move || PYTHON.get_or_init(found)).await.unwrap()
+}
+
+fn install() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
     let python = folder.join("bin/python");
-    let mut has = Command::new(&python);
-    has.args(["-c", "import woocommerce"]);
-    if python.is_file() && run(has, "").await.status == 0 {
+    let list = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/requirements.txt");
+    let installed = folder.join("requirements.txt");
+    if std::fs::read(&installed).is_ok_and(|text| text == std::fs::read(list).unwrap()) {
         return python;
     }
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv", "--clear"]).arg(&folder);
-    run(make, "").await.done();
-    let mut install = Command::new(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "woocommerce==3.0.0"]);
-    run(install, "").await.done();
+    let done = |command: &mut Command| {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    };
+    done(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+    done(pip.args(["--require-hashes", "--requirement", list]));
+    // Last, so that what broke off half-way is begun anew.
+    std::fs::copy(list, installed).unwrap();
     python
 }
 
@@ -74,6 +86,17 @@ async fn shop() -> Upstream {
     upstream
 }
 
+/// A demo that does not outlive its test.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Against the demo: its certificate, its keys.
 #[tokio::test]
 async fn the_woocommerce_client_and_curl_work_against_the_demo() {
@@ -82,9 +105,9 @@ async fn the_woocommerce_client_and_curl_work_against_the_demo() {
     let folder = home.path().join("demo");
     let mut command = executable();
     command.args(["demo", "--port", "0", "--admin-port", "0", "--upstream", upstream.url(), "--dir"]).arg(&folder);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
-    let mut demo = command.spawn().unwrap();
-    let printed = Lines::of(demo.stdout.take().unwrap());
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = Demo(command.spawn().unwrap());
+    let printed = Lines::of(demo.0.stdout.take().unwrap());
     let url = printed
         .find("where the demo listens", |line| {
             let at = line.find("https://")?;
@@ -109,7 +132,7 @@ async fn the_woocommerce_client_and_curl_work_against_the_demo() {
     }
     let user = |(key, secret): &(String, String)| format!("{key}:{secret}");
     for key in &keys {
-        crate::harness::eventually("the new keys", async || {
+        eventually("the new keys", async || {
             let ended = curl(&ca, &["-u", &user(key), &format!("{url}/wp-json/wc/v3/orders")]).await;
             if ended.stdout.ends_with("200") { Ok(()) } else { Err(ended) }
         })
@@ -137,8 +160,9 @@ async fn the_woocommerce_client_and_curl_work_against_the_demo() {
     let stranger = home.path().join("stranger.crt");
     std::fs::write(&stranger, crate::harness::Authority::new().pem()).unwrap();
     assert_eq!(curl(&stranger, &["-u", &user(reader), &orders]).await.status, 60);
-    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
-    assert_eq!(tokio::task::spawn_blocking(move || demo.wait()).await.unwrap().unwrap().code(), Some(0));
+    kill_process(Pid::from_child(&demo.0), Signal::INT).unwrap();
+    let ended = eventually("the demo to end", async || demo.0.try_wait().unwrap().ok_or("it runs")).await;
+    assert_eq!(ended.code(), Some(0));
 }
 
 /// Against the preset for it: the answers that the client knows, by Basic and in the query.
