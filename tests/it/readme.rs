@@ -6,13 +6,29 @@ use tempfile::TempDir;
 
 use crate::harness::{Answer, Upstream, run};
 
-/// The `sh` blocks under this heading, in their order.
-fn blocks(heading: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = readme.split("\n## ").find_map(|section| section.strip_prefix(heading));
-    let section = section.unwrap_or_else(|| panic!("README.md has no section {heading:?}"));
-    let pieces = section.split("```sh\n").skip(1);
-    pieces.map(|piece| piece.split("```").next().unwrap().to_owned()).collect()
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What stands between this heading and the next.
+#[track_caller]
+fn section<'t>(readme: &'t str, heading: &str) -> &'t str {
+    let section = readme.split("\n## ").find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'));
+    section.unwrap_or_else(|| panic!("README.md has no section {heading:?}"))
+}
+
+/// The `sh` blocks of a text, in their order.
+fn blocks(text: &str) -> Vec<&str> {
+    text.split("```sh\n").skip(1).map(|piece| piece.split("```").next().unwrap()).collect()
+}
+
+/// What stands between single backticks.
+fn spans(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.contains("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 /// A port that was free a moment ago.
@@ -27,14 +43,34 @@ fn replace(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// What a reader types later: every command of the table, and every path of the admin port.
+fn later(text: &str, admin: u16) -> Vec<String> {
+    let typed = |span: &str| {
+        let post = span.strip_prefix("POST ");
+        if let Some(path) = post.or(Some(span)).filter(|path| path.starts_with('/')) {
+            let method = if post.is_some() { "POST" } else { "GET" };
+            return Some(format!("curl -sSf -o answer -X {method} 'http://127.0.0.1:{admin}{path}'"));
+        }
+        let line = span.strip_prefix("keyside ")?.replace(" F", " sidecar/keyside.toml").replace(" ID", " \"$id\"");
+        // The request that is explained is one that is refused, which is status 1.
+        let ends = if line.starts_with("explain ") && line.contains("--path") { " || test $? -eq 1" } else { "" };
+        Some(format!("keyside {line}{ends}"))
+    };
+    spans(text).filter_map(typed).collect()
+}
+
 #[tokio::test]
-async fn the_four_steps_end_in_a_200() {
-    let steps = blocks("In front of your own API\n");
+async fn the_four_steps_end_in_a_200_and_what_is_for_later_works() {
+    let readme = readme();
+    let steps = blocks(section(&readme, "In front of your own API"));
     assert_eq!(steps.len(), 4, "{steps:?}");
 
     let upstream = Upstream::start().await;
     upstream.on("/", Answer::ok("from your own API"));
-    let port = free_port();
+    let (port, admin) = (free_port(), free_port());
+    let later = later(section(&readme, "Living with it"), admin);
+    let commands = later.iter().filter(|line| line.starts_with("keyside ")).count();
+    assert!(commands >= 6 && later.len() - commands >= 5, "{later:?}");
     // Only the ports are others than in the text.
     let steps = replace(&steps.concat(), "http://127.0.0.1:3000", upstream.url());
     let steps = replace(&steps, "localhost:8443", &format!("localhost:{port}"));
@@ -47,14 +83,43 @@ async fn the_four_steps_end_in_a_200() {
     let path = std::env::join_paths([built.to_path_buf()].into_iter().chain(std::env::split_paths(&path))).unwrap();
 
     let mut shell = Command::new("sh");
-    // What the steps leave running ends with them.
-    shell.args(["-c", &format!("set -e\ntrap 'kill $!' EXIT\n{steps}")]).current_dir(folder.path());
+    // What the steps leave running ends with them, if the last line did not end it.
+    let script = format!(
+        "set -e\ntrap 'kill $! 2> kill.err || :' EXIT\n{steps}\nid=$(jq -r .id key.json)\n\
+         jq -r .consumer_secret key.json > leaked.txt\n{}\nkill -TERM $!\nwait $!\necho \"ended with $?\"\n",
+        later.join("\n")
+    );
+    shell.args(["-c", &script]).current_dir(folder.path());
     shell.env_clear().env("PATH", path).env("HOME", folder.path()).env("CURL_HOME", folder.path());
-    shell.env("KEYSIDE_LISTEN__ADDRESS", format!("127.0.0.1:{port}")).env("KEYSIDE_ADMIN__ADDRESS", "127.0.0.1:0");
-    shell.env("KEYSIDE_SHUTDOWN__DELAY", "0s");
+    shell.env("KEYSIDE_LISTEN__ADDRESS", format!("127.0.0.1:{port}"));
+    shell.env("KEYSIDE_ADMIN__ADDRESS", format!("127.0.0.1:{admin}")).env("KEYSIDE_SHUTDOWN__DELAY", "0s");
     let ended = run(shell, "").await.done();
 
     assert!(ended.stdout.contains("from your own API\nstatus 200\n"), "{ended:?}");
+    assert!(ended.stdout.ends_with("ended with 0\n"), "{ended:?}");
     let seen = upstream.only();
     assert_eq!((seen.field("x-key-owner"), seen.field("x-key-scopes")), ("accounting".into(), "read".into()));
+}
+
+#[test]
+fn its_two_commands_come_first() {
+    let readme = readme();
+    let first = readme.split("\n## ").next().unwrap();
+    // The first is what `demo` tests, of a build that is not optimised; the second runs this test.
+    assert_eq!(blocks(first), ["cargo run --release -- demo\n", "tests/run\n"]);
+    assert!(readme.lines().count() < 120, "it is read before anything else: keep it short");
+}
+
+#[test]
+fn what_it_points_at_is_there() {
+    for name in ["README.md", "src/README.md"] {
+        let page = root().join(name);
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            assert!(page.parent().unwrap().join(link).exists(), "{name} points at {link}");
+        }
+        for path in spans(&text).filter(|span| span.starts_with("config/") || span.starts_with("tests/")) {
+            assert!(root().join(path).exists(), "{name} names {path}");
+        }
+    }
 }
