@@ -115,7 +115,7 @@ const CASES: &[(&str, Case)] = &[
             method: &facts.method,
             base_path: "",
             facts: &facts,
-            identity: outgoing::Identity::Key(&key.headers),
+            identity: outgoing::Identity::Key(&key),
             peer: facts.client,
             way: Some(&way),
             host: facts.host.authority().as_bytes(),

@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use http::HeaderValue;
-
 use super::{
     KeyId, Kind, LastUse, Mode, OwnerId, Scopes,
     secret::{Secret, SecretHash},
@@ -93,8 +91,8 @@ pub struct KeyRecord {
     pub revoked_at: Option<Wall>,
     /// The key that this one replaces.
     pub rotated_from: Option<KeyId>,
-    /// The owner headers, ready to be written.
-    pub headers: OwnerHeaderValues,
+    /// The scopes as the upstream is told them, separated by spaces.
+    pub scopes_text: Box<str>,
     /// What outlives this version.
     pub state: Arc<KeyState>,
     /// The digest of the secret that was verified against this version, once one was.
@@ -151,19 +149,6 @@ impl std::fmt::Debug for Verified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Verified")
     }
-}
-
-/// Owner headers as they are written to the upstream; cloning one is a reference count.
-#[derive(Clone, Debug)]
-pub struct OwnerHeaderValues {
-    /// The key's id.
-    pub key_id: HeaderValue,
-    /// The owner's id.
-    pub owner: HeaderValue,
-    /// The scopes, space-separated.
-    pub scopes: HeaderValue,
-    /// The mode; absent for a key without one.
-    pub mode: Option<HeaderValue>,
 }
 
 /// What lives as long as a key, across versions of its record.
@@ -236,19 +221,6 @@ impl KeyRecord {
     }
 }
 
-impl OwnerHeaderValues {
-    /// Prebuilds the values for a record with these fields, each of which is printable ASCII by its type.
-    pub fn new(id: &KeyId, owner: &OwnerId, scopes: &Scopes, mode: Option<Mode>) -> Self {
-        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Self {
-            key_id: value(id.as_str()),
-            owner: value(owner.as_str()),
-            scopes: value(&scopes.to_string()),
-            mode: mode.map(|mode| HeaderValue::from_static(mode.as_str())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,23 +252,6 @@ mod tests {
         check(false, false, Some(1000), Standing::Expired);
         check(false, true, Some(1000), Standing::Suspended);
         check(true, true, Some(1000), Standing::Revoked);
-    }
-
-    #[test]
-    fn owner_headers_are_what_the_row_says() {
-        let scopes = Scopes::parse(["b:x", "read"]).unwrap();
-        let (id, owner) = ("key_1".parse().unwrap(), "svc".parse().unwrap());
-        let values = OwnerHeaderValues::new(&id, &owner, &scopes, Some(Mode::Test));
-        assert_eq!(
-            (&values.key_id, &values.owner, &values.scopes),
-            (
-                &HeaderValue::from_static("key_1"),
-                &HeaderValue::from_static("svc"),
-                &HeaderValue::from_static("read b:x")
-            )
-        );
-        assert_eq!(values.mode, Some(HeaderValue::from_static("test")));
-        assert_eq!(OwnerHeaderValues::new(&id, &owner, &scopes, None).mode, None);
     }
 
     #[test]

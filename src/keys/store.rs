@@ -16,7 +16,7 @@ use super::{
     KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerRecord, OwnerState,
     document::{Document, KeyRow, OwnerRow},
     format, mint,
-    record::{OwnerHeaderValues, PublicPart, Verified},
+    record::{PublicPart, Verified},
     secret::{Algorithm, Secret},
     set::{self, Entry, OwnerEntry},
 };
@@ -445,7 +445,7 @@ impl Builder<'_, '_> {
             pepper: pepper.cloned(),
             machine_made: !row.hash.algorithm().is_slow()
                 || format::is_machine_made(&self.terms.mint, row.kind, &row.public),
-            headers: OwnerHeaderValues::new(&row.id, &owner.id, &row.scopes, row.mode),
+            scopes_text: row.scopes.to_string().into(),
             owner,
             scopes: row.scopes.clone(),
             mode: row.mode,

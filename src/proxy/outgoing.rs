@@ -1,7 +1,8 @@
 //! The head of a request as the upstream gets it, written straight into the bytes that are sent.
 //!
 //! No map of fields is made of it: the client's fields that may pass are copied, and ours are written behind them, the
-//! owner's last. Nothing can be spelled into it: names and values come from types that hold no line end.
+//! owner's last. Nothing can be spelled into it: names and values come from types that hold no
+//! line end (field values, methods and targets as hyper took them; ids and scopes of graphic ASCII).
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +22,7 @@ use super::{
     headers::{HeaderRules, nominated},
     upstream::RequestFraming,
 };
-use crate::{facts::Facts, keys::record::OwnerHeaderValues};
+use crate::{facts::Facts, keys::KeyRecord};
 
 /// The pseudonym that `Via` gives (RFC 9110 §7.6.3).
 const PSEUDONYM: &str = "keyside";
@@ -36,7 +37,7 @@ const USUAL_BYTES: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub enum Identity<'a> {
     /// A key was judged and permitted.
-    Key(&'a OwnerHeaderValues),
+    Key(&'a KeyRecord),
     /// No key was asked for, or the request is only observed: no owner headers.
     Nobody,
 }
@@ -113,12 +114,12 @@ impl HeaderRules {
         write_framing(&mut out, outgoing);
 
         // Last, so that nothing above can shadow them.
-        if let Identity::Key(values) = outgoing.identity {
-            field(&mut out, self.owner.key_id.as_str(), values.key_id.as_bytes());
-            field(&mut out, self.owner.owner.as_str(), values.owner.as_bytes());
-            field(&mut out, self.owner.scopes.as_str(), values.scopes.as_bytes());
-            if let Some(mode) = &values.mode {
-                field(&mut out, self.owner.mode.as_str(), mode.as_bytes());
+        if let Identity::Key(key) = outgoing.identity {
+            field(&mut out, self.owner.key_id.as_str(), key.id.as_str().as_bytes());
+            field(&mut out, self.owner.owner.as_str(), key.owner.id.as_str().as_bytes());
+            field(&mut out, self.owner.scopes.as_str(), key.scopes_text.as_bytes());
+            if let Some(mode) = key.mode {
+                field(&mut out, self.owner.mode.as_str(), mode.as_str().as_bytes());
             }
         }
         out.extend_from_slice(b"\r\n");

@@ -314,7 +314,7 @@ impl Pipeline {
                 method: &head.method,
                 base_path: &pool.destination().base_path,
                 facts,
-                identity: key.map_or(Identity::Nobody, |key| Identity::Key(&key.headers)),
+                identity: key.map_or(Identity::Nobody, |key| Identity::Key(key)),
                 peer: judged.connection.peer(),
                 way: judged.kept.as_deref().map(|kept| &kept.way),
                 host: match &live.host {

@@ -6,11 +6,7 @@ use http::Method;
 
 use crate::{
     facts::{self, Arrival, Facts},
-    keys::{
-        KeyRecord, Kind, Kyc, Mode, OwnerRecord, Scopes,
-        record::{OwnerHeaderValues, PublicPart},
-        secret::SecretHash,
-    },
+    keys::{KeyRecord, Kind, Kyc, Mode, OwnerRecord, Scopes, record::PublicPart, secret::SecretHash},
     policy::{Identity, OpenFor, Policy, RouteSettings, Settings, network::Networks},
     rejection::{Reason, Rejection},
 };
@@ -88,7 +84,7 @@ impl Key {
         let owner_id = "svc-accounting".parse().expect("an id");
         let scopes = Scopes::parse(self.scopes.split_whitespace()).expect("scopes");
         Arc::new(KeyRecord {
-            headers: OwnerHeaderValues::new(&id, &owner_id, &scopes, self.mode),
+            scopes_text: scopes.to_string().into(),
             id,
             name: "a key".into(),
             kind: Kind::Pair,
