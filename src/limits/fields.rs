@@ -19,11 +19,11 @@ use super::{
     readings::{Policy, Reading},
 };
 
-static RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-static RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-static LEGACY_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-static LEGACY_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-static LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LEGACY_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const LEGACY_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Of how many plans a thread keeps what is always the same.
 const KEPT: usize = 16;
@@ -49,13 +49,13 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, headers: &mut Heade
         let list = List::new(windows, known, tightest, text, block);
         let (remaining, more_in) = (list.text.slice(list.remaining), list.text.slice(list.more_in));
         if draft {
-            headers.append(&RATELIMIT, value(list.text));
-            headers.append(&RATELIMIT_POLICY, known.policies.clone());
+            headers.append(RATELIMIT, value(list.text));
+            headers.append(RATELIMIT_POLICY, known.policies.clone());
         }
         if legacy {
-            headers.insert(&LEGACY_LIMIT, known.windows[tightest].limit.clone());
-            headers.insert(&LEGACY_REMAINING, value(remaining));
-            headers.insert(&LEGACY_RESET, value(more_in));
+            headers.insert(LEGACY_LIMIT, known.windows[tightest].limit.clone());
+            headers.insert(LEGACY_REMAINING, value(remaining));
+            headers.insert(LEGACY_RESET, value(more_in));
         }
     });
 }

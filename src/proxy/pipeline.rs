@@ -153,7 +153,7 @@ impl Pipeline {
         // Of a body that was handed on, nobody knows here how much was read.
         let unread = !bodiless && body.is_none_or(|body| !body.is_end_stream());
         let afterwards = if unread { Afterwards::Close } else { Afterwards::Keep };
-        respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards)
+        respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards, head.headers)
     }
 
     async fn judge_and_forward(
