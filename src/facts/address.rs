@@ -48,14 +48,13 @@ pub(super) struct Client {
     pub(super) untrusted_forwarded: bool,
 }
 
-pub(super) fn client(headers: &HeaderMap, peer: IpAddr, settings: &Settings) -> Client {
+/// `named` says whether the configured field was sent.
+pub(super) fn client(headers: &HeaderMap, named: bool, peer: IpAddr, settings: &Settings) -> Client {
     let peer = canonical(peer);
-    let name = &settings.client_ip_header;
     if !settings.trusted_proxies.contains(peer) {
-        let untrusted_forwarded = headers.contains_key(name);
-        return Client { address: peer, source: ClientIpSource::Peer, peer_trusted: false, untrusted_forwarded };
+        return Client { address: peer, source: ClientIpSource::Peer, peer_trusted: false, untrusted_forwarded: named };
     }
-    let (address, source) = walk(headers, name, peer, settings);
+    let (address, source) = walk(headers, &settings.client_ip_header, peer, settings);
     Client { address, source, peer_trusted: true, untrusted_forwarded: false }
 }
 
@@ -169,6 +168,10 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1";
 
+    fn client_of(headers: &HeaderMap, peer: &str, settings: &Settings) -> Client {
+        client(headers, headers.contains_key(&settings.client_ip_header), peer.parse().unwrap(), settings)
+    }
+
     fn read(name: &'static str, peer: &str, lines: &[&[u8]]) -> Client {
         let mut headers = HeaderMap::new();
         for line in lines {
@@ -179,7 +182,7 @@ mod tests {
             client_ip_header: HeaderName::from_static(name),
             ..Settings::default()
         };
-        client(&headers, peer.parse().unwrap(), &settings)
+        client_of(&headers, peer, &settings)
     }
 
     #[track_caller]
@@ -292,7 +295,7 @@ mod tests {
         headers.append("x-real-ip", HeaderValue::from_static("203.0.113.9"));
         headers.append("forwarded", HeaderValue::from_static("for=203.0.113.9"));
         let settings = Settings { trusted_proxies: Networks::parse(["10.0.0.0/8"]).unwrap(), ..Settings::default() };
-        assert_eq!(client(&headers, PROXY.parse().unwrap(), &settings).source, HeaderMissing);
+        assert_eq!(client_of(&headers, PROXY, &settings).source, HeaderMissing);
     }
 
     #[track_caller]

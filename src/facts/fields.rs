@@ -25,6 +25,8 @@ pub(super) struct Fields<'a> {
     pub(super) has_requested_method: bool,
     pub(super) form: Form,
     pub(super) odd: Option<&'a HeaderName>,
+    /// Whether the field that names the client was sent.
+    pub(super) names_client: bool,
     request_ids: SmallVec<[&'a HeaderValue; 1]>,
     transfer_codings: SmallVec<[&'a HeaderValue; 1]>,
     has_length: bool,
@@ -60,6 +62,7 @@ impl<'a> Fields<'a> {
         let mut fields = Self::default();
         for (name, value) in headers {
             fields.lines += 1;
+            fields.names_client |= *name == settings.client_ip_header;
             fields.bytes += name.as_str().len() + value.len() + LINE_OVERHEAD;
             match name.as_str() {
                 "host" => fields.hosts.push(value),

@@ -94,6 +94,11 @@ impl Host {
         self.sent.to_str().unwrap_or_default()
     }
 
+    /// The same as bytes, which costs no look at each of them.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.sent.as_bytes()
+    }
+
     /// The port, where one was sent.
     pub fn port(&self) -> Option<u16> {
         self.port

@@ -132,7 +132,7 @@ impl Facts {
         } else {
             Form::default()
         };
-        let client = address::client(&head.headers, arrival.peer, settings);
+        let client = address::client(&head.headers, fields.names_client, arrival.peer, settings);
         Ok(Self {
             client: client.address,
             client_source: client.source,

@@ -50,6 +50,11 @@ impl RequestId {
         self.0.to_str().unwrap_or_default()
     }
 
+    /// The id as bytes of ASCII, which costs no look at each of them.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The id as a field value; a cheap clone.
     pub fn header_value(&self) -> HeaderValue {
         self.0.clone()

@@ -11,14 +11,14 @@ use super::{
     route::{asks_by_class, asks_of},
 };
 use crate::{
-    facts::{Facts, Oddities, Oddity},
+    facts::{Facts, Host, Oddities, Oddity},
     rejection::{Reason, Rejection},
 };
 
 /// One method on one path.
 struct Asked<'a> {
     reading: Reading,
-    host: &'a str,
+    host: &'a Host,
     method: &'a Method,
     text: &'a str,
     path: Option<Path<'a>>,
@@ -29,7 +29,7 @@ impl<'a> Asked<'a> {
     fn new(facts: &'a Facts, method: (Origin, &'a Method), path: (Origin, &'a str)) -> Self {
         Self {
             reading: Reading { method: method.0, path: path.0, view: View::Exact },
-            host: facts.host.name(),
+            host: &facts.host,
             method: method.1,
             text: path.1,
             path: Path::new(path.1),
@@ -107,7 +107,7 @@ impl Policy {
     }
 
     /// Whether some route names the path, on this host and for whatever method.
-    fn names(&self, path: Option<Path<'_>>, host: &str) -> bool {
+    fn names(&self, path: Option<Path<'_>>, host: &Host) -> bool {
         path.is_some_and(|path| {
             self.routes.iter().any(|route| route.path.matches(path, Comparison::Exact) && route.is_on(host))
         })
@@ -135,7 +135,7 @@ impl Policy {
     /// Whether this is a preflight that goes on without a credential: one that asks about a path that some route
     /// names, in every reading, and that overrides no method. Its own method need not be named by anything.
     fn is_forwarded_preflight(&self, facts: &Facts) -> bool {
-        let named = |path| self.routes.is_empty() || self.names(Path::new(path), facts.host.name());
+        let named = |path| self.routes.is_empty() || self.names(Path::new(path), &facts.host);
         self.forward_preflight
             && facts.method == Method::OPTIONS
             && facts.effective_method.as_ref().is_none_or(|method| *method == Method::OPTIONS)

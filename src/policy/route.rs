@@ -9,7 +9,7 @@ use super::{
     permit::OpenFor,
 };
 use crate::{
-    facts::Oddities,
+    facts::{Host, Oddities},
     keys::{Mode, Permission},
 };
 
@@ -77,8 +77,12 @@ impl Route {
     }
 
     /// Whether the route is of this host.
-    pub(super) fn is_on(&self, host: &str) -> bool {
-        self.hosts.is_empty() || self.hosts.iter().any(|name| **name == *host)
+    pub(super) fn is_on(&self, host: &Host) -> bool {
+        if self.hosts.is_empty() {
+            return true;
+        }
+        let host = host.name();
+        self.hosts.iter().any(|name| **name == *host)
     }
 }
 

@@ -261,10 +261,10 @@ impl Drop for Record {
         let peer = self.connection.peer();
         let (client, method, host, path, request_id) = match (&self.facts, &self.raw) {
             (Some(facts), _) => {
-                (facts.client, &facts.method, facts.host.authority(), facts.target.path(), facts.request_id.as_str())
+                (facts.client, &facts.method, facts.host.as_bytes(), facts.target.path(), facts.request_id.as_bytes())
             }
-            (None, Some(raw)) => (peer, &raw.method, &*raw.host, &*raw.path, raw.request_id.as_str()),
-            (None, None) => (peer, &Method::GET, "", "", ""),
+            (None, Some(raw)) => (peer, &raw.method, raw.host.as_bytes(), &*raw.path, raw.request_id.as_bytes()),
+            (None, None) => (peer, &Method::GET, b"".as_slice(), "", b"".as_slice()),
         };
         self.recorder.log.write(&Line {
             now: wall,

@@ -22,9 +22,9 @@ pub struct Body {
 /// Renders a refusal in the given format.
 ///
 /// All failed authentications give the same bytes but for the request id: what only one of them could say is left out
-/// here, wherever it came from. Most refusals say nothing but their row of the table, and cost a copy of what was
+/// here, wherever it came from. The id is text in UTF-8. Most refusals say nothing but their row of the table, and cost a copy of what was
 /// rendered before.
-pub fn render(rejection: &Rejection, format: Format, request_id: &str, method: &Method) -> Body {
+pub fn render(rejection: &Rejection, format: Format, request_id: &[u8], method: &Method) -> Body {
     let hint = rejection.hint.as_deref().filter(|_| !rejection.reason.is_failed_authentication());
     if hint.is_none() && rejection.violated.is_empty() {
         return template::of(rejection.reason, format, method).body(request_id);
@@ -38,7 +38,7 @@ pub(super) fn written(
     rejection: &Rejection,
     hint: Option<&str>,
     format: Format,
-    request_id: &str,
+    request_id: &[u8],
     method: &Method,
 ) -> Json {
     let row = rejection.reason.row();
@@ -63,7 +63,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
 /// RFC 9457, with `code` and `request_id`.
-fn problem(rejection: &Rejection, hint: Option<&str>, request_id: &str) -> Json {
+fn problem(rejection: &Rejection, hint: Option<&str>, request_id: &[u8]) -> Json {
     let status = rejection.reason.status();
     let row = rejection.reason.row();
     let kind = match status {
@@ -180,7 +180,7 @@ mod tests {
 
     #[track_caller]
     fn check(rejection: impl Into<Rejection>, format: Format, method: Method, expected: (u16, Value)) {
-        let body = render(&rejection.into(), format, "req-1", &method);
+        let body = render(&rejection.into(), format, b"req-1", &method);
         assert_eq!((body.status.as_u16(), serde_json::from_slice(&body.bytes).unwrap()), expected);
         let content_type = if format == Format::Problem { "application/problem+json" } else { "application/json" };
         assert_eq!(body.content_type, content_type);
@@ -380,7 +380,7 @@ mod tests {
                 .filter(|row| row.reason.is_failed_authentication())
                 .map(|row| {
                     let rejection = Rejection::from(row.reason).hint(row.label).note(row.label);
-                    let body = render(&rejection, format, "req-1", &Method::GET);
+                    let body = render(&rejection, format, b"req-1", &Method::GET);
                     (body.status, body.content_type, body.bytes)
                 })
                 .collect();
@@ -393,7 +393,7 @@ mod tests {
     fn every_row_renders_in_every_format_with_the_status_it_says() {
         for row in TABLE {
             for format in FORMATS {
-                let body = render(&row.reason.into(), format, "req-1", &Method::GET);
+                let body = render(&row.reason.into(), format, b"req-1", &Method::GET);
                 let value: Value = serde_json::from_slice(&body.bytes).unwrap();
                 let status = value.get("status").or_else(|| value.pointer("/data/status"));
                 assert!(status.is_none_or(|status| *status == body.status.as_u16()), "{value}");
@@ -411,7 +411,7 @@ mod tests {
         fn whatever_the_request_adds_stays_in_its_string(hint in ".{0,40}", id in ".{0,20}", policy in ".{0,20}") {
             let mut rejection = Rejection::from(Reason::AmbiguousPath).hint(hint.as_str());
             rejection.violated = vec![policy.as_str().into()];
-            let body = render(&rejection, Format::Problem, &id, &Method::GET);
+            let body = render(&rejection, Format::Problem, id.as_bytes(), &Method::GET);
             let value: Value = serde_json::from_slice(&body.bytes).unwrap();
             let detail = format!("{} {hint}", Reason::AmbiguousPath.row().sentence);
             prop_assert_eq!(&value["detail"], &Value::from(detail));

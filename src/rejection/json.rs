@@ -36,28 +36,29 @@ impl Json {
     }
 
     /// The inside of the string that holds the request id.
-    pub(super) fn request_id(&mut self, request_id: &str) -> &mut Self {
+    pub(super) fn request_id(&mut self, request_id: &[u8]) -> &mut Self {
         self.request_id_at = Some(self.bytes.len());
-        self.escaped(request_id)
+        escape(request_id, &mut self.bytes);
+        self
     }
 
     fn escaped(&mut self, text: &str) -> &mut Self {
-        escape(text, &mut self.bytes);
+        escape(text.as_bytes(), &mut self.bytes);
         self
     }
 }
 
 /// Escapes what must be (RFC 8259 §7), and the angle brackets and ampersands of those who show it as a page.
-pub(super) fn escape(text: &str, out: &mut Vec<u8>) {
+pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     // Nearly every text is plain, and is copied as a whole.
-    if text.bytes().all(is_plain) {
-        return out.extend_from_slice(text.as_bytes());
+    if text.iter().fold(true, |plain, byte| plain & PLAIN[usize::from(*byte)]) {
+        return out.extend_from_slice(text);
     }
-    for byte in text.bytes() {
+    for &byte in text {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', byte]),
-            _ if is_plain(byte) => out.push(byte),
+            _ if PLAIN[usize::from(byte)] => out.push(byte),
             _ => {
                 out.extend_from_slice(b"\\u00");
                 out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
@@ -66,7 +67,13 @@ pub(super) fn escape(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a byte stands for itself; those of a character beyond ASCII do.
-fn is_plain(byte: u8) -> bool {
-    !matches!(byte, 0..b' ' | b'"' | b'\\' | b'<' | b'>' | b'&' | 0x7f)
-}
+/// Which bytes stand for themselves; those of a character beyond ASCII do.
+const PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        plain[byte as usize] = !matches!(byte, 0..b' ' | b'"' | b'\\' | b'<' | b'>' | b'&' | 0x7f);
+        byte += 1;
+    }
+    plain
+};

@@ -46,7 +46,7 @@ fn shape(format: Format, method: &Method) -> usize {
 impl Template {
     fn new(reason: Reason, format: Format, method: &Method) -> Self {
         let Json { status, content_type, bytes, request_id_at } =
-            written(&Rejection::from(reason), None, format, "", method);
+            written(&Rejection::from(reason), None, format, b"", method);
         // The table is never dropped either.
         let bytes: &'static [u8] = bytes.leak();
         match request_id_at {
@@ -56,7 +56,7 @@ impl Template {
     }
 
     /// The body for the request with this id.
-    pub(super) fn body(&self, request_id: &str) -> Body {
+    pub(super) fn body(&self, request_id: &[u8]) -> Body {
         let bytes = match self.after {
             Some(after) => {
                 let mut bytes = Vec::with_capacity(self.before.len() + request_id.len() + after.len());
@@ -81,7 +81,7 @@ mod tests {
 
     /// The template's body is the one that would be written for the request.
     #[track_caller]
-    fn check(reason: Reason, format: Format, method: &Method, request_id: &str) {
+    fn check(reason: Reason, format: Format, method: &Method, request_id: &[u8]) {
         let anew = written(&Rejection::from(reason), None, format, request_id, method);
         let expected = Body { status: anew.status, content_type: anew.content_type, bytes: anew.bytes.into() };
         let body = of(reason, format, method).body(request_id);
@@ -95,7 +95,7 @@ mod tests {
                 for method in METHODS {
                     let method = Method::from_bytes(method.as_bytes()).unwrap();
                     for request_id in ["", "01jd3x", "Root=1-67891233:abc/def+g", "a\"b\\c</script>\u{7f}\n\u{e9}"] {
-                        check(row.reason, format, &method, request_id);
+                        check(row.reason, format, &method, request_id.as_bytes());
                     }
                 }
             }

@@ -18,7 +18,7 @@ pub struct Line<'a> {
     /// When the request ended.
     pub now: Wall,
     /// The request id that caller and upstream got.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// The address that the request was judged by.
     pub client: IpAddr,
     /// The address that the connection came from.
@@ -26,7 +26,7 @@ pub struct Line<'a> {
     /// The method as sent.
     pub method: &'a str,
     /// The host as sent.
-    pub host: &'a str,
+    pub host: &'a [u8],
     /// The path without the query; what follows a `?` is not logged, since credentials may stand there.
     pub path: &'a str,
     /// The version of HTTP that the client spoke.
@@ -82,15 +82,16 @@ impl Line<'_> {
 
     /// All fields but the time, in the order of the line.
     fn fields(&self, out: &mut impl Fields) {
-        let query = self.path.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+        let path = self.path.as_bytes();
+        let query = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
         out.field(name!("request_id"), Value::Text(self.request_id));
         out.field(name!("client"), Value::Address(self.client));
         if self.peer != self.client {
             out.field(name!("peer"), Value::Address(self.peer));
         }
-        out.field(name!("method"), Value::Text(self.method));
+        out.field(name!("method"), Value::Text(self.method.as_bytes()));
         out.field(name!("host"), Value::Text(self.host));
-        out.field(name!("path"), Value::Text(query.map_or(self.path, |end| &self.path[..end])));
+        out.field(name!("path"), Value::Text(&path[..query.unwrap_or(path.len())]));
         out.field(name!("http_version"), Value::Word(version(self.http_version)));
         out.field(name!("tls"), Value::Bare(if self.tls { "true" } else { "false" }));
         out.field(name!("status"), Value::Number(u64::from(self.status)));
@@ -99,13 +100,13 @@ impl Line<'_> {
             out.field(name!("reason"), Value::Word(reason.label()));
         }
         if let Some(key) = self.key_id {
-            out.field(name!("key_id"), Value::Text(key.as_str()));
+            out.field(name!("key_id"), Value::Text(key.as_str().as_bytes()));
         }
         if let Some(owner) = self.owner {
-            out.field(name!("owner"), Value::Text(owner.as_str()));
+            out.field(name!("owner"), Value::Text(owner.as_str().as_bytes()));
         }
         if let Some(route) = self.route {
-            out.field(name!("route"), Value::Text(route));
+            out.field(name!("route"), Value::Text(route.as_bytes()));
         }
         out.field(name!("duration_ms"), Value::Millis(self.duration));
         if let Some(upstream) = self.upstream_duration {
@@ -114,7 +115,7 @@ impl Line<'_> {
         out.field(name!("bytes_in"), Value::Number(self.bytes_in));
         out.field(name!("bytes_out"), Value::Number(self.bytes_out));
         if let Some(note) = self.note {
-            out.field(name!("note"), Value::Text(note));
+            out.field(name!("note"), Value::Text(note.as_bytes()));
         }
     }
 }
@@ -134,8 +135,8 @@ macro_rules! name {
 use name;
 
 enum Value<'a> {
-    /// Any text.
-    Text(&'a str),
+    /// Any text; hostile ones may not even be UTF-8.
+    Text(&'a [u8]),
     /// A word of a closed list, which needs neither quotes nor escapes.
     Word(&'static str),
     /// The same, where it is none of a JSON string either.
@@ -185,8 +186,9 @@ impl Fields for Text<'_> {
         out.extend_from_slice(name.text.as_bytes());
         match value {
             // Plain words stand as they are; anything that could be taken for the next field is quoted.
-            Value::Text(text) if !is_word(text) => quoted(text, out),
-            Value::Text(word) | Value::Word(word) | Value::Bare(word) => out.extend_from_slice(word.as_bytes()),
+            Value::Text(word) if is_word(word) => out.extend_from_slice(word),
+            Value::Text(text) => quoted(text, out),
+            Value::Word(word) | Value::Bare(word) => out.extend_from_slice(word.as_bytes()),
             Value::Address(address) => push_address(address, out),
             Value::Number(number) => push_number(number, out),
             Value::Millis(duration) => push_millis(duration, out),
@@ -194,10 +196,10 @@ impl Fields for Text<'_> {
     }
 }
 
-fn is_word(text: &str) -> bool {
+fn is_word(text: &[u8]) -> bool {
     !text.is_empty()
         && text.len() <= LONGEST_FIELD
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
+        && text.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
 }
 
 fn version(version: http::Version) -> &'static str {
@@ -221,19 +223,18 @@ fn cut(text: &str) -> &str {
 
 /// Appends a JSON string (RFC 8259 §7), or as much of it as is logged. Beyond what JSON asks for, DEL, the C1 controls
 /// and the marks that turn the direction of text are escaped: a log is read on terminals.
-fn quoted(text: &str, out: &mut Vec<u8>) {
+fn quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    let text = cut(text);
-    if is_plain(text) {
-        out.extend_from_slice(text.as_bytes());
+    if text.len() <= LONGEST_FIELD && is_plain(text) {
+        out.extend_from_slice(text);
     } else {
-        escaped(text, out);
+        escaped(cut(&String::from_utf8_lossy(text)), out);
     }
     out.push(b'"');
 }
 
 /// Whether all of a text stands for itself, as nearly every one does. A table and no early end take the least time.
-fn is_plain(text: &str) -> bool {
+fn is_plain(text: &[u8]) -> bool {
     const PLAIN: [bool; 256] = {
         let mut plain = [false; 256];
         let mut byte = b' ';
@@ -243,7 +244,7 @@ fn is_plain(text: &str) -> bool {
         }
         plain
     };
-    text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)])
+    text.iter().fold(true, |plain, byte| plain & PLAIN[usize::from(*byte)])
 }
 
 fn escaped(text: &str, out: &mut Vec<u8>) {
@@ -271,18 +272,34 @@ fn push_address(address: IpAddr, out: &mut Vec<u8>) {
     use std::io::Write as _;
     match address {
         IpAddr::V4(address) => {
-            let mut number = itoa::Buffer::new();
-            for (index, octet) in address.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                out.extend_from_slice(number.format(octet).as_bytes());
+            let (mut text, mut end) = ([0; 16], 0);
+            for octet in address.octets() {
+                let (digits, length) = OCTETS[usize::from(octet)];
+                text[end..end + digits.len()].copy_from_slice(&digits);
+                end += length;
             }
+            out.extend_from_slice(&text[..end - 1]);
         }
         // Writing into memory does not fail.
         IpAddr::V6(address) => drop(write!(out, "{address}")),
     }
 }
+
+/// The octets of an address, each with a point behind it, and how long that is.
+const OCTETS: [([u8; 4], usize); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < octets.len() {
+        let digits = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        octets[octet] = match digits {
+            [b'0', b'0', c] => ([c, b'.', 0, 0], 2),
+            [b'0', b, c] => ([b, c, b'.', 0], 3),
+            [a, b, c] => ([a, b, c, b'.'], 4),
+        };
+        octet += 1;
+    }
+    octets
+};
 
 fn push_number(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
@@ -328,11 +345,11 @@ mod tests {
         Line {
             // 2026-11-21T03:52:00.007Z
             now: Wall::from_unix_millis(1_795_233_120_007),
-            request_id: "01JD3X",
+            request_id: b"01JD3X",
             client: [203, 0, 113, 42].into(),
             peer: [203, 0, 113, 42].into(),
             method: "GET",
-            host: "api.example.com",
+            host: b"api.example.com",
             path: "/v1/wallets",
             http_version: http::Version::HTTP_11,
             status: 200,
@@ -359,7 +376,7 @@ mod tests {
     /// What a reader of JSON gets back for a hostile text in the path.
     #[track_caller]
     fn check(path: &str, expected: &str) {
-        let text = format(&Line { path, host: path, ..line() }, Format::Json);
+        let text = format(&Line { path, host: path.as_bytes(), ..line() }, Format::Json);
         assert_eq!(text.find('\n'), Some(text.len() - 1), "one line: {text:?}");
         assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -414,6 +431,23 @@ mod tests {
         let text = format(&Line { path: "/a status=200\n", ..line() }, Format::Text);
         assert!(text.contains(" path=\"/a status=200\\u000a\" "), "{text:?}");
         assert_eq!(text.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf_8_is_logged_as_far_as_it_is() {
+        let text = format(&Line { host: b"a\xff\xfeb", ..line() }, Format::Json);
+        assert!(text.contains("\"host\":\"a\u{fffd}\u{fffd}b\","), "{text:?}");
+    }
+
+    #[test]
+    fn every_address_is_written_as_people_write_it() {
+        for octet in 0..=u8::MAX {
+            for address in [[octet, 0, 1, 255], [255, octet, 10, octet], [100, 99, 9, octet]] {
+                let mut out = Vec::new();
+                push_address(address.into(), &mut out);
+                assert_eq!(String::from_utf8(out).unwrap(), IpAddr::from(address).to_string());
+            }
+        }
     }
 
     #[test]
