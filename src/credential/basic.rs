@@ -37,7 +37,7 @@ fn split(pair: &[u8]) -> Result<Presented, Malformed> {
     // White space at the ends, mostly a line's end that was encoded with the secret, is a mistake that the operator
     // is told of; a control character anywhere else is none (RFC 7617 §2).
     let (trimmed_key, trimmed_secret) = (key.trim_ascii(), secret.trim_ascii());
-    if has_control(trimmed_key) || has_control(trimmed_secret) {
+    if has_control(pair) && (has_control(trimmed_key) || has_control(trimmed_secret)) {
         return Err(Malformed);
     }
     let padded = trimmed_key.len() != key.len() || trimmed_secret.len() != secret.len();

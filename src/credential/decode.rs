@@ -2,17 +2,23 @@
 //!
 //! By hand, since nearly every request passes here: the crate's decoder takes three times the instructions.
 
-/// What a digit stands for; all else has bits beyond the sixth.
-const VALUES: [u8; 256] = {
+/// What a digit stands for at each of the four places; what is no digit has a bit beyond the 24 of all four.
+const PLACES: [[u32; 256]; 4] = {
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut values = [u8::MAX; 256];
+    let mut places = [[NO_DIGIT; 256]; 4];
     let mut value = 0;
     while value < digits.len() {
-        values[digits[value] as usize] = value as u8;
+        let mut place = 0;
+        while place < 4 {
+            places[place][digits[value] as usize] = (value as u32) << (18 - 6 * place);
+            place += 1;
+        }
         value += 1;
     }
-    values
+    places
 };
+
+const NO_DIGIT: u32 = 1 << 24;
 
 /// Decodes to the start of `decoded`, and says how much it was. Where it is none, or there is no room for it, some of it
 /// may have been decoded all the same.
@@ -22,32 +28,33 @@ pub(super) fn base64(encoded: &[u8], decoded: &mut [u8]) -> Option<usize> {
     let length = digits.len() / 4 * 3 + (digits.len() % 4).saturating_sub(1);
     let (fours, rest) = digits.as_chunks::<4>();
     let (threes, end) = decoded.get_mut(..length)?.as_chunks_mut::<3>();
+    let value = |place: usize, digit: u8| PLACES[place][usize::from(digit)];
     // Whether all are digits is asked once, at the end: asking each of them takes longer.
     let mut seen = 0;
-    let mut value = |digit: u8| {
-        let value = VALUES[usize::from(digit)];
-        seen |= value;
-        u32::from(value)
-    };
     for (&[a, b, c, d], three) in fours.iter().zip(threes) {
-        let bits = value(a) << 18 | value(b) << 12 | value(c) << 6 | value(d);
+        let bits = value(0, a) | value(1, b) | value(2, c) | value(3, d);
+        seen |= bits;
         [_, three[0], three[1], three[2]] = bits.to_be_bytes();
     }
     let unused = match (rest, end, padding) {
         ([], [], 0) => 0,
         (&[a, b], [first], 2) => {
-            let bits = value(a) << 6 | value(b);
-            *first = (bits >> 4) as u8;
-            bits & 0b1111
+            let bits = value(0, a) | value(1, b);
+            seen |= bits;
+            let [_, decoded, unused @ ..] = bits.to_be_bytes();
+            *first = decoded;
+            u16::from_be_bytes(unused)
         }
         (&[a, b, c], [first, second], 1) => {
-            let bits = value(a) << 12 | value(b) << 6 | value(c);
-            [_, _, *first, *second] = (bits >> 2).to_be_bytes();
-            bits & 0b11
+            let bits = value(0, a) | value(1, b) | value(2, c);
+            seen |= bits;
+            let unused;
+            [_, *first, *second, unused] = bits.to_be_bytes();
+            unused.into()
         }
         _ => return None,
     };
-    (seen < 64 && unused == 0).then_some(length)
+    (seen < NO_DIGIT && unused == 0).then_some(length)
 }
 
 #[cfg(test)]

@@ -24,9 +24,10 @@ pub const MAX_SECRET_BYTES: usize = 512;
 
 /// A secret in memory: no `Display`, no `Serialize`, a `Debug` that says nothing, wiped when dropped.
 ///
-/// Secrets of the usual length live inline, so that taking one from a request allocates nothing.
+/// Secrets of the usual length live inline, so that taking one from a request allocates nothing. Minted ones have up to
+/// 50 bytes; more room than this would make every move of a pair dearer.
 #[derive(Clone, Default)]
-pub struct Secret(SmallVec<[u8; 128]>);
+pub struct Secret(SmallVec<[u8; 80]>);
 
 impl Secret {
     /// Takes a copy of these bytes.
