@@ -66,7 +66,10 @@ fn behind_proxy_headers_the_client_is_counted() {
 #[test]
 fn connections_are_spread_over_the_threads() {
     let server = Server::start_with(&settings(), tuning(), 2);
-    let mut clients: Vec<_> = (0..8).map(|_| open(&server, "/facts")).collect();
+    let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    // A request weighs more than a connection, so nobody asks before all are in.
+    server.wait_for("connections", |counters| counters.accepted.get(), 8);
+    clients.iter_mut().for_each(|client| client.get("/facts"));
     let threads: Vec<_> = clients.iter_mut().map(|client| client.answer()).collect();
     assert_eq!(threads.iter().filter(|answer| answer.ends_with("thread=0")).count(), 4);
 }
