@@ -5,7 +5,7 @@
 //! connection sends what was gathered when the turn is over.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     iter,
     pin::Pin,
@@ -25,13 +25,15 @@ pub(super) struct Gathered<T>(Rc<RefCell<Gathering<T>>>);
 
 struct Gathering<T> {
     stream: T,
-    /// Has no memory between turns, so that idle connections cost none.
-    waiting: BytesMut,
+    /// There while something waits, so that idle connections cost no memory.
+    waiting: Option<BytesMut>,
+    /// The memory, while no connection of the thread uses it.
+    spare: Rc<Cell<BytesMut>>,
 }
 
 impl<T: AsyncWrite + Unpin> Gathered<T> {
-    pub(super) fn new(stream: T) -> Self {
-        Self(Rc::new(RefCell::new(Gathering { stream, waiting: BytesMut::new() })))
+    pub(super) fn new(stream: T, spare: &Rc<Cell<BytesMut>>) -> Self {
+        Self(Rc::new(RefCell::new(Gathering { stream, waiting: None, spare: Rc::clone(spare) })))
     }
 
     /// The stream itself, once nobody else holds it.
@@ -53,45 +55,54 @@ impl<T> Clone for Gathered<T> {
 
 impl<T: AsyncWrite + Unpin> Gathering<T> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))?;
-            self.sent(written)?;
+        while let Some(waiting) = &mut self.waiting {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => waiting.advance(written),
+            }
+            self.give_back();
         }
-        self.waiting = BytesMut::new();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let len = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        while self.waiting.len() + len > GATHERED {
+        while self.waiting.as_ref().map_or(0, BytesMut::len) + len > GATHERED {
+            let Some(waiting) = &mut self.waiting else {
+                return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+            };
             // Not copied, but written behind what waits.
             let written = {
-                let waiting = IoSlice::new(&self.waiting);
-                let all: SmallVec<[IoSlice<'_>; 8]> = iter::once(waiting).chain(bufs.iter().copied()).collect();
+                let first = IoSlice::new(waiting);
+                let all: SmallVec<[IoSlice<'_>; 8]> = iter::once(first).chain(bufs.iter().copied()).collect();
                 ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &all))?
             };
-            let of_waiting = written.min(self.waiting.len());
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_waiting = written.min(waiting.len());
+            waiting.advance(of_waiting);
+            self.give_back();
             if written > of_waiting {
-                self.waiting.clear();
                 return Poll::Ready(Ok(written - of_waiting));
             }
-            self.sent(of_waiting)?;
         }
-        if self.waiting.capacity() == 0 {
-            self.waiting = BytesMut::with_capacity(GATHERED);
-        }
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let mut memory = self.spare.take();
+            memory.reserve(GATHERED);
+            memory
+        });
         for buf in bufs {
-            self.waiting.extend_from_slice(buf);
+            waiting.extend_from_slice(buf);
         }
         Poll::Ready(Ok(len))
     }
 
-    fn sent(&mut self, bytes: usize) -> io::Result<()> {
-        if bytes == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+    /// Leaves the memory to others, once nothing waits in it.
+    fn give_back(&mut self) {
+        if let Some(sent) = self.waiting.take_if(|waiting| waiting.is_empty()) {
+            self.spare.set(sent);
         }
-        self.waiting.advance(bytes);
-        Ok(())
     }
 }
 
@@ -176,7 +187,7 @@ mod tests {
     #[track_caller]
     fn check(sizes: &[usize], appetite: usize, shy: bool, writes: usize) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut gathered = Gathered::new(Sink { appetite, shy, ..Sink::default() });
+        let mut gathered = Gathered::new(Sink { appetite, shy, ..Sink::default() }, &Rc::default());
         let text: Vec<u8> = (0..sizes.iter().sum()).map(|at: usize| (at % 251) as u8).collect();
         let mut rest = &text[..];
         for &size in sizes {
@@ -194,7 +205,7 @@ mod tests {
         while gathered.poll_send(&mut cx).map(Result::unwrap).is_pending() {}
         let gathering = gathered.0.borrow();
         assert!(gathering.stream.taken == text, "bytes were lost or changed places");
-        assert_eq!((gathering.stream.writes, gathering.waiting.capacity()), (writes, 0));
+        assert_eq!((gathering.stream.writes, gathering.waiting.is_none()), (writes, true));
     }
 
     #[test]
@@ -211,7 +222,7 @@ mod tests {
     #[test]
     fn a_stream_that_takes_nothing_is_given_up() {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut gathered = Gathered::new(Sink::default());
+        let mut gathered = Gathered::new(Sink::default(), &Rc::default());
         assert!(matches!(Pin::new(&mut gathered).poll_write(&mut cx, b"text"), Poll::Ready(Ok(4))));
         assert!(
             matches!(gathered.poll_send(&mut cx), Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WriteZero)

@@ -12,6 +12,7 @@ pub mod conn;
 mod counters;
 mod drain;
 mod exchange;
+mod fickle;
 mod gather;
 mod http;
 mod io;

@@ -1,6 +1,7 @@
 //! HTTP on a connection: how it is driven, and how it ends.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::{
     Service,
     conn::{Connection, Ending, Stage},
+    fickle::Fickle,
     gather::Gathered,
     http::{self, StreamExecutor},
     io::{Stream, Upgraded},
@@ -138,17 +140,22 @@ impl<S: Service> Server<S> {
     pub(super) async fn http2(self: Rc<Self>, connection: Rc<Connection>, stream: Stream, guard: Guard) {
         connection.enter_http(true);
         let executor = StreamExecutor::new(&connection);
+        let fickle = Rc::<RefCell<Fickle>>::default();
         let service = {
             let (service, connection, executor) = (Rc::clone(&self.service), Rc::clone(&connection), executor.clone());
             service_fn(move |request: Request<Incoming>| {
                 executor.stream_follows();
                 // Boxed where it is made: hyper moves what it is given several times before it runs.
                 let answer = Box::pin(Rc::clone(&service).serve(Rc::clone(&connection), request));
-                answer.map(Ok::<_, Infallible>)
+                let fickle = Rc::clone(&fickle);
+                answer.map(move |mut answer| {
+                    fickle.borrow_mut().mark(answer.headers_mut());
+                    Ok::<_, Infallible>(answer)
+                })
             })
         };
         let builder = http::http2(self.settings.max_header_bytes, executor);
-        let stream = Gathered::new(stream);
+        let stream = Gathered::new(stream, &self.thread.spare);
         let result = {
             let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
             let mut told = false;

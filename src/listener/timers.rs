@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
+
 use super::{
     Timeouts,
     conn::{Connection, Ending, Stage},
@@ -89,6 +91,8 @@ pub(super) struct Thread {
     connections: RefCell<Vec<Rc<Connection>>>,
     last_tick: Cell<Mono>,
     handshakes: Cell<usize>,
+    /// Where the writes of an HTTP/2 connection are gathered during its turn.
+    pub(super) spare: Rc<Cell<BytesMut>>,
 }
 
 /// TLS handshakes at a time on one thread. Each costs memory for as long as its client likes, up to the timeout.
@@ -122,6 +126,7 @@ impl Thread {
             connections: RefCell::default(),
             last_tick: Cell::default(),
             handshakes: Cell::new(0),
+            spare: Rc::default(),
         }
     }
 
