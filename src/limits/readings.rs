@@ -55,7 +55,7 @@ impl Readings {
         retry_after.max(seconds_until(self.not_before, tick(now)))
     }
 
-    /// Writes the rate-limit fields into an answer; see [`fields`] for what they say.
+    /// Writes the rate-limit fields into an answer; the file `fields` says what stands in them.
     pub fn write(&self, style: HeaderStyle, headers: &mut HeaderMap) {
         fields::write(&self.windows, style, headers);
     }
