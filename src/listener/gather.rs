@@ -1,49 +1,165 @@
-//! Small writes gathered, so that what an HTTP/2 connection has to say in one turn leaves together.
+//! Small writes gathered, so that what the connections of a thread have to say in one turn leaves together.
 //!
-//! The HTTP/2 codec writes and flushes after every frame with more than 256 bytes. So sixteen answers that are ready at
-//! the same time would be sixteen TLS records and sixteen system calls. Here a flush means nothing; the owner of the
-//! connection sends what was gathered when the turn is over.
+//! A turn is what a serving thread does between two looks at its sockets. Written at once, every answer would wake its
+//! client, which on most turns costs more than the writing; at the end of the turn they leave back to back, by code that
+//! is warm. The HTTP/2 codec, besides, writes and flushes after every frame with more than 256 bytes: sixteen answers
+//! that are ready at the same time would be sixteen TLS records and sixteen system calls. So here a flush means nothing,
+//! and the [`Outbox`] sends.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
+    convert::Infallible,
+    future::poll_fn,
     io::{self, IoSlice},
-    iter,
+    iter, mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf as _, BytesMut};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is gathered at most: as much as one TLS record holds. What does not fit is written at once.
+/// What is gathered for one connection at most: as much as one TLS record holds. What does not fit is written at once.
 const GATHERED: usize = 16 * 1024;
+/// How much memory is asked for at first.
+const FIRST: usize = 2 * 1024;
+/// How many pieces of memory a thread keeps while nothing waits in them.
+const SPARES: usize = 32;
 
-/// A stream whose writes wait for [`poll_send`](Self::poll_send). Clones are the same stream.
+/// What the connections of one thread have to say in this turn.
+pub(super) struct Outbox<T> {
+    unsent: RefCell<Vec<Gathered<T>>>,
+    /// The task that sends.
+    task: RefCell<Option<Waker>>,
+    spares: RefCell<Vec<BytesMut>>,
+}
+
+impl<T> Default for Outbox<T> {
+    fn default() -> Self {
+        Self { unsent: RefCell::default(), task: RefCell::default(), spares: RefCell::default() }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Outbox<T> {
+    /// Sends at the end of every turn. Never ends; it is a task beside those of the connections, woken by the first
+    /// that has something to say, so that its turn comes after theirs.
+    pub(super) async fn send(self: Rc<Self>) -> Infallible {
+        let mut unsent = Vec::new();
+        poll_fn(|cx| {
+            self.task.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+            mem::swap(&mut unsent, &mut self.unsent.borrow_mut());
+            for gathered in unsent.drain(..) {
+                gathered.send();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn put(&self, gathered: Gathered<T>) {
+        let mut unsent = self.unsent.borrow_mut();
+        unsent.push(gathered);
+        if unsent.len() == 1
+            && let Some(task) = &*self.task.borrow()
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    fn memory(&self, len: usize) -> BytesMut {
+        let mut memory = self.spares.borrow_mut().pop().unwrap_or_default();
+        memory.reserve(len.max(FIRST));
+        memory
+    }
+
+    fn give_back(&self, memory: BytesMut) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < SPARES {
+            spares.push(memory);
+        }
+    }
+}
+
+/// A stream whose writes wait for the end of the turn. Clones are the same stream.
 pub(super) struct Gathered<T>(Rc<RefCell<Gathering<T>>>);
 
 struct Gathering<T> {
     stream: T,
+    outbox: Rc<Outbox<T>>,
     /// There while something waits, so that idle connections cost no memory.
     waiting: Option<BytesMut>,
-    /// The memory, while no connection of the thread uses it.
-    spare: Rc<Cell<BytesMut>>,
+    /// Whether not all that was written has left.
+    unsent: bool,
+    /// Whether the outbox knows.
+    queued: bool,
+    /// The task of the connection: woken when a stream that was full takes something again, or has broken.
+    task: Option<Waker>,
 }
 
 impl<T: AsyncWrite + Unpin> Gathered<T> {
-    pub(super) fn new(stream: T, spare: &Rc<Cell<BytesMut>>) -> Self {
-        Self(Rc::new(RefCell::new(Gathering { stream, waiting: None, spare: Rc::clone(spare) })))
+    pub(super) fn new(stream: T, outbox: &Rc<Outbox<T>>) -> Self {
+        let outbox = Rc::clone(outbox);
+        Self(Rc::new(RefCell::new(Gathering {
+            stream,
+            outbox,
+            waiting: None,
+            unsent: false,
+            queued: false,
+            task: None,
+        })))
     }
 
-    /// The stream itself, once nobody else holds it.
+    /// The stream itself, once nobody else holds it. What is unsent is lost.
     pub(super) fn into_inner(self) -> Option<T> {
+        let outbox = Rc::clone(&self.0.borrow().outbox);
+        outbox.unsent.borrow_mut().retain(|other| !Rc::ptr_eq(&other.0, &self.0));
         Some(Rc::into_inner(self.0)?.into_inner().stream)
     }
 
-    /// Sends what was gathered. Call it at the end of every turn, for nobody else does.
+    /// Whether not all that was written has left.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.0.borrow().unsent
+    }
+
+    /// Sends what was gathered, and does not wait for the end of the turn.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)
+    }
+
+    /// Sends what could not be sent at the end of an earlier turn. The task of the connection calls it whenever it is
+    /// polled, for nobody else learns that the stream takes something again.
+    pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = self.0.borrow_mut();
+        if gathering.queued || !gathering.unsent { Poll::Ready(Ok(())) } else { gathering.poll_send(cx) }
+    }
+
+    /// The end of the turn.
+    fn send(&self) {
+        let mut gathering = self.0.borrow_mut();
+        gathering.queued = false;
+        let Some(task) = gathering.task.take() else { return };
+        let sent = gathering.poll_send(&mut Context::from_waker(&task));
+        if matches!(sent, Poll::Ready(Err(_))) {
+            // The next attempt fails, too, where there is somebody to take the error.
+            task.wake_by_ref();
+        }
+        gathering.task = Some(task);
+    }
+
+    fn gather(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut gathering = self.0.borrow_mut();
+        let written = ready!(gathering.poll_write(cx, bufs))?;
+        gathering.unsent = true;
+        if !gathering.queued {
+            gathering.queued = true;
+            if !gathering.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                gathering.task = Some(cx.waker().clone());
+            }
+            gathering.outbox.put(self.clone());
+        }
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -62,7 +178,9 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
             }
             self.give_back();
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unsent = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -87,11 +205,7 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
                 return Poll::Ready(Ok(written - of_waiting));
             }
         }
-        let waiting = self.waiting.get_or_insert_with(|| {
-            let mut memory = self.spare.take();
-            memory.reserve(GATHERED);
-            memory
-        });
+        let waiting = self.waiting.get_or_insert_with(|| self.outbox.memory(len));
         for buf in bufs {
             waiting.extend_from_slice(buf);
         }
@@ -101,7 +215,7 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
     /// Leaves the memory to others, once nothing waits in it.
     fn give_back(&mut self) {
         if let Some(sent) = self.waiting.take_if(|waiting| waiting.is_empty()) {
-            self.spare.set(sent);
+            self.outbox.give_back(sent);
         }
     }
 }
@@ -114,7 +228,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gathered<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Gathered<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write(cx, &[IoSlice::new(buf)])
+        self.gather(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -122,7 +236,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathered<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write(cx, bufs)
+        self.gather(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -183,11 +297,20 @@ mod tests {
         }
     }
 
+    /// An outbox whose task has been polled for the first time, as at the start of a thread.
+    fn outbox() -> (Rc<Outbox<Sink>>, Pin<Box<impl Future<Output = Infallible>>>) {
+        let outbox = Rc::<Outbox<Sink>>::default();
+        let mut task = Box::pin(Rc::clone(&outbox).send());
+        assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        (outbox, task)
+    }
+
     /// Writes pieces of these sizes as the codec does, each followed by a flush, and ends the turn.
     #[track_caller]
     fn check(sizes: &[usize], appetite: usize, shy: bool, writes: usize) {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut gathered = Gathered::new(Sink { appetite, shy, ..Sink::default() }, &Rc::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let (outbox, mut task) = outbox();
+        let mut gathered = Gathered::new(Sink { appetite, shy, ..Sink::default() }, &outbox);
         let text: Vec<u8> = (0..sizes.iter().sum()).map(|at: usize| (at % 251) as u8).collect();
         let mut rest = &text[..];
         for &size in sizes {
@@ -202,10 +325,12 @@ mod tests {
             }
             assert!(Pin::new(&mut gathered).poll_flush(&mut cx).is_ready());
         }
-        while gathered.poll_send(&mut cx).map(Result::unwrap).is_pending() {}
+        assert_eq!(gathered.is_unsent(), !sizes.is_empty());
+        assert!(task.as_mut().poll(&mut cx).is_pending());
+        while gathered.poll_rest(&mut cx).map(Result::unwrap).is_pending() {}
         let gathering = gathered.0.borrow();
         assert!(gathering.stream.taken == text, "bytes were lost or changed places");
-        assert_eq!((gathering.stream.writes, gathering.waiting.is_none()), (writes, true));
+        assert_eq!((gathering.stream.writes, gathering.waiting.is_none(), gathering.unsent), (writes, true, false));
     }
 
     #[test]
@@ -221,11 +346,40 @@ mod tests {
 
     #[test]
     fn a_stream_that_takes_nothing_is_given_up() {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut gathered = Gathered::new(Sink::default(), &Rc::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let (outbox, mut task) = outbox();
+        let mut gathered = Gathered::new(Sink::default(), &outbox);
         assert!(matches!(Pin::new(&mut gathered).poll_write(&mut cx, b"text"), Poll::Ready(Ok(4))));
+        assert!(task.as_mut().poll(&mut cx).is_pending());
         assert!(
-            matches!(gathered.poll_send(&mut cx), Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WriteZero)
+            matches!(gathered.poll_rest(&mut cx), Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WriteZero)
         );
+    }
+
+    #[test]
+    fn nothing_leaves_before_the_end_of_the_turn() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (outbox, mut task) = outbox();
+        let mut all = [(); 3].map(|()| Gathered::new(Sink { appetite: 9, ..Sink::default() }, &outbox));
+        let written = |all: &[Gathered<Sink>; 3]| all.each_ref().map(|one| one.0.borrow().stream.taken.len());
+        for one in &mut all {
+            assert!(Pin::new(&mut *one).poll_write(&mut cx, b"text").is_ready());
+            // The task of its connection is polled again, in the same turn.
+            assert!(matches!(one.poll_rest(&mut cx), Poll::Ready(Ok(()))));
+        }
+        assert_eq!(written(&all), [0; 3]);
+        assert!(task.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(written(&all), [4; 3]);
+    }
+
+    #[test]
+    fn a_stream_can_be_had_back_in_the_middle_of_a_turn() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (outbox, mut task) = outbox();
+        let mut gathered = Gathered::new(Sink { appetite: 9, ..Sink::default() }, &outbox);
+        assert!(Pin::new(&mut gathered).poll_write(&mut cx, b"text").is_ready());
+        assert!(gathered.clone().into_inner().is_none(), "somebody else holds it");
+        assert!(gathered.into_inner().is_some_and(|stream| stream.taken.is_empty()));
+        assert!(task.as_mut().poll(&mut cx).is_pending());
     }
 }

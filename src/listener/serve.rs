@@ -69,6 +69,7 @@ async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S
     let service = factory(index);
     let server = Rc::new(Server { service, thread, settings, reloader, gate, closed: Notify::new() });
     let thread = &server.thread;
+    tokio::task::spawn_local(Rc::clone(&thread.outbox).send());
 
     let mut tick = interval(tuning.tick);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     rc::Rc,
     task::Poll,
@@ -44,7 +45,9 @@ impl<S: Service> Server<S> {
                 })
             })
         };
-        let mut hyper = http::http1(self.settings.max_header_bytes).serve_connection(TokioIo::new(stream), service);
+        let stream = Gathered::new(stream, &self.thread.outbox);
+        let io = TokioIo::new(stream.clone());
+        let mut hyper = http::http1(self.settings.max_header_bytes).serve_connection(io, service);
         let mut told = false;
         let result = poll_fn(|cx| {
             connection.set_task(cx);
@@ -57,21 +60,31 @@ impl<S: Service> Server<S> {
                     return Poll::Ready(Ok(result));
                 }
                 if told || !connection.may_close_after_this() {
-                    return Poll::Pending;
+                    return ended_by_sending(stream.poll_rest(cx));
                 }
                 told = true;
                 Pin::new(&mut hyper).graceful_shutdown();
             }
         })
         .await;
-        let parts = hyper.into_parts();
-        let stream = parts.io.into_inner();
+        let hyper::server::conn::http1::Parts { io, read_buf, .. } = hyper.into_parts();
+        drop(io);
+        // What hyper wrote last, before the stream is anybody else's.
+        let result = match result {
+            Ok(ended) => {
+                let sent = until_ended(&connection, poll_fn(|cx| stream.poll_send(cx))).await;
+                connection.ending.get().filter(|_| sent.is_none()).map_or(Ok(ended), Err)
+            }
+            Err(ending) => Err(ending),
+        };
+        let unsent = stream.is_unsent();
+        let Some(stream) = stream.into_inner() else { return };
         match result {
             Ok(Ok(())) => {
                 if let Some(upgrade) = connection.take_upgrade() {
                     connection.enter(Stage::Upgraded);
                     // Fails when nobody waits for it any more: the connection is closed by being dropped.
-                    let _ = upgrade.send(Upgraded::new(stream, parts.read_buf, guard));
+                    let _ = upgrade.send(Upgraded::new(stream, read_buf, guard));
                 } else if connection.has_body.get() {
                     linger(&connection, stream).await;
                 }
@@ -81,7 +94,7 @@ impl<S: Service> Server<S> {
                     linger(&connection, stream).await;
                 }
             }
-            Err(ending) => self.farewell(&connection, stream, ending).await,
+            Err(ending) => self.farewell(&connection, stream, unsent, ending).await,
         }
     }
 
@@ -99,12 +112,19 @@ impl<S: Service> Server<S> {
         true
     }
 
-    async fn farewell(&self, connection: &Rc<Connection>, mut stream: Stream, ending: Ending) {
+    async fn farewell(&self, connection: &Rc<Connection>, mut stream: Stream, unsent: bool, ending: Ending) {
         const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let counters = &self.thread.counters;
         match ending {
+            Ending::Head => counters.request_timeouts.add(),
+            Ending::Idle => counters.idle_timeouts.add(),
+            Ending::Write => counters.write_timeouts.add(),
+            Ending::Cut | Ending::Drain | Ending::Handshake => {}
+        }
+        match ending {
+            // In the middle of an answer, to close could look like its end.
+            _ if unsent => stream.reset(),
             Ending::Head => {
-                counters.request_timeouts.add();
                 connection.ending.set(None);
                 connection.enter(Stage::Lingering);
                 let _ = until_ended(connection, async {
@@ -116,9 +136,6 @@ impl<S: Service> Server<S> {
                 linger(connection, stream).await;
             }
             Ending::Idle | Ending::Drain => {
-                if ending == Ending::Idle {
-                    counters.idle_timeouts.add();
-                }
                 connection.ending.set(None);
                 // One try: what the socket does not take at once is not waited for.
                 poll_fn(|cx| {
@@ -127,11 +144,7 @@ impl<S: Service> Server<S> {
                 })
                 .await;
             }
-            Ending::Write => {
-                counters.write_timeouts.add();
-                stream.reset();
-            }
-            Ending::Cut => stream.reset(),
+            Ending::Write | Ending::Cut => stream.reset(),
             Ending::Handshake => {}
         }
     }
@@ -155,7 +168,7 @@ impl<S: Service> Server<S> {
             })
         };
         let builder = http::http2(self.settings.max_header_bytes, executor);
-        let stream = Gathered::new(stream, &self.thread.spare);
+        let stream = Gathered::new(stream, &self.thread.outbox);
         let result = {
             let mut hyper = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
             let mut told = false;
@@ -178,11 +191,7 @@ impl<S: Service> Server<S> {
                         return Poll::Ready(Ok(result));
                     }
                     if told || !self.thread.draining() {
-                        // Where nothing can be sent any more, nothing is left to say.
-                        return match stream.poll_send(cx) {
-                            Poll::Ready(Err(_)) => Poll::Ready(Ok(Ok(()))),
-                            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-                        };
+                        return ended_by_sending(stream.poll_rest(cx));
                     }
                     told = true;
                     hyper.as_mut().graceful_shutdown();
@@ -206,6 +215,14 @@ impl<S: Service> Server<S> {
             Err(_) => {}
         }
         drop(guard);
+    }
+}
+
+/// Where nothing can be sent any more, nothing is left to say.
+fn ended_by_sending<E, F>(sent: Poll<io::Result<()>>) -> Poll<Result<Result<(), E>, F>> {
+    match sent {
+        Poll::Ready(Err(_)) => Poll::Ready(Ok(Ok(()))),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
 }
 

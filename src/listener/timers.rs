@@ -13,13 +13,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-
 use super::{
     Timeouts,
     conn::{Connection, Ending, Stage},
     counters::Counters,
     exchange::{Cut, Tick},
+    gather::Outbox,
+    io::Stream,
 };
 use crate::clock::{self, Mono};
 
@@ -91,8 +91,8 @@ pub(super) struct Thread {
     connections: RefCell<Vec<Rc<Connection>>>,
     last_tick: Cell<Mono>,
     handshakes: Cell<usize>,
-    /// Where the writes of an HTTP/2 connection are gathered during its turn.
-    pub(super) spare: Rc<Cell<BytesMut>>,
+    /// What the connections have to say in this turn.
+    pub(super) outbox: Rc<Outbox<Stream>>,
 }
 
 /// TLS handshakes at a time on one thread. Each costs memory for as long as its client likes, up to the timeout.
@@ -126,7 +126,7 @@ impl Thread {
             connections: RefCell::default(),
             last_tick: Cell::default(),
             handshakes: Cell::new(0),
-            spare: Rc::default(),
+            outbox: Rc::default(),
         }
     }
 
