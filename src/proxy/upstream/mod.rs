@@ -275,7 +275,8 @@ impl Lease {
     /// Takes the request, of which nothing was sent, to a fresh connection.
     async fn move_to_fresh(&mut self) -> Result<(), SendError> {
         let closed = self.connection.take();
-        let head = closed.map(|closed| closed.wire.borrow_mut().take_unsent()).unwrap_or_default();
+        let head = closed.and_then(|closed| closed.wire.borrow_mut().take_unsent());
+        let Some(head) = head else { return Err(AnswerError::Ended.into()) };
         let fresh = self.pool.checkout_fresh().await.map_err(SendError::Checkout)?;
         fresh.wire.borrow_mut().push_head(head);
         self.connection = Some(fresh);

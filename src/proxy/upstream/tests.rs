@@ -100,12 +100,15 @@ fn each_framing_is_read_to_its_end() {
 #[test]
 fn answers_without_a_body_have_none() {
     for status in ["204 No Content", "304 Not Modified"] {
-        check(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n"), GET, "", true);
-        check(&format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n"), GET, "", true);
+        check(&format!("HTTP/1.1 {status}\r\n\r\n"), GET, "", true);
+        check(&format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"), GET, "", true);
+        // The body that is spoken of may come all the same.
+        check(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n"), GET, "", false);
+        check(&format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n"), GET, "", false);
     }
-    check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", HEAD, "", true);
-    check("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HEAD, "", true);
-    check("HTTP/1.1 200 OK\r\n\r\n", HEAD, "", true);
+    check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", HEAD, "", false);
+    check("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HEAD, "", false);
+    check("HTTP/1.1 200 OK\r\n\r\n", HEAD, "", false);
 }
 
 #[test]
@@ -247,8 +250,30 @@ fn an_unsent_head_can_be_had_back() {
         let mut outflow = Outflow::new(RequestBody::Empty, RequestFraming::None);
         let sent = poll_fn(|cx| outflow.poll(&mut wire, cx)).await;
         assert!(matches!(sent, Err(OutflowError::Unsent(_))), "{sent:?}");
-        assert_eq!(wire.take_unsent(), b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(wire.take_unsent().as_deref(), Some(b"GET / HTTP/1.1\r\n\r\n".as_slice()));
     });
+}
+
+/// Once its head has left, nothing of a request is offered to another connection: a body would be a request there.
+#[test]
+fn nothing_behind_a_head_can_be_had_back() {
+    for (framing, body) in [
+        (RequestFraming::Length(7), vec![b'x'; 7]),
+        (RequestFraming::Length(70_000), vec![b'x'; 70_000]),
+        (RequestFraming::Chunked, vec![b'x'; 7]),
+        (RequestFraming::Chunked, vec![b'x'; 70_000]),
+    ] {
+        run(async {
+            let (mut wire, upstream) = pair();
+            wire.push_head(b"POST / HTTP/1.1\r\n\r\n".to_vec());
+            poll_fn(|cx| wire.poll_write(cx)).await.unwrap();
+            drop(upstream);
+            let mut outflow = Outflow::new(RequestBody::Judged(Some(body.into())), framing);
+            let sent = poll_fn(|cx| outflow.poll(&mut wire, cx)).await;
+            assert!(matches!(sent, Err(OutflowError::Broken(_))), "{framing:?}: {sent:?}");
+            assert_eq!(wire.take_unsent(), None, "{framing:?}");
+        });
+    }
 }
 
 /// A body is written as its head says, and one that is shorter is never made to look whole.

@@ -40,6 +40,8 @@ struct Output {
     piece: Bytes,
     /// What ends the piece.
     tail: &'static [u8],
+    /// Whether anything of the request was taken by the connection: then it is sent nowhere else.
+    begun: bool,
     /// Whether something was handed to TLS that it may not have sent.
     unflushed: bool,
 }
@@ -94,8 +96,8 @@ impl Wire {
     }
 
     /// The head of a request again, of which nothing was written.
-    pub fn take_unsent(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.output.text)
+    pub fn take_unsent(&mut self) -> Option<Vec<u8>> {
+        (!self.output.begun).then(|| std::mem::take(&mut self.output.text))
     }
 
     /// Where lines are written; never while a large piece is pending.
@@ -116,7 +118,7 @@ impl Wire {
         }
     }
 
-    /// Writes all that was pushed. The flag of an error tells whether anything had been written before.
+    /// Writes all that was pushed. The flag of an error tells whether anything of the request had been written before.
     pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), (io::Error, bool)>> {
         let output = &mut self.output;
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err((cut_short(), true))) };
@@ -129,9 +131,9 @@ impl Wire {
                 ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))
             };
             match written {
-                Ok(0) => return Poll::Ready(Err((io::ErrorKind::WriteZero.into(), output.unflushed))),
+                Ok(0) => return Poll::Ready(Err((io::ErrorKind::WriteZero.into(), output.begun))),
                 Ok(bytes) => output.written(bytes),
-                Err(error) => return Poll::Ready(Err((error, output.unflushed))),
+                Err(error) => return Poll::Ready(Err((error, output.begun))),
             }
         }
         if output.unflushed {
@@ -196,6 +198,7 @@ impl Output {
     }
 
     fn written(&mut self, bytes: usize) {
+        self.begun = true;
         self.unflushed = true;
         let text = bytes.min(self.text.len() - self.text_sent);
         self.text_sent += text;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::in_front;
-use crate::harness::{Answer, H1, Key, Request, get, post};
+use crate::harness::{Answer, H1, Key, Request, get, post, request};
 
 /// One connection to the upstream for each serving thread, which is kept for long.
 const ONE_EACH: &str = r#"
@@ -67,6 +67,29 @@ async fn a_retry_does_not_wait_for_itself() {
         assert!(began.elapsed() < Duration::from_secs(5), "it waited for a place");
         upstream.until_open(0).await;
     }
+}
+
+/// The upstream closes a kept connection while a body is being sent: what is left of it never comes first on another
+/// connection, where it would be a request.
+#[tokio::test]
+async fn a_body_is_never_taken_for_a_request() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(ONE_EACH)).await;
+    upstream.on("/order", Answer::hang_up().early());
+    let hidden = "DELETE /hidden HTTP/1.1\r\nHost: a\r\nX-Key-Owner: somebody-else\r\n\r\n";
+    let head = String::from_utf8(request("POST", "/order").key(&key).head()).unwrap();
+    let chunks = format!("{:x}\r\n{hidden}\r\n", hidden.len()).repeat(1000);
+    let message = format!("\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    for _ in 0..20 {
+        let mut wire = sidecar.wire().await;
+        wire.write(get("/").key(&key).head()).await.unwrap();
+        assert_eq!(wire.answer("GET").await.unwrap().status, 200);
+        // The answer may come before all is written.
+        let _ = wire.write(head.replacen("\r\n\r\n", &message, 1)).await;
+        assert_eq!(wire.answer("POST").await.unwrap().status, 502);
+    }
+    let lines: Vec<String> = upstream.seen().iter().map(|seen| seen.head.line()).collect();
+    assert!(lines.iter().all(|line| line == "GET / HTTP/1.1" || line == "POST /order HTTP/1.1"), "{lines:?}");
 }
 
 /// A caller that leaves right after its upgrade request, with bytes behind it, leaves nothing behind.
