@@ -27,6 +27,8 @@ pub(super) struct Fields<'a> {
     pub(super) odd: Option<&'a HeaderName>,
     /// Whether the field that names the client was sent.
     pub(super) names_client: bool,
+    /// Whether a value begins or ends with white space.
+    padded: bool,
     request_ids: SmallVec<[&'a HeaderValue; 1]>,
     transfer_codings: SmallVec<[&'a HeaderValue; 1]>,
     has_length: bool,
@@ -63,6 +65,7 @@ impl<'a> Fields<'a> {
         for (name, value) in headers {
             fields.lines += 1;
             fields.names_client |= *name == settings.client_ip_header;
+            fields.padded |= is_padded(value.as_bytes());
             fields.bytes += name.as_str().len() + value.len() + LINE_OVERHEAD;
             match name.as_str() {
                 "host" => fields.hosts.push(value),
@@ -93,8 +96,13 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses framing that the library below lets pass and another parser may read differently: any coding but
-    /// exactly `chunked`, once, and without a length (RFC 9112 §6.1).
+    /// exactly `chunked`, once, and without a length (RFC 9112 §6.1); and white space around a value, which HTTP/2
+    /// forbids and carries all the same (RFC 9113 §8.2.1), and of which a reader of HTTP/1.1 sees nothing.
     pub(super) fn judge_framing(&self) -> Result<(), Rejection> {
+        if self.padded {
+            let hint = "The value of a field begins or ends with white space.";
+            return Err(Rejection::from(Reason::AmbiguousFraming).hint(hint));
+        }
         match self.transfer_codings.as_slice() {
             [] => Ok(()),
             [coding] if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !self.has_length => Ok(()),
@@ -118,6 +126,10 @@ impl<'a> Fields<'a> {
         }
         Ok(())
     }
+}
+
+fn is_padded(value: &[u8]) -> bool {
+    matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// Whether a name holds anything but letters, digits and hyphens. Where an upstream folds such names, as CGI does,

@@ -298,7 +298,7 @@ impl Drop for AddressTicket {
 }
 
 /// An IPv6 client owns a /64 at least, so its addresses are one.
-fn counted_address(address: IpAddr) -> IpAddr {
+pub fn counted_address(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

@@ -49,6 +49,8 @@ pub struct Connection {
     ended: Cell<bool>,
     /// Whether the last request had a body.
     pub(super) has_body: Cell<bool>,
+    /// Whether its answer may end with the connection alone: the client speaks HTTP/1.0.
+    pub(super) ends_by_close: Cell<bool>,
     /// What the tick decided; the connection's task acts on it.
     pub(super) ending: Cell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
@@ -115,6 +117,7 @@ impl Connection {
             write_stalled: Cell::new(None),
             ended: Cell::new(false),
             has_body: Cell::new(false),
+            ends_by_close: Cell::new(false),
             ending: Cell::new(None),
             waker: RefCell::default(),
             stream: RefCell::default(),

@@ -32,7 +32,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 pub use self::{
-    accept::{Bound, Listener, bind, raise_descriptor_limit},
+    accept::{Bound, Listener, bind, counted_address, raise_descriptor_limit},
     conn::Connection,
     counters::{Count, Counters},
     drain::{Drained, Handle},

@@ -10,7 +10,7 @@ use std::{
     task::Poll,
 };
 
-use ::http::{HeaderValue, Request, StatusCode, header};
+use ::http::{HeaderValue, Request, StatusCode, Version, header};
 use futures_util::FutureExt as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -33,6 +33,7 @@ impl<S: Service> Server<S> {
         let service = {
             let (server, connection) = (Rc::clone(&self), Rc::clone(&connection));
             service_fn(move |request: Request<Incoming>| {
+                connection.ends_by_close.set(request.version() == Version::HTTP_10);
                 connection.has_body.set(!hyper::body::Body::is_end_stream(request.body()));
                 let thread = Rc::clone(&server.thread);
                 let answer = Rc::clone(&server.service).serve(Rc::clone(&connection), request);
@@ -92,6 +93,9 @@ impl<S: Service> Server<S> {
             Ok(Err(error)) => {
                 if self.count_http1_error(&error) {
                     linger(&connection, stream).await;
+                } else if connection.ends_by_close.get() {
+                    // Closed, an answer that broke off would look whole.
+                    stream.reset();
                 }
             }
             Err(ending) => self.farewell(&connection, stream, unsent, ending).await,

@@ -167,7 +167,8 @@ impl Pipeline {
 
         arrive(head, judged)?;
         if judged.facts()?.form_body_pending {
-            let read = Box::pin(form::read(body, &self.forms, judged.exchange)).await?;
+            let client = judged.facts()?.client;
+            let read = Box::pin(form::read(body, &self.forms, client, judged.exchange)).await?;
             let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
             facts.judge_form(&read, &live.facts)?;
             form = Some(read);

@@ -165,9 +165,9 @@ impl Lines {
             says.heed(&name, &value)?;
             headers.append(name, value);
         }
+        says.restate_length(self.status, &mut headers);
         let mut response = Response::new(says.framing(asked, self.status, self.version)?);
         *response.status_mut() = self.status;
-        *response.version_mut() = self.version;
         *response.headers_mut() = headers;
         if !self.reason.is_empty()
             && let Ok(reason) = ReasonPhrase::try_from(&text[self.reason])
@@ -194,6 +194,8 @@ fn describe(error: httparse::Error) -> &'static str {
 #[derive(Debug, Default)]
 struct Says {
     length: Option<u64>,
+    /// The length was said more than once.
+    repeated: bool,
     coding: bool,
     chunked: bool,
     close: bool,
@@ -207,9 +209,11 @@ impl Says {
             header::CONTENT_LENGTH => {
                 for member in value.as_bytes().split(|byte| *byte == b',') {
                     let length = decimal(member.trim_ascii()).ok_or(AnswerError::Malformed("the length"))?;
-                    if self.length.replace(length).is_some_and(|earlier| earlier != length) {
+                    let earlier = self.length.replace(length);
+                    if earlier.is_some_and(|earlier| earlier != length) {
                         return Err(AnswerError::Malformed("two lengths"));
                     }
+                    self.repeated |= earlier.is_some();
                 }
             }
             header::TRANSFER_ENCODING => {
@@ -233,7 +237,21 @@ impl Says {
         Ok(())
     }
 
+    /// The length is passed on once (RFC 9110 §8.6), and not where there can be none (§15.3.5).
+    fn restate_length(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if status == StatusCode::NO_CONTENT {
+            headers.remove(header::CONTENT_LENGTH);
+        } else if self.repeated
+            && let Some(length) = self.length
+        {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+
     /// How the body is framed (RFC 9112 §6.3), and whether another answer may follow on the connection.
+    ///
+    /// Not behind an answer without a body whose fields speak of one, and not behind any to HEAD: a body that comes
+    /// all the same, a moment later, would be the next caller's answer.
     fn framing(&self, asked: Asked, status: StatusCode, version: Version) -> Result<Download, AnswerError> {
         let old = version == Version::HTTP_10;
         if self.chunked && old {
@@ -244,7 +262,9 @@ impl Says {
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Ok(match self.length {
-            _ if bodiless => Download::empty(kept),
+            length if bodiless => {
+                Download::empty(kept && !asked.head && !self.chunked && length.is_none_or(|length| length == 0))
+            }
             // A length beside a coding is the sign of a smuggler or a fool: what follows on the connection is not believed.
             length if self.chunked => Download::chunked(kept && length.is_none()),
             Some(length) => Download::of_length(length, kept),

@@ -1,7 +1,9 @@
 //! Answers in every framing and pace, read by our own reader, and requests in ours, seen from both ends.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::{BOTH, in_front};
-use crate::harness::{Answer, Gate, H1, Key, get, post, request};
+use crate::harness::{Answer, Builder, Gate, H1, Key, get, post, request};
 
 fn writer() -> Key {
     Key::pair("writer").scopes(["read_write"])
@@ -37,6 +39,29 @@ async fn an_answer_may_end_with_its_connection() {
         let answer = sidecar.send(version, get("/").key(&key)).await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "all of it"), "{version:?}");
     }
+    // The version is that of the connection to the caller (RFC 9110 §2.5), so the end is said and not only seen.
+    let mut wire = sidecar.wire().await;
+    wire.write(get("/").key(&key).head()).await.unwrap();
+    let head = wire.head().await.unwrap().unwrap();
+    assert_eq!((head.line().as_str(), head.all("transfer-encoding")), ("HTTP/1.1 200 OK", vec!["chunked".to_owned()]));
+}
+
+/// A caller of HTTP/1.0 knows the end of an answer from that of the connection: a broken one ends otherwise.
+#[tokio::test]
+async fn an_old_caller_sees_that_an_answer_broke_off() {
+    let key = Key::pair("key");
+    let (upstream, sidecar) = in_front(&key, Builder::plaintext).await;
+    let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    upstream.on("/whole", Answer::raw(format!("{chunk}0\r\n\r\n")));
+    upstream.on("/broken", Answer::raw(chunk).then_close());
+    for (path, whole) in [("/whole", true), ("/broken", false)] {
+        let mut stream = sidecar.tcp().await;
+        let head = String::from_utf8(get(path).key(&key).head()).unwrap().replace("HTTP/1.1", "HTTP/1.0");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let end = stream.read_to_end(&mut bytes).await.map_err(|error| error.kind());
+        assert_eq!(end.is_ok(), whole, "{path}: {end:?} after {:?}", String::from_utf8_lossy(&bytes));
+    }
 }
 
 /// What has no body has none, and the connection goes on.
@@ -44,17 +69,55 @@ async fn an_answer_may_end_with_its_connection() {
 async fn answers_without_a_body_leave_the_connection_in_step() {
     let key = Key::pair("key");
     let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
-    upstream.on("/head", Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"));
-    upstream.on("/not-modified", Answer::raw("HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n"));
-    upstream.on("/no-content", Answer::raw("HTTP/1.1 204 No Content\r\n\r\n"));
+    upstream.on("/not-modified", Answer::raw("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"));
+    upstream.on("/no-content", Answer::raw("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"));
     let mut connection = sidecar.connect(H1).await;
     for _ in 0..5 {
-        assert_eq!(connection.send(&request("HEAD", "/head").key(&key)).await.status, 200);
         assert_eq!(connection.send(&get("/not-modified").key(&key)).await.status, 304);
-        assert_eq!(connection.send(&get("/no-content").key(&key)).await.status, 204);
+        let no_content = connection.send(&get("/no-content").key(&key)).await;
+        assert_eq!((no_content.status, no_content.has("content-length")), (204, false));
         assert_eq!(connection.send(&get("/").key(&key)).await.text(), "ok\n");
     }
     assert_eq!(upstream.connections(), 1);
+}
+
+/// A body that follows where there is none is nobody's answer.
+#[tokio::test]
+async fn a_stray_body_is_no_answer() {
+    let key = Key::pair("key");
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    let gate = Gate::new();
+    gate.open();
+    let stray = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+    let rows = [
+        ("HEAD", "HTTP/1.1 200 OK\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 43\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 43\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ];
+    let mut connection = sidecar.connect(H1).await;
+    for (method, bytes) in rows {
+        // Two pieces: the second one comes behind the answer.
+        upstream.on("/strange", Answer::raw(bytes).then(&gate, stray));
+        for _ in 0..30 {
+            connection.send(&request(method, "/strange").key(&key)).await;
+            assert_eq!(connection.send(&get("/").key(&key)).await.text(), "ok\n", "{bytes}");
+        }
+    }
+}
+
+/// A length that is said twice is passed on once.
+#[tokio::test]
+async fn a_length_is_passed_on_once() {
+    let key = Key::pair("key");
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    for lengths in ["Content-Length: 2, 2", "Content-Length: 2\r\nContent-Length: 2"] {
+        upstream.on("/", Answer::raw(format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nok")));
+        for version in BOTH {
+            let answer = sidecar.send(version, get("/").key(&key)).await;
+            assert_eq!((answer.all("content-length"), answer.text()), (vec!["2"], "ok".into()), "{version:?}");
+        }
+    }
 }
 
 /// Trailers end a message, in both directions: it counts as whole, and its connection is kept.

@@ -1,7 +1,7 @@
 //! One target: what the policy judged is what the upstream sees.
 
 use super::{BOTH, in_front};
-use crate::harness::{Key, get, post, request};
+use crate::harness::{H2, Key, get, post, request};
 
 /// Rows of (sent, forwarded).
 #[tokio::test]
@@ -170,6 +170,13 @@ async fn an_effective_path_is_judged_in_query_and_form() {
     }
     // A form that was read to be judged arrives whole.
     assert_eq!(upstream.last().body, b"a=1&rest_route=/open/a");
+    // HTTP/2 carries white space around a value; an upstream does not see it.
+    let count = upstream.count();
+    for kind in [" application/x-www-form-urlencoded", "\tmultipart/form-data; boundary=a", "text/plain "] {
+        let padded = post("/index.php", "rest_route=/secret/a").key(&key).field("Content-Type", kind);
+        assert_eq!(sidecar.send(H2, padded).await.brief(), "400 bad_request", "{kind:?}");
+    }
+    assert_eq!(upstream.count(), count);
 }
 
 /// Upstreams that fold case or the final slash: both readings must be allowed.
