@@ -169,6 +169,7 @@ impl Pipeline {
         if judged.facts()?.form_body_pending {
             let client = judged.facts()?.client;
             let read = Box::pin(form::read(body, &self.forms, client, judged.exchange)).await?;
+            judged.record.received(read.len());
             let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
             facts.judge_form(&read, &live.facts)?;
             form = Some(read);

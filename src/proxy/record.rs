@@ -44,6 +44,8 @@ pub struct Record {
     upload: Option<Rc<Upload>>,
     upstream_asked: Option<Mono>,
     upstream_answered: Option<Mono>,
+    /// What came from the caller beside an upload, which counts its own.
+    bytes_in: u64,
     bytes_out: u64,
     answer_ended: bool,
 }
@@ -83,6 +85,7 @@ impl Record {
             upload: None,
             upstream_asked: None,
             upstream_answered: None,
+            bytes_in: 0,
             bytes_out: 0,
             answer_ended: false,
         })
@@ -194,6 +197,11 @@ impl Record {
         }
     }
 
+    /// Bytes came from the caller that are no upload: a form that was read to be judged, or what a tunnel took.
+    pub fn received(&mut self, bytes: usize) {
+        self.bytes_in += bytes as u64;
+    }
+
     /// Bytes of the answer's body were handed on.
     pub fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
@@ -284,7 +292,7 @@ impl Drop for Record {
             note: self.note.as_deref(),
             duration,
             upstream_duration,
-            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
+            bytes_in: self.bytes_in + self.upload.as_ref().map_or(0, |upload| upload.bytes()),
             bytes_out: self.bytes_out,
             tls: self.connection.secure(),
         });

@@ -90,13 +90,14 @@ impl Accepted {
         exchange.idle();
         let Self { mut upstream, ahead, headers, lease } = self;
         spawn_local(async move {
-            let down = Cell::new(ahead.len());
+            let (up, down) = (Cell::new(0), Cell::new(ahead.len()));
             let cut = {
                 let mut joined = pin!(async {
                     let Ok(mut downstream) = downstream.await else { return };
                     if downstream.write_all(&ahead).await.is_err() {
                         return;
                     }
+                    let mut downstream = Counted { stream: &mut downstream, read: &up };
                     let mut upstream = Counted { stream: &mut upstream, read: &down };
                     // An error of either side ends both; there is nobody left to tell.
                     let _ = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await;
@@ -108,6 +109,7 @@ impl Accepted {
                 .await
             };
             drop(lease);
+            record.received(up.get());
             record.sent(down.get());
             record.answer_ended();
             if let Some(cut) = cut {
@@ -122,12 +124,12 @@ impl Accepted {
 }
 
 /// Counts what is read, also where the tunnel ends with an error.
-struct Counted<'a> {
-    stream: &'a mut UpstreamStream,
+struct Counted<'a, S> {
+    stream: &'a mut S,
     read: &'a Cell<usize>,
 }
 
-impl AsyncRead for Counted<'_> {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut *self.stream).poll_read(cx, buf);
@@ -136,7 +138,7 @@ impl AsyncRead for Counted<'_> {
     }
 }
 
-impl AsyncWrite for Counted<'_> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.stream).poll_write(cx, buf)
     }

@@ -1,6 +1,6 @@
 //! Upgraded connections: only where a route allows them, only after the upstream's 101.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -54,6 +54,39 @@ async fn a_websocket_is_joined_where_the_route_allows_it() {
     upstream.until_open(0).await;
     let line = sidecar.logged(answer.field("x-request-id")).await;
     assert_eq!((line["status"].as_u64(), line["outcome"].as_str()), (Some(101), Some("allowed")), "{line}");
+}
+
+/// The line of a tunnel is written at its end, and tells what went through it.
+#[tokio::test]
+async fn the_line_of_a_tunnel_tells_what_went_through() {
+    let key = Key::pair("key");
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(CONFIG)).await;
+    let switching = "HTTP/1.1 101 Because\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
+    let gate = Gate::new();
+    upstream.on("/socket", Answer::raw(switching).then(&gate, ", and goodbye").then_silence());
+    let mut wire = sidecar.wire().await;
+    let request = websocket("/socket", &key).field("X-Request-Id", "tunnel");
+    wire.write([&request.head()[..], b"ahead"].concat()).await.unwrap();
+    assert_eq!(wire.answer("GET").await.unwrap().status, 101);
+    let open = Instant::now();
+    wire.write(", and behind").await.unwrap();
+    assert_eq!(wire.exactly(7).await.unwrap(), b"welcome");
+    // Not a wait for something: the tunnel is open for so long.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.open();
+    assert_eq!(wire.exactly(13).await.unwrap(), b", and goodbye");
+    let open = open.elapsed();
+    wire.shutdown().await.unwrap();
+    assert_eq!(wire.rest().await, b"");
+    let line = sidecar.logged("tunnel").await;
+    let expected = serde_json::json!({
+        "status": 101, "outcome": "allowed", "key_id": "key_key", "bytes_in": 17, "bytes_out": 20,
+    });
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(&line[field], value, "{field}: {line}");
+    }
+    let millis = |field: &str| line[field].as_f64().unwrap();
+    assert!(millis("duration_ms") >= millis("upstream_duration_ms") + 1000.0 * open.as_secs_f64(), "{open:?}: {line}");
 }
 
 /// Elsewhere, and for other protocols, the wish is not passed on.

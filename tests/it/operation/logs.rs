@@ -45,6 +45,21 @@ async fn one_line_tells_of_one_request() {
     assert_eq!(sidecar.access.all().len(), 4);
 }
 
+/// A form that was read to be judged is counted like a body that only passes.
+#[tokio::test]
+async fn the_bytes_of_a_judged_form_are_told() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let upstream = Upstream::start().await;
+    let config = "[policy]\neffective_path_parameter = \"rest_route\"";
+    let sidecar = Sidecar::in_front_of(&upstream).config(config).keys([&key]).start().await;
+    for version in [H1, H2] {
+        let form = post("/", "a=1&b=2").key(&key).field("Content-Type", "application/x-www-form-urlencoded");
+        let answer = sidecar.send(version, form).await;
+        let line = sidecar.logged(answer.field("x-request-id")).await;
+        assert_eq!((&line["status"], &line["bytes_in"]), (&200.into(), &7.into()), "{line}");
+    }
+}
+
 /// What a caller writes cannot look like another line, nor play with the terminal.
 #[tokio::test]
 async fn hostile_text_is_only_text() {
