@@ -310,6 +310,16 @@ impl http_body::Body for Body {
     }
 }
 
+/// hyper does not ask again while the caller takes nothing, so the last word is said here: what was handed on to its
+/// end may still be cut.
+impl Drop for StreamedAnswer {
+    fn drop(&mut self) {
+        if let Some(cut) = self.exchange.cut() {
+            self.record.cut(cut);
+        }
+    }
+}
+
 impl StreamedAnswer {
     /// The last byte of the answer has been taken from the upstream.
     pub fn end(&mut self) {
@@ -319,7 +329,6 @@ impl StreamedAnswer {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(cut) = self.exchange.poll_cut(cx) {
-            self.record.cut(cut);
             return Poll::Ready(Some(Err(BodyError::Cut(cut))));
         }
         match self.lease.poll_frame(&mut self.download, cx) {

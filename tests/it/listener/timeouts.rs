@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use super::in_front;
 use crate::harness::{Answer, Connection, Gate, H1, H2, Key, Sidecar, Wire, get, post, within};
 
@@ -58,6 +61,7 @@ async fn each_timeout_strikes_when_it_should() {
         slow_but_steady_body(&sidecar, &key),
         write(&sidecar, &key),
         write_http2(&sidecar, &key),
+        write_without_window(&sidecar, &key),
     );
     // None of it was anybody else's harm.
     assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
@@ -164,6 +168,40 @@ async fn write_http2(sidecar: &Sidecar, key: &Key) {
     assert_eq!(line["outcome"], "failed", "{line}");
     while let Some(Ok(_)) = body.data().await {}
     driving.abort();
+}
+
+/// An HTTP/2 connection whose client takes no byte of any answer's body, for now.
+async fn without_window(
+    sidecar: &Sidecar,
+) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<impl AsyncRead + AsyncWrite + use<>, Bytes>) {
+    let stream = sidecar.tls().connect(sidecar.tcp().await, &["h2"]).await.unwrap();
+    h2::client::Builder::new().initial_window_size(0).handshake(stream).await.unwrap()
+}
+
+/// Not even the first byte is taken, of the upstream's answer or of one of our own.
+async fn write_without_window(sidecar: &Sidecar, key: &Key) {
+    for (id, authorization, status, outcome) in
+        [("unread-3", String::new(), 401, "refused"), ("unread-4", key.authorization(), 200, "failed")]
+    {
+        let (mut client, connection) = without_window(sidecar).await;
+        let driving = tokio::spawn(connection);
+        let request = http::Request::get("https://api.example.com/")
+            .header("authorization", authorization)
+            .header("x-request-id", id)
+            .body(())
+            .unwrap();
+        let began = Instant::now();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), status);
+        // The stream is gone, and the connection can be idle.
+        let cut = within("the stream to be reset", answer.into_body().data()).await;
+        check("a stream without a window", began.elapsed(), 2 * SECOND);
+        assert!(cut.unwrap().unwrap_err().is_reset());
+        let line = sidecar.logged(id).await;
+        assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &outcome.into()), "{line}");
+        within("the connection to be closed", driving).await.unwrap().unwrap();
+    }
 }
 
 /// Many who say nothing cost the others nothing.
