@@ -113,6 +113,20 @@ async fn an_upstream_that_is_silent_is_a_504_in_time() {
     assert_eq!(upstream.count(), 3);
 }
 
+/// The time that a slow hash takes is not the upstream's: its own begins when the request goes out.
+#[tokio::test]
+async fn a_slow_hash_takes_nothing_of_the_upstreams_time() {
+    // Of this key's secret, at the ceilings of what a hash may ask for: some seconds.
+    const SLOW: &str =
+        "$argon2id$v=19$m=262144,t=16,p=1$c2FsdCBvZiBhIHRlc3QuLg$SozgwlfHKPCrjoFZ9s1kQmXYjs1ZMiEvuQBH4bHDXtI";
+    let key = Key::pair("slow").hash(SLOW);
+    let config = "[[route]]\npath = \"/**\"\nresponse_timeout = \"2s\"";
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
+    upstream.on("/", Answer::ok("in time").after(Duration::from_millis(1200)));
+    let answer = sidecar.send_again(H1, get("/").key(&key)).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "in time"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn an_upstream_over_tls_is_verified() {
     let key = Key::pair("key");

@@ -204,6 +204,36 @@ async fn write_without_window(sidecar: &Sidecar, key: &Key) {
     }
 }
 
+/// What tells of a timeout is not cut by it: its caller may take it late.
+#[tokio::test]
+async fn a_slow_caller_gets_the_whole_of_a_504() {
+    let key = Key::pair("key");
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config("[upstream]\nresponse_timeout = \"1s\"")).await;
+    upstream.on("/", Answer::silence());
+    let (mut client, mut connection) = without_window(&sidecar).await;
+    let request = http::Request::get("https://api.example.com/").header("authorization", key.authorization());
+    let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+    let caller = async {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 504);
+        // Not a wait for something: the pace of a slow caller.
+        tokio::time::sleep(2 * SECOND).await;
+        answer.into_body()
+    };
+    let mut body = tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        body = within("the answer", caller) => body,
+    };
+    connection.set_initial_window_size(1 << 16).unwrap();
+    let driving = tokio::spawn(connection);
+    let mut text = Vec::new();
+    while let Some(piece) = within("the answer's body", body.data()).await {
+        text.extend(piece.unwrap());
+    }
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap()["code"], "upstream_timeout");
+    driving.abort();
+}
+
 /// Many who say nothing cost the others nothing.
 #[tokio::test]
 async fn silent_connections_are_nobody_elses_harm() {
