@@ -68,6 +68,31 @@ async fn an_early_answer_is_passed_on() {
     }
 }
 
+/// After an answer that came before the end of the upload, the connection is not used again: what would be written next
+/// would be read as the rest of the body.
+#[tokio::test]
+async fn no_request_is_sent_in_the_middle_of_an_upload() {
+    let key = writer();
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    upstream.on("/file", Answer::with(422, &[], "too many").early().then_read());
+    let mut connection = sidecar.connect(H2).await;
+    let Connection::H2 { client, .. } = &connection else { unreachable!() };
+    let upload =
+        http::Request::post("https://api.example.com/file").header("authorization", key.authorization()).body(());
+    let mut ready = client.clone().ready().await.unwrap();
+    // Held to the end of the test: the client has not given up.
+    let (answer, mut rest) = ready.send_request(upload.unwrap(), false).unwrap();
+    rest.send_data("begun".into(), false).unwrap();
+    let mut answer = within("the answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 422);
+    while let Some(piece) = within("its body", answer.body_mut().data()).await {
+        piece.unwrap();
+    }
+    assert_eq!(connection.send(&get("/").key(&key)).await.text(), "ok\n");
+    assert_eq!(upstream.last().connection, 2);
+    upstream.until("the cut", |seen| seen[0].end == End::Broken).await;
+}
+
 /// A body over the limit that did not declare its length: 413, and the upstream never has a whole one.
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_never_arrives_whole() {
@@ -260,4 +285,27 @@ async fn a_refused_upload_over_http2_is_not_reset() {
         assert!(reset.await.is_none_or(|reset| reset.is_err()), "the stream was reset");
     }
     driving.abort();
+}
+
+/// An upstream that has begun to answer and takes nothing more of the upload: it is given up like one that is silent.
+#[tokio::test]
+async fn an_upload_that_stalls_behind_its_answer_is_cut() {
+    let key = writer();
+    let config = "[upstream]\nresponse_timeout = \"1s\"\n[listen]\nmax_body = \"64MiB\"";
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
+    let gate = Gate::new();
+    let begun = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun";
+    upstream.on("/file", Answer::raw(begun).early().then(&gate, ""));
+    let upload = post("/file", vec![b'x'; 48 << 20]).key(&key).field("X-Request-Id", "stalled");
+    let mut connection = sidecar.connect(H2).await;
+    let answer = connection.send(&upload).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "begun"));
+    assert!(answer.broken.is_some());
+    assert_eq!(sidecar.logged("stalled").await["outcome"], "failed");
+    // The upstream finds its connection closed, and no whole request on it.
+    gate.open();
+    upstream.until("the end", |seen| seen[0].end == End::Broken).await;
+    upstream.until_open(0).await;
+    assert_eq!(connection.send(&get("/").key(&key)).await.status, 200);
+    assert_eq!(upstream.last().connection, 2);
 }
