@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BOTH, in_front};
-use crate::harness::{Answer, Connection, End, Gate, H1, H2, Key, get, post, request, within};
+use crate::harness::{Answer, Connection, End, Gate, H1, H2, Key, eventually, get, post, request, within};
 
 fn writer() -> Key {
     Key::pair("writer").scopes(["read_write"])
@@ -308,4 +308,52 @@ async fn an_upload_that_stalls_behind_its_answer_is_cut() {
     upstream.until_open(0).await;
     assert_eq!(connection.send(&get("/").key(&key)).await.status, 200);
     assert_eq!(upstream.last().connection, 2);
+}
+
+/// Forms are read before anybody has shown a key: a thread holds so much of them at once, and no more.
+#[tokio::test]
+async fn forms_that_wait_have_a_ceiling() {
+    const LARGEST: usize = 64 << 10;
+    let key = writer();
+    let config = r#"
+        [policy]
+        effective_path_parameter = "rest_route"
+        [listen.timeouts]
+        body = "10m"
+    "#;
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
+    let small = post("/", "a=1").key(&key).field("Content-Type", "application/x-www-form-urlencoded");
+    // Each connection has room for one stream more. Those of two fill a thread, and one more than there are threads make
+    // two on one of them.
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let mut waiting = Vec::new();
+    let (mut connection, full) = loop {
+        assert!(waiting.len() <= 99 * threads, "there is room for {} forms", waiting.len());
+        let mut connection = sidecar.connect(H2).await;
+        let Connection::H2 { client, .. } = &connection else { unreachable!() };
+        for _ in 0..99 {
+            let form = http::Request::post("https://api.example.com/")
+                .header("content-type", "application/x-www-form-urlencoded")
+                .header("content-length", LARGEST)
+                .body(())
+                .unwrap();
+            waiting.push(client.clone().ready().await.unwrap().send_request(form, false).unwrap());
+        }
+        let answer = connection.send(&small).await;
+        if answer.status != 200 {
+            break (connection, answer);
+        }
+    };
+    assert_eq!((full.brief().as_str(), full.field("retry-after")), ("503 overloaded", "1"));
+    assert!(waiting.len() > 128, "{}", waiting.len());
+    // What is no form needs no such room.
+    assert_eq!(connection.send(&post("/", "a=1").key(&key)).await.status, 200);
+    let before = upstream.count();
+    drop(waiting);
+    let answer = eventually("room for a form", async || {
+        let answer = connection.send(&small).await;
+        if answer.status == 503 { Err(answer) } else { Ok(answer) }
+    });
+    assert_eq!(answer.await.status, 200);
+    assert_eq!(upstream.count(), before + 1);
 }

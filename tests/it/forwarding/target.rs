@@ -179,6 +179,41 @@ async fn an_effective_path_is_judged_in_query_and_form() {
     assert_eq!(upstream.count(), count);
 }
 
+/// A form that was read to be judged is a body like any other: its route says how large it may be, also where the form
+/// itself names the route.
+#[tokio::test]
+async fn a_judged_form_has_the_limit_of_its_route() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let config = r#"
+        [policy]
+        effective_path_parameter = "rest_route"
+        [[route]]
+        path = "/small"
+        max_body = "1KiB"
+        [[route]]
+        path = "/**"
+    "#;
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
+    let rows = [
+        ("/small", "a=", 1024, "200"),
+        ("/small", "a=", 1025, "413 body_too_large"),
+        ("/", "rest_route=/small&a=", 1024, "200"),
+        ("/", "rest_route=/small&a=", 1025, "413 body_too_large"),
+        ("/", "a=", 1025, "200"),
+    ];
+    for (path, begun, size, expected) in rows {
+        let form = format!("{begun:x<size$}");
+        for request in [post(path, &form), post(path, "").chunks([&form])] {
+            let request = request.key(&key).field("Content-Type", "application/x-www-form-urlencoded");
+            for version in BOTH {
+                let answer = sidecar.send(version, request.clone()).await;
+                assert_eq!(answer.brief(), expected, "{size} to {path} over {version:?}");
+            }
+        }
+    }
+    assert_eq!(upstream.count(), 3 * 4);
+}
+
 /// Upstreams that fold case or the final slash: both readings must be allowed.
 #[tokio::test]
 async fn a_folded_path_is_judged_too() {
