@@ -44,6 +44,34 @@ async fn retry_after_is_the_first_second_that_passes() {
     }
 }
 
+/// A refusal for failures waits for the address's own window, too, where that is used up; and the other way round.
+#[tokio::test]
+async fn retry_after_passes_for_failures_and_address_alike() {
+    let (key, stranger) = (Key::pair("key"), Key::pair("stranger"));
+    let upstream = Upstream::start().await;
+    let rows = [
+        ("per_ip = [\"3/1h\"]\nfailures_per_ip = [\"1/1m\"]", 60),
+        ("per_ip = [\"2/1h\"]\nfailures_per_ip = [\"1/1m\"]", 3600),
+        ("per_ip = [\"2/1m\"]\nfailures_per_ip = [\"1/1h\"]", 3600),
+    ];
+    let wrong = [
+        get("/").basic(&key.public, "cs_wrong"),
+        get("/").key(&stranger),
+        get("/").field("Authorization", "Basic %%%"),
+    ];
+    for (limits, expected) in rows {
+        let sidecar = sidecar(&upstream, limits, &[&key]).await;
+        for (from, request) in (20..).zip(&wrong) {
+            let mut connection = sidecar.connect_from([127, 0, 0, from].into(), H1).await;
+            assert_eq!(connection.send(request).await.status, 401);
+            let refused = connection.send(request).await;
+            assert_eq!(sidecar.logged(refused.field("x-request-id")).await["reason"], "failure_limit");
+            let wait = retry_after(&refused);
+            assert!(wait <= expected && wait + 50 > expected, "{limits}: {request:?}: {refused:?}");
+        }
+    }
+}
+
 /// One window admits what it says over any span, from many connections at once.
 #[tokio::test]
 async fn no_span_admits_more_than_the_limit() {
