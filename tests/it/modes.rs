@@ -58,3 +58,23 @@ async fn a_route_may_be_for_some_hosts_alone() {
         assert_eq!(sidecar.ask(get("/").host(host).key(&key)).await.brief(), expected, "{host}");
     }
 }
+
+/// What is only observed goes where its key's mode says, too.
+#[tokio::test]
+async fn an_observed_request_goes_to_the_upstream_of_its_mode() {
+    let live = Key::token("live").with("mode = \"live\"");
+    let test = Key::token("test").with("mode = \"test\"");
+    let (main, sandbox) = (Upstream::start().await, Upstream::start().await);
+    let config = format!(
+        "[upstream.modes]\ntest = {:?}\n[[route]]\npath = \"/**\"\nscope = \"write\"\nmode = \"observe\"\n",
+        sandbox.url()
+    );
+    let sidecar = Sidecar::in_front_of(&main).config(&config).keys([&live, &test]).start().await;
+    let rows = [(get("/").key(&test), [0, 1]), (get("/").key(&live), [1, 1]), (get("/"), [2, 1])];
+    for (request, counts) in rows {
+        assert_eq!(sidecar.ask(request.clone()).await.status, 200);
+        assert_eq!([&main, &sandbox].map(Upstream::count), counts, "{request:?}");
+    }
+    assert!(!sandbox.only().has("x-key-mode"));
+    sidecar.counts("keyside_observed_rejections_total", &[("reason", "insufficient_scope")], 2).await;
+}
