@@ -3,8 +3,8 @@
 //! A turn is what a serving thread does between two looks at its sockets. Written at once, every answer would wake its
 //! client, which on most turns costs more than the writing; at the end of the turn they leave back to back, by code that
 //! is warm. The HTTP/2 codec, besides, writes and flushes after every frame with more than 256 bytes: sixteen answers
-//! that are ready at the same time would be sixteen TLS records and sixteen system calls. So here a flush means nothing,
-//! and the [`Outbox`] sends.
+//! that are ready at the same time would be sixteen TLS records and sixteen system calls. So here a flush means nothing.
+//! The [`Outbox`] sends, or, sooner, the owner of the connection when it has nothing to add.
 
 use std::{
     cell::RefCell,

@@ -195,7 +195,9 @@ impl<S: Service> Server<S> {
                         return Poll::Ready(Ok(result));
                     }
                     if told || !self.thread.draining() {
-                        return ended_by_sending(stream.poll_rest(cx));
+                        // All that its streams had to say in this turn, and not later: a client with many of them
+                        // goes on asking meanwhile.
+                        return ended_by_sending(stream.poll_send(cx));
                     }
                     told = true;
                     hyper.as_mut().graceful_shutdown();

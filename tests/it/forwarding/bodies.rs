@@ -310,10 +310,9 @@ async fn an_upload_that_stalls_behind_its_answer_is_cut() {
     assert_eq!(upstream.last().connection, 2);
 }
 
-/// Forms are read before anybody has shown a key: a thread holds so much of them at once, and no more.
+/// Forms are read before anybody has shown a key: one client holds so many of them at once, and no more.
 #[tokio::test]
 async fn forms_that_wait_have_a_ceiling() {
-    const LARGEST: usize = 64 << 10;
     let key = writer();
     let config = r#"
         [policy]
@@ -323,18 +322,16 @@ async fn forms_that_wait_have_a_ceiling() {
     "#;
     let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
     let small = post("/", "a=1").key(&key).field("Content-Type", "application/x-www-form-urlencoded");
-    // Each connection has room for one stream more. Those of two fill a thread, and one more than there are threads make
-    // two on one of them.
-    let threads = std::thread::available_parallelism().unwrap().get();
+    // Each connection has room for one stream more, and those of three are more than one thread has room for.
+    let most = 3 * 99 * std::thread::available_parallelism().unwrap().get();
     let mut waiting = Vec::new();
     let (mut connection, full) = loop {
-        assert!(waiting.len() <= 99 * threads, "there is room for {} forms", waiting.len());
+        assert!(waiting.len() < most, "there is room for {} forms", waiting.len());
         let mut connection = sidecar.connect(H2).await;
         let Connection::H2 { client, .. } = &connection else { unreachable!() };
         for _ in 0..99 {
             let form = http::Request::post("https://api.example.com/")
                 .header("content-type", "application/x-www-form-urlencoded")
-                .header("content-length", LARGEST)
                 .body(())
                 .unwrap();
             waiting.push(client.clone().ready().await.unwrap().send_request(form, false).unwrap());
@@ -345,9 +342,13 @@ async fn forms_that_wait_have_a_ceiling() {
         }
     };
     assert_eq!((full.brief().as_str(), full.field("retry-after")), ("503 overloaded", "1"));
-    assert!(waiting.len() > 128, "{}", waiting.len());
-    // What is no form needs no such room.
+    assert!(waiting.len() > 256, "{}", waiting.len());
+    // What is no form needs no such room, and others have theirs.
     assert_eq!(connection.send(&post("/", "a=1").key(&key)).await.status, 200);
+    for last in 1..8 {
+        let mut other = sidecar.connect_from([127, 44, 7, last].into(), H2).await;
+        assert_eq!(other.send(&small).await.status, 200);
+    }
     let before = upstream.count();
     drop(waiting);
     let answer = eventually("room for a form", async || {
@@ -356,4 +357,29 @@ async fn forms_that_wait_have_a_ceiling() {
     });
     assert_eq!(answer.await.status, 200);
     assert_eq!(upstream.count(), before + 1);
+}
+
+/// However a form drips in, it is awaited no longer than a body may rest.
+#[tokio::test]
+async fn a_form_that_drips_is_given_up() {
+    let key = writer();
+    let config = r#"
+        [policy]
+        effective_path_parameter = "rest_route"
+        [listen.timeouts]
+        body = "1s"
+    "#;
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
+    let mut wire = sidecar.wire().await;
+    let form = post("/", [b'a'; 1000]).key(&key).field("Content-Type", "application/x-www-form-urlencoded");
+    wire.write(form.head()).await.unwrap();
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = wire.answer("POST") => break answer.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        wire.write("a").await.unwrap();
+    };
+    assert_eq!((answer.brief().as_str(), upstream.count()), ("408 request_timeout", 0));
 }
