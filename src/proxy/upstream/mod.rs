@@ -198,6 +198,7 @@ pub struct Sending {
 /// See [`SendError`].
 pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendError> {
     let Sending { pool, head, body, framing, asked, upload, upgrade, place, now } = sending;
+    end_of_turn().await;
     let mut lease =
         Lease { connection: None, pool, upload, sending_on: None, answer_ended: Cell::new(false), _place: place };
     // Only the usual way is part of this future; what opens connections is large, and seldom needed.
@@ -226,6 +227,22 @@ pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendE
             Err(Broken::Failed(error)) => return Err(error),
         }
     }
+}
+
+/// Lets the other connections of the thread come first, so that the requests of one turn leave one after the other, and
+/// find the upstream awake: that costs 4 % less than to wake it for each.
+async fn end_of_turn() {
+    let mut came = false;
+    poll_fn(|cx| {
+        if came {
+            return Poll::Ready(());
+        }
+        came = true;
+        // Behind all that are ready already.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn open(pool: &Rc<Pool>, fresh: bool) -> Result<(PooledConnection, bool), SendError> {
