@@ -15,8 +15,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
+    CipherSuite, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
     server::{ServerSessionMemoryCache, WebPkiClientVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -197,7 +197,7 @@ impl Files {
 fn build(settings: &Settings, files: &Files, keep: Option<&ServerConfig>) -> Result<(ServerConfig, Wall), TlsError> {
     // The provider is named here and not installed for the process, so that no other user of the TLS library can
     // change what this listener offers.
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(provider());
 
     let chain = certificates(&files.certificate, &settings.certificate)?;
     let not_after = chain
@@ -234,6 +234,8 @@ fn build(settings: &Settings, files: &Files, keep: Option<&ServerConfig>) -> Res
         _ => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    // In our own order, since the order of most clients is that of a list somebody wrote.
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Early data can be replayed by anyone on the path, and a replayed request would count against a key.
     config.max_early_data_size = 0;
@@ -248,6 +250,21 @@ fn build(settings: &Settings, files: &Files, keep: Option<&ServerConfig>) -> Res
         }
     }
     Ok((config, not_after))
+}
+
+/// The cipher suites with AES-128 come first: nothing is gained by its longer sister, whose handshakes hash by SHA-384,
+/// for which most processors have no instructions. A client that offers others alone gets one of those.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
 }
 
 fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

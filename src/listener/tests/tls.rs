@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc};
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 
 use super::*;
@@ -64,6 +67,39 @@ fn http_over_tls() {
     server.wait_for("handshakes", |counters| counters.handshakes_ok.get(), 1);
     // Without ALPN: HTTP/1.1 as well.
     assert!(get(&mut connect(&server, client_config(&certificates, &[], None))).unwrap().contains("http2=false"));
+}
+
+/// With suites in the order of the client's list, the one that is agreed upon.
+#[track_caller]
+fn check_suite(offered: &[rustls::SupportedCipherSuite], agreed: CipherSuite) {
+    let certificates = Certificates::new();
+    let server = server(&certificates);
+    let provider = CryptoProvider { cipher_suites: offered.to_vec(), ..aws_lc_rs::default_provider() };
+    let mut roots = RootCertStore::empty();
+    roots.add(certificates.authority.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut stream = connect(&server, config);
+    assert!(get(&mut stream).unwrap().contains("secure=true"));
+    assert_eq!(stream.conn.negotiated_cipher_suite().unwrap().suite(), agreed);
+}
+
+#[test]
+fn the_quick_suites_are_preferred_and_others_taken() {
+    use aws_lc_rs::cipher_suite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256,
+        TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let all = [TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256];
+    check_suite(&all, CipherSuite::TLS13_AES_128_GCM_SHA256);
+    check_suite(&all[..1], CipherSuite::TLS13_AES_256_GCM_SHA384);
+    check_suite(&all[1..2], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    let old = [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+    check_suite(&old, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    check_suite(&old[..1], CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
 }
 
 #[test]
