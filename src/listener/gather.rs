@@ -49,13 +49,22 @@ impl<T: AsyncWrite + Unpin> Outbox<T> {
         let mut unsent = Vec::new();
         poll_fn(|cx| {
             self.task.borrow_mut().get_or_insert_with(|| cx.waker().clone());
-            mem::swap(&mut unsent, &mut self.unsent.borrow_mut());
-            for gathered in unsent.drain(..) {
-                gathered.send();
-            }
+            self.send_now(&mut unsent);
             Poll::Pending
         })
         .await
+    }
+
+    /// The end of the last turn: what there is leaves now or never.
+    pub(super) fn close(&self) {
+        self.send_now(&mut Vec::new());
+    }
+
+    fn send_now(&self, memory: &mut Vec<Gathered<T>>) {
+        mem::swap(memory, &mut self.unsent.borrow_mut());
+        for gathered in memory.drain(..) {
+            gathered.send();
+        }
     }
 
     fn put(&self, gathered: Gathered<T>) {
@@ -92,6 +101,8 @@ struct Gathering<T> {
     waiting: Option<BytesMut>,
     /// Whether not all that was written has left.
     unsent: bool,
+    /// Whether the writer still has what the stream did not take.
+    refused: bool,
     /// Whether the outbox knows.
     queued: bool,
     /// The task of the connection: woken when a stream that was full takes something again, or has broken.
@@ -106,6 +117,7 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
             outbox,
             waiting: None,
             unsent: false,
+            refused: false,
             queued: false,
             task: None,
         })))
@@ -118,9 +130,10 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
         Some(Rc::into_inner(self.0)?.into_inner().stream)
     }
 
-    /// Whether not all that was written has left.
+    /// Whether not all that was written, or was to be written, has left.
     pub(super) fn is_unsent(&self) -> bool {
-        self.0.borrow().unsent
+        let gathering = self.0.borrow();
+        gathering.unsent || gathering.refused
     }
 
     /// Sends what was gathered, and does not wait for the end of the turn.
@@ -150,7 +163,9 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
 
     fn gather(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut gathering = self.0.borrow_mut();
-        let written = ready!(gathering.poll_write(cx, bufs))?;
+        let written = gathering.poll_write(cx, bufs);
+        gathering.refused = written.is_pending();
+        let written = ready!(written)?;
         gathering.unsent = true;
         if !gathering.queued {
             gathering.queued = true;
@@ -354,6 +369,22 @@ mod tests {
         assert!(
             matches!(gathered.poll_rest(&mut cx), Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WriteZero)
         );
+    }
+
+    #[test]
+    fn what_the_stream_refused_is_unsent() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (outbox, mut task) = outbox();
+        let sink = Sink { appetite: usize::MAX, shy: true, ..Sink::default() };
+        let mut gathered = Gathered::new(sink, &outbox);
+        let large = vec![b'x'; GATHERED + 1];
+        assert!(Pin::new(&mut gathered).poll_write(&mut cx, &large).is_pending());
+        assert!(task.as_mut().poll(&mut cx).is_pending());
+        assert!(matches!(gathered.poll_rest(&mut cx), Poll::Ready(Ok(()))));
+        assert!(gathered.is_unsent());
+        assert!(Pin::new(&mut gathered).poll_write(&mut cx, &large).is_ready());
+        outbox.close();
+        assert!(!gathered.is_unsent());
     }
 
     #[test]

@@ -104,6 +104,7 @@ async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S
     if cut > 0 {
         tokio::time::sleep(LAST_WORDS).await;
     }
+    thread.outbox.close();
 }
 
 /// A connection's bookkeeping, undone when dropped.

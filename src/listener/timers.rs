@@ -247,6 +247,8 @@ impl Thread {
             Stage::Lingering if connection.http2() && !no_exchange => None,
             Stage::Lingering => over(since, tuning.linger).then_some(Ending::Idle),
             Stage::Http if !no_exchange => None,
+            // The end of an answer is still on its way to a client that reads slowly: that has its own time.
+            Stage::Http if connection.write_stalled.get().is_some() => None,
             Stage::Http => {
                 let quiet = since.max(connection.written.get());
                 if draining
@@ -342,6 +344,26 @@ mod tests {
         check(|_| {}, Stage::Lingering, Some((Ending::Idle, Duration::from_secs(2) + TICK)));
         let write = Duration::from_secs(30);
         check(|connection| connection.on_write_blocked(), Stage::Upgraded, Some((Ending::Write, write + TICK)));
+    }
+
+    /// The end of an answer that its client reads slowly has the time of writing, whatever else goes on.
+    #[test]
+    fn an_answer_may_leave_slowly_behind_its_exchange() {
+        let answered = |connection: &Rc<Connection>| {
+            drop(connection.begin(Mono::default()));
+            connection.on_write_blocked();
+        };
+        let expected = Some((Ending::Write, Duration::from_secs(30) + TICK));
+        let asked_again = |connection: &Rc<Connection>| {
+            answered(connection);
+            connection.on_read(1);
+        };
+        check(asked_again, Stage::Http, expected);
+        let draining = |connection: &Rc<Connection>| {
+            answered(connection);
+            connection.thread.drain();
+        };
+        check(draining, Stage::Http, expected);
     }
 
     #[test]

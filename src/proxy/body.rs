@@ -85,11 +85,6 @@ impl Upload {
         self.answered.set(true);
     }
 
-    /// Whether the last byte has been taken from the caller.
-    pub fn has_ended(&self) -> bool {
-        self.ended.get()
-    }
-
     /// How long the upstream may take without any progress.
     pub fn response_timeout(&self) -> Duration {
         self.response_timeout

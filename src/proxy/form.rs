@@ -109,7 +109,10 @@ pub(super) async fn read(
             Poll::Pending => Pin::new(&mut *incoming).poll_frame(cx).map(Ok),
         });
         match frame.await.map_err(|failure| failure.rejection(None))? {
-            None => return Ok(form.into()),
+            None => {
+                exchange.idle();
+                return Ok(form.into());
+            }
             Some(Err(_)) => return Err(Reason::RequestTimeout.into()),
             Some(Ok(frame)) => {
                 let Ok(bytes) = frame.into_data() else { continue };

@@ -123,10 +123,19 @@ pub struct Lease {
     connection: Option<PooledConnection>,
     pool: Rc<Pool>,
     upload: Option<Rc<Upload>>,
+    /// The whole request had left when its answer began.
+    sent: bool,
     /// Sends on what is left of a body whose answer has begun.
-    sending_on: Option<AbortHandle>,
+    sending_on: Option<SendingOn>,
     answer_ended: Cell<bool>,
     _place: Place,
+}
+
+#[derive(Debug)]
+struct SendingOn {
+    task: AbortHandle,
+    /// All has left.
+    sent: Rc<Cell<bool>>,
 }
 
 impl Lease {
@@ -156,14 +165,15 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let upload_ended = self.upload.as_ref().is_none_or(|upload| upload.has_ended());
-        if self.answer_ended.get() && upload_ended {
+        // To its last byte, and not only taken from the caller: what is left would be the next request's beginning.
+        let sent = self.sent || self.sending_on.as_ref().is_some_and(|sending_on| sending_on.sent.get());
+        if let Some(sending_on) = &self.sending_on {
+            sending_on.task.abort();
+        }
+        if self.answer_ended.get() && sent {
             self.pool.put_back(connection);
         } else {
             connection.cut();
-            if let Some(task) = &self.sending_on {
-                task.abort();
-            }
         }
     }
 }
@@ -199,8 +209,15 @@ pub struct Sending {
 pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendError> {
     let Sending { pool, head, body, framing, asked, upload, upgrade, place, now } = sending;
     end_of_turn().await;
-    let mut lease =
-        Lease { connection: None, pool, upload, sending_on: None, answer_ended: Cell::new(false), _place: place };
+    let mut lease = Lease {
+        connection: None,
+        pool,
+        upload,
+        sent: false,
+        sending_on: None,
+        answer_ended: Cell::new(false),
+        _place: place,
+    };
     // Only the usual way is part of this future; what opens connections is large, and seldom needed.
     let kept = if upgrade.is_some() { None } else { lease.pool.checkout_kept(now) };
     let (connection, mut kept) = match kept {
@@ -214,7 +231,8 @@ pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendE
     loop {
         match lease.converse(&mut outflow, asked).await {
             Ok(response) => {
-                if !outflow.is_done() {
+                lease.sent = outflow.is_done();
+                if !lease.sent {
                     lease.send_on(outflow);
                 }
                 return Ok((response, lease));
@@ -305,19 +323,22 @@ impl Lease {
     fn send_on(&mut self, mut outflow: Outflow) {
         let (Some(connection), Some(upload)) = (&self.connection, &self.upload) else { return };
         let (wire, upload) = (Rc::clone(&connection.wire), Rc::clone(upload));
+        let sent = Rc::<Cell<bool>>::default();
+        let all_sent = Rc::clone(&sent);
         let task = spawn_local(async move {
             loop {
                 let before = upload.bytes();
                 let sending = poll_fn(|cx| outflow.poll(&mut wire.borrow_mut(), cx));
                 match tokio::time::timeout(upload.response_timeout(), sending).await {
-                    Ok(Ok(()) | Err(OutflowError::Unsent(_) | OutflowError::Broken(_))) => return,
+                    Ok(Ok(())) => return all_sent.set(true),
+                    Ok(Err(OutflowError::Unsent(_) | OutflowError::Broken(_))) => return,
                     Err(_) if upload.bytes() > before => {}
                     // Not a whole message, so not a whole exchange either; and one that goes on for ever is none.
                     Ok(Err(OutflowError::Body)) | Err(_) => return wire.borrow_mut().cut(),
                 }
             }
         });
-        self.sending_on = Some(task.abort_handle());
+        self.sending_on = Some(SendingOn { task: task.abort_handle(), sent });
     }
 }
 

@@ -73,7 +73,7 @@ impl Wire {
 
     /// Whether nothing is under way in either direction, so that a request may follow.
     pub fn is_quiet(&self) -> bool {
-        self.stream.is_some() && self.input.is_empty() && self.output.is_empty()
+        self.stream.is_some() && self.input.is_empty() && self.output.is_empty() && !self.output.unflushed
     }
 
     /// Whether the upstream has neither closed the connection nor spoken out of turn while it lay idle. Without news
@@ -214,4 +214,27 @@ impl Output {
 
 fn cut_short() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was cut")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Behind TLS, what was written may still lie there.
+    #[test]
+    fn what_is_not_flushed_is_not_over() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+            let mut wire = Wire::new(UpstreamStream::Unix(ours));
+            assert!(wire.is_quiet());
+            wire.push_head(b"GET / HTTP/1.1\r\n\r\n".to_vec());
+            assert!(!wire.is_quiet());
+            let bytes = wire.output.text.len();
+            wire.output.written(bytes);
+            assert!(!wire.is_quiet());
+            std::future::poll_fn(|cx| wire.poll_write(cx)).await.unwrap();
+            assert!(wire.is_quiet());
+        });
+    }
 }
