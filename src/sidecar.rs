@@ -311,6 +311,10 @@ fn file_source(config: &Config, registry: &Arc<Registry>, health: &Arc<Health>, 
             registry.reloaded(Reloaded::Keys, false);
             health.reloaded(Reloaded::Keys, Err(error.to_string()));
         }
+        file::Event::Recovered => {
+            registry.reloaded(Reloaded::Keys, true);
+            health.reloaded(Reloaded::Keys, Ok::<(), String>(()));
+        }
         file::Event::State { .. } => {}
     };
     let restore = move |set: &KeySet| restorer.restore(set, clock::now());

@@ -11,6 +11,7 @@ use tokio::{
 use super::Exit;
 use crate::{
     listener,
+    listener::ListenError,
     sidecar::{Sidecar, StartError},
     telemetry::admin::ReloadRequest,
 };
@@ -43,6 +44,11 @@ pub(super) fn run(args: &Args) -> Exit {
             Ok(sidecar) => sidecar,
             Err(StartError::Config(faults)) => {
                 anstream::eprintln!("{faults}");
+                return Exit::Misconfigured;
+            }
+            // Files that the configuration names are part of it.
+            Err(error @ (StartError::Live(_) | StartError::Listen(ListenError::Tls(_)))) => {
+                fail(&describe(&error));
                 return Exit::Misconfigured;
             }
             Err(error) => return fail(&describe(&error)),

@@ -63,6 +63,8 @@ pub enum Event<'a> {
     Refused(&'a Refused),
     /// The file cannot be read; the last good set stays.
     Unreadable(&'a io::Error),
+    /// The file holds what is in force again.
+    Recovered,
     /// The state folder cannot be used, or can again.
     State {
         /// Whether it can.

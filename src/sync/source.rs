@@ -266,6 +266,7 @@ impl FileSource {
         });
         if recovered {
             tracing::info!("the key file is again what is in force");
+            (self.report)(&Event::Recovered);
         }
     }
 

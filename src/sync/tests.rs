@@ -50,6 +50,7 @@ fn summary(event: &Event<'_>) -> String {
         Event::Applied { from_state: true, .. } => "applied from state".to_owned(),
         Event::Applied { .. } => "applied".to_owned(),
         Event::Refused(refused) => format!("refused: {}", refused.why.label()),
+        Event::Recovered => "recovered".to_owned(),
         Event::Unreadable(error) => format!("unreadable: {:?}", error.kind()),
         Event::State { usable } => format!("state usable: {usable}"),
     }

@@ -151,3 +151,27 @@ async fn a_file_that_shrank_must_be_meant() {
     takes_effect(&sidecar, &keys[4], 401).await;
     assert_eq!(sidecar.ask(get("/").key(&keys[0])).await.status, 200);
 }
+
+/// What was wrong with the file is told for as long as it is.
+#[tokio::test]
+async fn a_repaired_file_is_no_fault_any_more() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
+    let whole = fs::read(sidecar.path("keys.toml")).unwrap();
+    let told = async |expected: bool| {
+        eventually("readyz", async || {
+            let text = sidecar.admin("GET", "/readyz?verbose").await.text();
+            if text.contains("[!]keys") == expected { Ok(()) } else { Err(text) }
+        })
+        .await;
+    };
+    for _ in 0..2 {
+        sidecar.replace("keys.toml", &whole[..whole.len() / 2]);
+        told(true).await;
+        // The very same bytes: nothing new is put into force.
+        sidecar.replace("keys.toml", &whole);
+        told(false).await;
+    }
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+}
