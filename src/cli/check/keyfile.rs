@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Loaded, unreachable_quotas},
     fault::Fault,
     keys::{
-        Mode, Permission,
+        Kind, Mode, Permission,
         document::{Care, Document, KeyRow, LastGood, OwnerRow, Parser},
     },
     policy::Policy,
@@ -80,6 +80,7 @@ impl Sight<'_> {
             self.hash(&row, &starts);
             self.limits(&row, &starts);
             self.mode(&row, &starts);
+            self.presentation(&row, &starts);
             if !owners.contains_key(&row.owner) && strangers.insert(row.owner.clone()) {
                 let message = format!("the owner {} has no row: no capabilities, KYC none, no plan", row.owner);
                 let fault = Fault::warning(message).suggest(format!("keyside owners create --id {}", row.owner));
@@ -151,6 +152,16 @@ impl Sight<'_> {
         let mode = Mode::as_str(mode);
         let fault = Fault::warning(format!("no host of [hosts] accepts {mode} keys, so key {} can do nothing", row.id));
         self.add(starts, row.id.as_str(), "mode", fault);
+    }
+
+    /// A key that no request can bring.
+    fn presentation(&mut self, row: &KeyRow, starts: &Starts<'_>) {
+        let takes = &self.config.credential;
+        if row.kind == Kind::Pair && !takes.basic && takes.query.is_none() {
+            let message = format!("[credentials] takes no pairs, so key {} can do nothing", row.id);
+            let fault = Fault::warning(message).suggest("keyside keys create --kind token".to_owned());
+            self.add(starts, row.id.as_str(), "kind", fault);
+        }
     }
 
     fn plan(&mut self, row: &OwnerRow, starts: &Starts<'_>) {

@@ -102,6 +102,17 @@ fn scopes_that_nothing_asks_for_are_warned_of() {
 }
 
 #[test]
+fn a_key_that_nobody_can_present_is_warned_of() {
+    let keys = format!("{OWNER}{}", key("owner = \"o\"\nscopes = [\"read\"]"));
+    check(
+        "[credentials]\nbasic = false",
+        &keys,
+        &["keys.toml:6:1 warning: [credentials] takes no pairs, so key key_1 can do nothing"],
+    );
+    check("[credentials]\nbasic = false\nquery = { key = \"k\", secret = \"s\" }", &keys, &[]);
+}
+
+#[test]
 fn a_key_that_is_over_is_not_warned_of() {
     let over = "owner = \"nobody\"\nscopes = [\"links:read\"]\nrevoked_at = 2026-02-01T00:00:00Z";
     check("", &key(over), &[]);

@@ -133,6 +133,18 @@ scope = "reed"
     assert!(started.stderr.contains("conect_timeout") && started.stderr.contains("per_ip"), "{}", started.stderr);
 }
 
+/// A file that the configuration names is part of it.
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_a_wrong_configuration() {
+    let desk = Desk::new();
+    let made = keyside(["init", desk.path("").to_str().unwrap()]).await;
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    std::fs::remove_file(desk.path("tls/tls.key")).unwrap();
+    let started = keyside(["proxy", "--config", desk.path("keyside.toml").to_str().unwrap()]).await;
+    assert_eq!(started.status, 78, "{}", started.stderr);
+    assert!(started.stderr.contains("tls.key"), "{}", started.stderr);
+}
+
 /// What can never take effect, and what will surprise, is a warning and no fault.
 #[tokio::test]
 async fn check_warns_of_what_surprises() {
