@@ -239,6 +239,8 @@ fn build(settings: &Settings, files: &Files, keep: Option<&ServerConfig>) -> Res
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Early data can be replayed by anyone on the path, and a replayed request would count against a key.
     config.max_early_data_size = 0;
+    // Every connection gives the client one for its next.
+    config.send_tls13_tickets = 1;
     match keep {
         Some(old) => {
             config.ticketer = Arc::clone(&old.ticketer);
