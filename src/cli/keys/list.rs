@@ -39,6 +39,7 @@ impl ListArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let place = self.place.settle()?;
         let document = place.read()?;
+        place.warn_of_revived(&document, console);
         let used = place.last_used(console);
         let now = console.now.wall;
         let rows = document.keys.iter().cloned().map(Named::Row);
@@ -71,6 +72,7 @@ impl ShowArgs {
         let place = self.place.settle()?;
         let document = place.read()?;
         let key = find(&document, &self.key, &place.mint)?;
+        place.warn_of_revived(&document, console);
         let used = place.last_used(console);
         let value = listed(&key, &document, used.get(key.id()), console.now.wall);
         match console.output {

@@ -19,7 +19,10 @@ use crate::{
         record::PublicPart,
         secret::Secret,
     },
-    sync::keyfile::{self, Locked},
+    sync::{
+        keyfile::{self, Locked},
+        state::StateFolder,
+    },
     usage::read_last_used,
 };
 
@@ -112,6 +115,15 @@ impl Place {
         }
         let draft = Draft::new(String::from_utf8_lossy(&text));
         Ok(Edit { place: self, locked, document, draft })
+    }
+
+    /// Warns of keys whose row was taken back to before they were revoked: the sidecar knows better.
+    pub(crate) fn warn_of_revived(&self, document: &Document, console: &mut Console<'_>) {
+        let Some(state) = &self.state else { return };
+        let Ok(revoked) = StateFolder::new(state).revoked() else { return };
+        for row in document.keys.iter().filter(|row| row.revoked_at.is_none() && revoked.contains(&row.id)) {
+            console.warn(format_args!("key {} was revoked and stays so, although its row does not say it", row.id));
+        }
     }
 
     /// When and from where keys were last used, as the running sidecar saved it.

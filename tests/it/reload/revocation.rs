@@ -58,6 +58,10 @@ async fn a_revoked_key_stays_revoked() {
     sidecar.replace("keys.toml", &older);
     sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
     is_dead(&sidecar, "with the older file").await;
+    // Its row says that it is active, and whoever looks is told otherwise.
+    let listed = keyside(["keys", "list", "--config", config.to_str().unwrap()]).await;
+    assert!(listed.stderr.contains("key_key was revoked and stays so"), "{}", listed.stderr);
+    assert!(!listed.stderr.contains("key_other"), "{}", listed.stderr);
     let sidecar = sidecar.restart().await;
     is_dead(&sidecar, "after a restart").await;
     let sidecar = sidecar.crash_and_restart().await;
