@@ -102,7 +102,12 @@ async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S
     member.cut(cut);
     thread.counters.exchanges_cut.add_many(cut as u64);
     if cut > 0 {
-        tokio::time::sleep(LAST_WORDS).await;
+        let all_closed = async {
+            while !thread.is_empty() {
+                server.closed.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
     }
     thread.outbox.close();
 }

@@ -120,7 +120,12 @@ impl Place {
     /// Warns of keys whose row was taken back to before they were revoked: the sidecar knows better.
     pub(crate) fn warn_of_revived(&self, document: &Document, console: &mut Console<'_>) {
         let Some(state) = &self.state else { return };
-        let Ok(revoked) = StateFolder::new(state).revoked() else { return };
+        let revoked = match StateFolder::new(state).revoked() {
+            Ok(revoked) => revoked,
+            Err(error) => {
+                return console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
+            }
+        };
         for row in document.keys.iter().filter(|row| row.revoked_at.is_none() && revoked.contains(&row.id)) {
             console.warn(format_args!("key {} was revoked and stays so, although its row does not say it", row.id));
         }
