@@ -33,8 +33,11 @@ const LOOKED_AT: usize = 32;
 
 /// All counters of addresses; those of keys and owners live in their states.
 pub struct Limiter {
+    /// Its hash also spreads the entries over the rings, by its low bits alone: the fast variant, meant for tables that
+    /// mix once more, sends most neighbouring addresses to the same few rings for some of its seeds.
+    ///
     /// No guard of this map outlives the expression it is made in, so it may be asked under any other lock.
-    table: DashMap<Address, Arc<Entry>, foldhash::fast::RandomState>,
+    table: DashMap<Address, Arc<Entry>, foldhash::quality::RandomState>,
     /// Every entry of the table is in exactly one ring. Locks are taken in the order ring, entry, cell.
     rings: Box<[Mutex<Ring>]>,
     ring_capacity: usize,
@@ -66,7 +69,7 @@ impl Limiter {
     pub fn new(max_entries: usize) -> Self {
         let rings = max_entries.clamp(1, RINGS);
         Self {
-            table: DashMap::with_hasher(foldhash::fast::RandomState::default()),
+            table: DashMap::with_hasher(foldhash::quality::RandomState::default()),
             rings: (0..rings).map(|_| Mutex::default()).collect(),
             ring_capacity: max_entries.max(1) / rings,
             entries: AtomicUsize::new(0),
