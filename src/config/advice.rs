@@ -18,6 +18,11 @@ pub(super) fn check(reader: &Reader<'_>, config: &Config, whole: bool) {
     proxies(reader, config);
     keys(reader, config);
     limits(reader, config);
+    let facts = &config.facts;
+    if facts.effective_path_parameter.is_none() && !facts.effective_path_prefix.is_empty() {
+        let fault = Fault::warning("`policy.effective_path_prefix` has no effect without `effective_path_parameter`");
+        reader.about(&["policy.effective_path_prefix"], fault);
+    }
     if whole {
         routes(reader, config);
     }

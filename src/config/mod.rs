@@ -279,6 +279,8 @@ fn read(root: &Section<'_>, preset: Option<&'static str>, path: &Path) -> Option
             pass_field_names: policy.pass_field_names,
             method_override: policy.method_override,
             effective_path_parameter: policy.effective_path_parameter,
+            effective_path_prefix: policy.effective_path_prefix,
+            front_controllers: policy.front_controllers,
         },
         listener: listen.listener,
         max_body: listen.max_body,

@@ -84,6 +84,8 @@ fn parameter(node: &Node) -> Read<Box<str>> {
 pub(super) struct Policy {
     pub(super) method_override: MethodOverride,
     pub(super) effective_path_parameter: Option<Box<str>>,
+    pub(super) effective_path_prefix: Box<str>,
+    pub(super) front_controllers: Vec<Box<str>>,
     pub(super) forward_preflight: bool,
     pub(super) odd_field_names: OddFieldNames,
     pub(super) pass_field_names: Vec<HeaderName>,
@@ -97,6 +99,8 @@ pub(super) fn policy(section: &Section<'_>) -> Policy {
             choice(&[("judge", MethodOverride::Judge), ("refuse", MethodOverride::Refuse)]),
         ),
         effective_path_parameter: section.optional("effective_path_parameter", parameter),
+        effective_path_prefix: section.required("effective_path_prefix", prefix),
+        front_controllers: section.required("front_controllers", list(front_controller)),
         forward_preflight: section.required("preflight", choice(&[("refuse", false), ("forward", true)])),
         odd_field_names: section
             .required("odd_field_names", choice(&[("refuse", OddFieldNames::Refuse), ("drop", OddFieldNames::Drop)])),
@@ -112,6 +116,30 @@ pub(super) fn policy(section: &Section<'_>) -> Policy {
             methods
         }),
     }
+}
+
+/// What stands before the path that a parameter names: nothing, or a path without a final slash.
+fn prefix(node: &Node) -> Read<Box<str>> {
+    match value::text(node)? {
+        text if text.is_empty() || (is_plain_path(&text) && !text.ends_with('/')) => Ok(text.into()),
+        _ => Err(vec![Wrong::new(node, "expected \"\", or a path such as \"/wp-json\", without a final slash")]),
+    }
+}
+
+/// The path of a program that serves all paths, as it is judged: in its plain spelling.
+fn front_controller(node: &Node) -> Read<Box<str>> {
+    match value::text(node)? {
+        text if text == "/" || (is_plain_path(&text) && !text.ends_with('/')) => Ok(text.into()),
+        _ => Err(vec![Wrong::new(node, "expected \"/\", or a path such as \"/index.php\", without a final slash")]),
+    }
+}
+
+/// A path of segments that have one spelling, and no dot segment.
+fn is_plain_path(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.strip_prefix('/').is_some_and(|segments| {
+        segments.split('/').all(|segment| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain))
+    })
 }
 
 /// A method in two lists would need two things at once; that it is in one twice is a slip.

@@ -3,6 +3,7 @@
 //! What two parsers could read differently is refused here, so that all that follows, and the upstream, act on one
 //! reading.
 
+mod acted_on;
 mod address;
 mod fields;
 mod host;
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 
 use http::{HeaderValue, Method, Uri, request::Parts, uri::Scheme};
 
+pub use acted_on::ActedOn;
 pub use address::ClientIpSource;
 pub use fields::{drop_odd_fields, folds_onto};
 pub use host::Host;
@@ -25,6 +27,7 @@ pub use request_id::RequestId;
 pub use settings::{MethodOverride, OddFieldNames, Settings};
 pub use target::{Oddities, Oddity, Target};
 
+use acted_on::Front;
 use fields::{Fields, Form};
 use target::ambiguous;
 
@@ -82,6 +85,7 @@ pub struct Facts {
     pub preflight: bool,
     /// What kinds of form the pending body may be.
     form: Form,
+    front: Front,
 }
 
 impl Facts {
@@ -123,7 +127,7 @@ impl Facts {
         let effective_method = effective_method(&head.method, target.query(), &fields.overrides, settings)?;
         let query = target.query().unwrap_or_default().as_bytes();
         let effective_path = match &settings.effective_path_parameter {
-            Some(parameter) => effective_path(query, parameter)?,
+            Some(parameter) => acted_on::named(query, parameter, settings)?,
             None => None,
         };
         // PHP reads a form for POST alone.
@@ -132,6 +136,7 @@ impl Facts {
         } else {
             Form::default()
         };
+        let front = Front::of(target.path(), &settings.front_controllers);
         let client = address::client(&head.headers, fields.names_client, arrival.peer, settings);
         Ok(Self {
             client: client.address,
@@ -144,6 +149,7 @@ impl Facts {
             effective_path,
             form_body_pending: form.is_any(),
             form,
+            front,
             odd_fields: fields.odd.is_some(),
             host,
             secure: arrival.secure,
@@ -151,6 +157,16 @@ impl Facts {
             request_id: request_id.clone(),
             preflight: head.method == Method::OPTIONS && fields.has_origin && fields.has_requested_method,
         })
+    }
+
+    /// The paths that the upstream may act on, of which each must be allowed.
+    pub fn acted_on(&self) -> ActedOn<'_> {
+        let sent = &self.target.path()[self.front.begins..];
+        match self.effective_path.as_deref() {
+            None => ActedOn::Sent(sent),
+            Some(named) if self.front.yields => ActedOn::Named(named),
+            Some(named) => ActedOn::Either { sent, named },
+        }
     }
 
     /// Judges a form body, whole and at most [`MAX_FORM_BYTES`] long: it may name the effective path too.
@@ -168,7 +184,7 @@ impl Facts {
             return Err(ambiguous(&format!("Send \"{parameter}\" in the query.")));
         }
         if self.form.url_encoded
-            && let Some(path) = effective_path(body, parameter)?
+            && let Some(path) = acted_on::named(body, parameter, settings)?
         {
             if self.effective_path.as_ref().is_some_and(|earlier| *earlier != path) {
                 return Err(ambiguous(&format!("The query and the form differ in \"{parameter}\".")));
@@ -236,13 +252,4 @@ fn effective_method(
     }
     forwardable(&method)?;
     Ok((method != *sent).then_some(method))
-}
-
-/// The path that a parameter names, in canonical form; judged like one that was sent.
-fn effective_path(encoded: &[u8], parameter: &str) -> Result<Option<Box<str>>, Rejection> {
-    let differ = |effective::Conflict| ambiguous(&format!("\"{parameter}\" is sent more than once."));
-    let Some(value) = effective::parameter(encoded, parameter).map_err(differ)? else { return Ok(None) };
-    let sent = effective::path(&value);
-    let canonical = path::canonical(&sent).map_err(|fault| ambiguous(fault.sentence()))?;
-    Ok(Some(canonical.rewritten.unwrap_or(sent).into()))
 }

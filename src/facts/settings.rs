@@ -23,6 +23,11 @@ pub struct Settings {
     pub method_override: MethodOverride,
     /// The parameter that gives an effective path, such as `rest_route`.
     pub effective_path_parameter: Option<Box<str>>,
+    /// What stands before the path that it names, such as `/wp-json`: empty, or a path without a final slash.
+    pub effective_path_prefix: Box<str>,
+    /// The paths of programs that serve all paths, such as `/` and `/index.php`: there, the path that the parameter
+    /// names or that follows is the only one that is acted on.
+    pub front_controllers: Vec<Box<str>>,
 }
 
 impl Default for Settings {
@@ -36,6 +41,8 @@ impl Default for Settings {
             pass_field_names: Vec::new(),
             method_override: MethodOverride::Judge,
             effective_path_parameter: None,
+            effective_path_prefix: Box::default(),
+            front_controllers: Vec::new(),
         }
     }
 }

@@ -262,8 +262,8 @@ fn the_effective_path_is_the_one_that_php_reads() {
     check_path("/?rest_route=/wc/v3/orders", Ok(Some("/wc/v3/orders")));
     check_path("/index.php?a&rest.route=%2Fwc%2fv3%2F%6Frders", Ok(Some("/wc/v3/orders")));
     check_path("/?rest[route=/wc/v3", Ok(Some("/wc/v3")));
-    check_path("/?rest%5Broute=wc/v3/", Ok(Some("/wc/v3/")));
-    check_path("/?rest_route=", Ok(Some("/")));
+    check_path("/?rest%5Broute=/wc/v3/", Ok(Some("/wc/v3/")));
+    check_path("/?rest_route=/", Ok(Some("/")));
     check_path("/?rest_route=/a+b", Ok(Some("/a%20b")));
     check_path("/?rest_route=/caf%c3%a9", Ok(Some("/caf%C3%A9")));
     check_path("/?rest_route=/a&rest_route=%2Fa", Ok(Some("/a")));
@@ -283,9 +283,41 @@ fn an_effective_path_that_could_be_read_in_two_ways_is_refused() {
         "/?rest_route=/a%5Cb",
         "/?rest_route=/%252e%252e/a",
         "/?rest_route=/%ff",
+        "/?rest_route=",
+        "/?rest_route=0",
+        "/?rest_route=wc/v3",
     ] {
         check_path(target, Err(Reason::AmbiguousPath));
     }
+}
+
+#[test]
+fn a_named_path_stands_behind_its_prefix() {
+    let settings = Settings { effective_path_prefix: "/wp-json".into(), ..rest_route() };
+    for (named, expected) in [("/", "/wp-json/"), ("/wc/v3/", "/wp-json/wc/v3/"), ("/%2e%77c", "/wp-json/.wc")] {
+        let facts = facts("GET", &format!("/?rest_route={named}"), &[], &settings).unwrap();
+        assert_eq!(facts.effective_path.as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn at_a_front_controller_the_named_path_is_the_only_one() {
+    let settings = Settings { front_controllers: vec!["/".into(), "/index.php".into()], ..rest_route() };
+    for (target, expected) in [
+        ("/", ActedOn::Sent("/")),
+        ("/?rest_route=/a", ActedOn::Named("/a")),
+        ("/index.php?rest.route=/a", ActedOn::Named("/a")),
+        ("/index.php/?rest_route=/a", ActedOn::Named("/a")),
+        ("/index.php/wp-json/b", ActedOn::Sent("/wp-json/b")),
+        ("/index.php/wp-json/b?rest_route=/a", ActedOn::Either { sent: "/wp-json/b", named: "/a" }),
+        ("/Index.php?rest_route=/a", ActedOn::Either { sent: "/Index.php", named: "/a" }),
+        ("/wp-json/b?rest_route=/a", ActedOn::Either { sent: "/wp-json/b", named: "/a" }),
+    ] {
+        assert_eq!(facts("GET", target, &[], &settings).unwrap().acted_on(), expected, "{target}");
+    }
+    let mut form = facts("POST", "/", &[URL_ENCODED], &settings).unwrap();
+    form.judge_form(b"rest_route=/a", &settings).unwrap();
+    assert_eq!(form.acted_on(), ActedOn::Named("/a"));
 }
 
 const URL_ENCODED: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");

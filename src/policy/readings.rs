@@ -11,7 +11,7 @@ use super::{
     route::{asks_by_class, asks_of},
 };
 use crate::{
-    facts::{Facts, Host, Oddities, Oddity},
+    facts::{ActedOn, Facts, Host, Oddities, Oddity},
     rejection::{Reason, Rejection},
 };
 
@@ -49,10 +49,11 @@ impl Policy {
     /// [`Reason::AmbiguousPath`] where the path holds `;` or `%2F` and its route does not allow that;
     /// [`Reason::MethodNotAllowed`] where neither a list of methods nor a route names the method.
     pub fn route<'p>(&'p self, facts: &Facts) -> Result<Need<'p>, Rejection> {
-        let sent = Asked::new(facts, (Origin::Sent, &facts.method), (Origin::Sent, facts.target.path()));
-        let mut need = Need::new(self.literally(&sent)?);
-        self.otherwise(&mut need, &sent);
-        if facts.effective_method.is_some() || facts.effective_path.is_some() {
+        let (path, other) = paths(facts);
+        let first = Asked::new(facts, (Origin::Sent, &facts.method), path);
+        let mut need = Need::new(self.literally(&first)?);
+        self.otherwise(&mut need, &first);
+        if facts.effective_method.is_some() || other.is_some() {
             for asked in overridden(facts) {
                 need.add(self.literally(&asked)?);
                 self.otherwise(&mut need, &asked);
@@ -135,12 +136,13 @@ impl Policy {
     /// Whether this is a preflight that goes on without a credential: one that asks about a path that some route
     /// names, in every reading, and that overrides no method. Its own method need not be named by anything.
     fn is_forwarded_preflight(&self, facts: &Facts) -> bool {
-        let named = |path| self.routes.is_empty() || self.names(Path::new(path), &facts.host);
+        let named = |path: (Origin, &str)| self.routes.is_empty() || self.names(Path::new(path.1), &facts.host);
+        let (path, other) = paths(facts);
         self.forward_preflight
             && facts.method == Method::OPTIONS
             && facts.effective_method.as_ref().is_none_or(|method| *method == Method::OPTIONS)
-            && named(facts.target.path())
-            && facts.effective_path.as_deref().is_none_or(named)
+            && named(path)
+            && other.is_none_or(named)
     }
 
     /// Refuses methods that nothing names.
@@ -162,7 +164,7 @@ impl Policy {
     /// The methods that some route accepts on this path; every known one where there is none.
     fn allow_on(&self, facts: &Facts) -> HeaderValue {
         let accepts = |method: &&Method| {
-            let asked = Asked::new(facts, (Origin::Sent, method), (Origin::Sent, facts.target.path()));
+            let asked = Asked::new(facts, (Origin::Sent, method), paths(facts).0);
             self.find(&asked, asked.path, Comparison::Exact).is_some()
         };
         let accepted: MethodSet = self.known.iter().filter(accepts).cloned().collect();
@@ -170,15 +172,22 @@ impl Policy {
     }
 }
 
-/// Every method with every path, but for the sent ones together.
+/// The path that is judged first, and the other one that the upstream may act on.
+fn paths(facts: &Facts) -> ((Origin, &str), Option<(Origin, &str)>) {
+    match facts.acted_on() {
+        ActedOn::Sent(path) => ((Origin::Sent, path), None),
+        ActedOn::Named(path) => ((Origin::Effective, path), None),
+        ActedOn::Either { sent, named } => ((Origin::Sent, sent), Some((Origin::Effective, named))),
+    }
+}
+
+/// Every method with every path, but for the first ones together.
 fn overridden(facts: &Facts) -> impl Iterator<Item = Asked<'_>> {
     let effective_method = facts.effective_method.as_ref().map(|method| (Origin::Effective, method));
-    let effective_path = facts.effective_path.as_deref().map(|path| (Origin::Effective, path));
+    let (path, other) = paths(facts);
     let methods = std::iter::once((Origin::Sent, &facts.method)).chain(effective_method);
     methods
-        .flat_map(move |method| {
-            std::iter::once((Origin::Sent, facts.target.path())).chain(effective_path).map(move |path| (method, path))
-        })
+        .flat_map(move |method| std::iter::once(path).chain(other).map(move |path| (method, path)))
         .skip(1)
         .map(|(method, path)| Asked::new(facts, method, path))
 }

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     clock::Wall,
-    facts::{self, Arrival, Facts},
+    facts::{self, ActedOn, Arrival, Facts},
     keys::{KeyRecord, record::Standing},
     limits::{self, Plan, Quota},
     policy::{self, Need, OpenFor, Outcome, Policy, Step},
@@ -130,8 +130,10 @@ fn describe(facts: &Facts) -> String {
     if let Some(method) = &facts.effective_method {
         text += &format!("; the upstream may act on {method}");
     }
-    if let Some(path) = &facts.effective_path {
-        text += &format!("; the upstream may act on {path}");
+    match facts.acted_on() {
+        ActedOn::Sent(path) if path == facts.target.path() => {}
+        ActedOn::Sent(path) | ActedOn::Named(path) => text += &format!("; the upstream acts on {path}"),
+        ActedOn::Either { named, .. } => text += &format!("; the upstream may act on {named}"),
     }
     text + &format!("; from {} ({})", facts.client, facts.client_source.label())
 }

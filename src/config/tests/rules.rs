@@ -71,6 +71,14 @@ fn settings_that_contradict_one_another_are_errors() {
             "5:7 `route[0].kyc`: a public route asks for no key, so it cannot ask for this",
         ],
     );
+    check(
+        "[policy]\neffective_path_prefix = \"/wp-json/\"\nfront_controllers = [\"/\", \"/a/../b\", \"index.php\"]\n",
+        &[
+            "2:25 `policy.effective_path_prefix`: expected \"\", or a path such as \"/wp-json\", without a final slash",
+            "3:27 `policy.front_controllers`: expected \"/\", or a path such as \"/index.php\", without a final slash",
+            "3:38 `policy.front_controllers`: expected \"/\", or a path such as \"/index.php\", without a final slash",
+        ],
+    );
     check("[[route]]\nscope = \"read\"\n", &["1:1 `route[0].path`: is missing"]);
     check(
         "[keys.mint]\ntoken = { test = \"ck_live_\" }\n",
@@ -121,6 +129,10 @@ fn what_can_never_take_effect_is_warned_of() {
             "4:8 warning: route 2 can never match: route 1 \"/v1/**\" (keyside.toml:1), which comes before it, covers all \
          that it covers",
         ],
+    );
+    check(
+        "[policy]\neffective_path_prefix = \"/wp-json\"\n",
+        &["2:25 warning: `policy.effective_path_prefix` has no effect without `effective_path_parameter`"],
     );
     check(
         "[keys]\nmax_stale = \"1h\"\n",

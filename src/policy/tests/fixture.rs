@@ -25,10 +25,11 @@ pub(super) struct Call {
     line: String,
     fields: Vec<(&'static str, String)>,
     client: &'static str,
+    front_controllers: &'static [&'static str],
 }
 
 pub(super) fn call(line: &str) -> Call {
-    Call { line: line.to_owned(), fields: Vec::new(), client: "192.0.2.1" }
+    Call { line: line.to_owned(), fields: Vec::new(), client: "192.0.2.1", front_controllers: &[] }
 }
 
 impl Call {
@@ -39,6 +40,11 @@ impl Call {
 
     pub(super) fn from(mut self, client: &'static str) -> Self {
         self.client = client;
+        self
+    }
+
+    pub(super) fn through(mut self, front_controllers: &'static [&'static str]) -> Self {
+        self.front_controllers = front_controllers;
         self
     }
 
@@ -56,8 +62,11 @@ impl Call {
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let arrival = Arrival { peer: self.client.parse().expect("an address"), secure: true, http2: false };
-        let settings =
-            facts::Settings { effective_path_parameter: Some("rest_route".into()), ..facts::Settings::default() };
+        let settings = facts::Settings {
+            effective_path_parameter: Some("rest_route".into()),
+            front_controllers: self.front_controllers.iter().map(|path| (*path).into()).collect(),
+            ..facts::Settings::default()
+        };
         Facts::from_head(&head, &arrival, &settings).map_err(|(rejection, _)| rejection)
     }
 }

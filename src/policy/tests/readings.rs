@@ -59,6 +59,34 @@ fn the_effective_path_must_be_allowed_too() {
     );
 }
 
+/// A front controller needs no route of its own: it acts on the path that is named, or that follows it.
+#[test]
+fn at_a_front_controller_the_path_acted_on_is_judged_alone() {
+    let policy = policy(vec![scoped("GET /wp/orders/**", "orders:read"), scoped("POST /wp/orders/**", "orders:write")]);
+    for (line, scopes, expected) in [
+        ("GET /?rest_route=/wp/orders/7", "orders:read", Permitted),
+        ("GET /?rest_route=/wp/users", "orders:read", Refused(RouteNotAllowed)),
+        ("GET /?rest_route=/WP/orders", "orders:read", Refused(RouteNotAllowed)),
+        ("GET /?rest_route=/wp/orders&_method=POST", "orders:read", Refused(InsufficientScope)),
+        ("GET /?rest_route=/wp/orders&_method=POST", "orders:read orders:write", Permitted),
+        ("GET /index.php/wp/orders", "orders:read", Permitted),
+        ("POST /index.php/wp/orders", "orders:read", Refused(InsufficientScope)),
+        ("GET /index.php/wp/users", "orders:read", Refused(RouteNotAllowed)),
+        // Which of the two it acts on nobody knows: both must be allowed.
+        ("GET /index.php/wp/orders?rest_route=/wp/users", "orders:read", Refused(RouteNotAllowed)),
+        ("GET /wp/users?rest_route=/wp/orders", "orders:read", Refused(RouteNotAllowed)),
+        // Without a path that is named, the front page is a path like any other.
+        ("GET /", "orders:read", Refused(RouteNotAllowed)),
+        ("GET /index.php", "orders:read", Refused(RouteNotAllowed)),
+        ("GET /?rest_route=", "orders:read", Refused(AmbiguousPath)),
+        ("GET /?rest_route=0", "orders:read", Refused(AmbiguousPath)),
+        ("GET /?rest_route=/wp/orders;x", "orders:read", Refused(AmbiguousPath)),
+    ] {
+        let call = call(line).through(&["/", "/index.php"]);
+        assert_eq!(verdict(&policy, &call, &holds(scopes)), expected, "{line} with {scopes}");
+    }
+}
+
 #[test]
 fn a_folded_path_that_meets_another_route_must_meet_both() {
     check(

@@ -179,6 +179,52 @@ async fn an_effective_path_is_judged_in_query_and_form() {
     assert_eq!(upstream.count(), count);
 }
 
+/// A front controller acts on the path that is named, or that follows it; the request goes on as it was sent.
+#[tokio::test]
+async fn a_front_controller_is_judged_by_what_it_acts_on() {
+    let key = Key::pair("key");
+    let config = r#"
+        [policy]
+        effective_path_parameter = "rest_route"
+        effective_path_prefix = "/wp-json"
+        front_controllers = ["/", "/index.php"]
+        [[route]]
+        path = "/wp-json/open/**"
+        [[route]]
+        path = "/wp-json/secret/**"
+        capability = "manage"
+    "#;
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
+    let rows = [
+        ("/?rest_route=/open/a", "200"),
+        ("/index.php?rest.route=%2Fopen%2Fa", "200"),
+        ("/index.php/wp-json/open/a", "200"),
+        ("/wp-json/open/a?rest_route=/open/b", "200"),
+        ("/?rest_route=/secret/a", "403 permission_denied"),
+        ("/index.php/wp-json/secret/a", "403 permission_denied"),
+        ("/wp-json/open/a?rest_route=/secret/a", "403 permission_denied"),
+        ("/index.php/wp-json/open/a?rest_route=/secret/a", "403 permission_denied"),
+        ("/?rest_route=/wp-json/open/a", "403 route_not_allowed"),
+        ("/", "403 route_not_allowed"),
+        ("/index.php", "403 route_not_allowed"),
+        ("/index.php/open/a", "403 route_not_allowed"),
+        ("/open/a?rest_route=/open/a", "403 route_not_allowed"),
+        ("/?rest_route=", "400 bad_request"),
+        ("/?rest_route=open/a", "400 bad_request"),
+        ("//wp-json/open/a", "400 bad_request"),
+        ("/index.php//wp-json/open/a", "400 bad_request"),
+    ];
+    for (target, expected) in rows {
+        for version in BOTH {
+            let answer = sidecar.send(version, get(target).key(&key)).await;
+            assert_eq!(answer.brief(), expected, "{target} over {version:?}");
+            if expected == "200" {
+                assert_eq!(upstream.last().target(), target, "over {version:?}");
+            }
+        }
+    }
+}
+
 /// A form that was read to be judged is a body like any other: its route says how large it may be, also where the form
 /// itself names the route.
 #[tokio::test]

@@ -1,0 +1,86 @@
+//! Which path the upstream acts on: the one that was sent, or one that the request names elsewhere.
+
+use super::{Settings, path, target::ambiguous};
+use crate::{policy::effective, rejection::Rejection};
+
+/// The paths that the upstream may act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActedOn<'f> {
+    /// The one that was sent; behind a front controller, what follows it.
+    Sent(&'f str),
+    /// The one that a parameter names: the one that was sent is that of a front controller.
+    Named(&'f str),
+    /// Which of them is the upstream's to say.
+    Either {
+        /// The one that was sent.
+        sent: &'f str,
+        /// The one that a parameter names.
+        named: &'f str,
+    },
+}
+
+/// The path that a parameter names, in canonical form behind the configured prefix; judged like one that was sent.
+pub(super) fn named(encoded: &[u8], parameter: &str, settings: &Settings) -> Result<Option<Box<str>>, Rejection> {
+    let differ = |effective::Conflict| ambiguous(&format!("\"{parameter}\" is sent more than once."));
+    let Some(value) = effective::parameter(encoded, parameter).map_err(differ)? else { return Ok(None) };
+    // An upstream may take anything else for no path at all, and act on the one that was sent.
+    if value.first() != Some(&b'/') {
+        return Err(ambiguous(&format!("\"{parameter}\" must name a path that begins with \"/\".")));
+    }
+    let sent = effective::path(&value);
+    let canonical = path::canonical(&sent).map_err(|fault| ambiguous(fault.sentence()))?;
+    let path = canonical.rewritten.unwrap_or(sent);
+    Ok(Some(match &*settings.effective_path_prefix {
+        "" => path.into(),
+        prefix => [prefix, &path].concat().into(),
+    }))
+}
+
+/// What front controllers make of a sent path: one program that serves all paths, and finds out itself which one is
+/// meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Front {
+    /// Where the path begins that the upstream acts on: behind a front controller (CGI's PATH_INFO, RFC 3875 §4.1.5).
+    pub(super) begins: usize,
+    /// Whether what is left is a front controller itself, so that a path named elsewhere is the only one acted on.
+    pub(super) yields: bool,
+}
+
+impl Front {
+    pub(super) fn of(path: &str, controllers: &[Box<str>]) -> Self {
+        let behind = |controller: &str| {
+            controller != "/" && path.strip_prefix(controller).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let begins = controllers.iter().find(|controller| behind(controller)).map_or(0, |controller| controller.len());
+        Self { begins, yields: controllers.iter().any(|controller| **controller == path[begins..]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_controller_takes_the_path_behind_it() {
+        let controllers = ["/".into(), "/index.php".into()];
+        #[track_caller]
+        fn check(controllers: &[Box<str>], path: &str, acted_on: &str, yields: bool) {
+            let front = Front::of(path, controllers);
+            assert_eq!((&path[front.begins..], front.yields), (acted_on, yields), "{path}");
+        }
+        for (path, acted_on, yields) in [
+            ("/", "/", true),
+            ("/index.php", "/index.php", true),
+            ("/index.php/", "/", true),
+            ("/index.php/wp-json/a", "/wp-json/a", false),
+            ("/index.php/index.php/a", "/index.php/a", false),
+            ("/index.phps/a", "/index.phps/a", false),
+            ("/INDEX.PHP/a", "/INDEX.PHP/a", false),
+            ("/a/index.php/b", "/a/index.php/b", false),
+            ("/wp-json/a", "/wp-json/a", false),
+        ] {
+            check(&controllers, path, acted_on, yields);
+            check(&[], path, path, false);
+        }
+    }
+}
