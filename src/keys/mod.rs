@@ -11,6 +11,7 @@ pub mod document;
 pub mod format;
 pub mod id;
 mod last_use;
+pub mod leak;
 pub mod mint;
 mod phc;
 pub mod record;

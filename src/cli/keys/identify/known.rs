@@ -1,0 +1,104 @@
+//! The keys that strings are compared with.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use super::{
+    super::{
+        console::{Console, Failure},
+        place::Place,
+    },
+    find::{Finding, What},
+};
+use crate::keys::{
+    KeyRecord, KeyStore, Kind,
+    document::Document,
+    format::is_random,
+    leak::Candidate,
+    secret::{Memory, Secret},
+    set::KeySet,
+    store::Terms,
+};
+
+/// The keys to compare with.
+pub(super) struct Known {
+    pub(super) document: Document,
+    set: Arc<KeySet>,
+    pub(super) pepper: Option<Secret>,
+}
+
+impl Known {
+    pub(super) fn load(place: &Place, console: &Console<'_>) -> Result<Self, Failure> {
+        let document = place.read()?;
+        let store = KeyStore::new(Vec::new());
+        let terms = Terms { mint: place.mint.clone(), pepper: place.pepper.clone() };
+        store.apply(&document, &terms, console.now);
+        let set = store.load().clone().unwrap_or_default();
+        Ok(Self { document, set, pepper: place.pepper.clone() })
+    }
+
+    /// A consumer secret names no key, so it is tried against every pair: those whose consumer key stands beside it
+    /// first. Slow hashes take their time, on all cores.
+    pub(super) fn try_consumer_secrets(&self, findings: &mut [Finding], console: &mut Console<'_>) {
+        let beside: HashSet<_> = findings.iter().filter_map(|finding| Some(finding.key.as_ref()?.id.clone())).collect();
+        let mut pairs: Vec<_> = self.set.keys().filter(|key| key.kind == Kind::Pair).collect();
+        pairs.sort_by_key(|key| (!beside.contains(&key.id), key.revoked_at.is_some(), key.id.clone()));
+        for finding in findings.iter_mut().filter(|finding| finding.what == What::ConsumerSecret && !finding.verified) {
+            if pairs.len() > 500 {
+                console.say(format_args!("Comparing a consumer secret with {} keys …", pairs.len()));
+            }
+            if let Some(key) = self.whose(&finding.text, &pairs) {
+                finding.key = Some(key);
+                finding.verified = true;
+            }
+        }
+    }
+
+    fn whose(&self, secret: &str, keys: &[&Arc<KeyRecord>]) -> Option<Arc<KeyRecord>> {
+        let secret = Secret::new(secret.as_bytes());
+        let (next, found) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
+        std::thread::scope(|scope| {
+            let search = || {
+                let mut memory = Memory::default();
+                while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if found.load(Ordering::Relaxed) {
+                        return None;
+                    }
+                    if key.hash.check(&secret, self.pepper.as_ref(), &mut memory) {
+                        found.store(true, Ordering::Relaxed);
+                        return Some(Arc::clone(key));
+                    }
+                }
+                None
+            };
+            let searching: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+            searching.into_iter().filter_map(|thread| thread.join().ok().flatten()).next()
+        })
+    }
+
+    /// The pair of this consumer key. A name that somebody chose may stand in any text, and means nothing there.
+    pub(super) fn pair(&self, candidate: &Candidate<'_>) -> Option<Arc<KeyRecord>> {
+        let may_be_name = candidate.whole || candidate.password.is_some();
+        let key = self.set.find_pair(candidate.text.as_bytes())?;
+        (may_be_name || is_random(candidate.text.as_bytes())).then(|| Arc::clone(key))
+    }
+
+    /// The token that this is or begins like, and whether its hash proves it.
+    pub(super) fn token(&self, text: &str) -> Option<(Arc<KeyRecord>, bool)> {
+        let (mut memory, secret) = (Memory::default(), Secret::new(text.as_bytes()));
+        let mut begins = None;
+        for key in self.set.find_token(text.as_bytes()) {
+            if key.hash.check(&secret, self.pepper.as_ref(), &mut memory) {
+                return Some((Arc::clone(key), true));
+            }
+            begins.get_or_insert_with(|| (Arc::clone(key), false));
+        }
+        begins
+    }
+}

@@ -1,0 +1,115 @@
+//! `keys identify`: which keys stand in a text that was found somewhere, without showing a secret again.
+
+mod find;
+mod known;
+
+use std::io::Read as _;
+
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    console::{Console, Failure, Output},
+    list::plain,
+    place::PlaceArgs,
+};
+use crate::{
+    cli::Exit,
+    keys::{format::pattern, mint},
+};
+use find::{Finding, find};
+use known::Known;
+
+/// Say which keys stand in a text that was found in a log, a repository or a chat. It is read from standard input, never
+/// from the command line.
+///
+/// Finds keys anywhere in it: in a URL, as key:secret, in a Basic header, encoded in base64. Exit status 0 where
+/// something has the shape of a key or is in the key file, 1 where nothing is.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The key file to look keys up in.
+    #[arg(long, value_name = "FILE")]
+    file: Option<std::path::PathBuf>,
+    /// The configuration: names the key file and the shapes of keys.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    /// Print the regular expression by which secrets can be searched for, and read nothing.
+    #[arg(long)]
+    pattern: bool,
+}
+
+/// What is read at once; more is for tools that search with `--pattern`.
+const MAX_TEXT_BYTES: u64 = 1024 * 1024;
+
+impl Args {
+    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let place = match (&self.file, &self.config) {
+            (None, None) => None,
+            _ => {
+                let place = PlaceArgs { file: self.file.clone(), config: self.config.clone(), ..PlaceArgs::default() };
+                Some(place.settle()?)
+            }
+        };
+        let shapes = place.as_ref().map_or_else(mint::Settings::default, |place| place.mint.clone());
+        if self.pattern {
+            console.print(pattern(&shapes))?;
+            return Ok(Exit::Done);
+        }
+        let text = read(console)?;
+        let known = match &place {
+            Some(place) => Some(Known::load(place, console)?),
+            None => None,
+        };
+        let mut findings = find(&shapes, known.as_ref(), &text);
+        if let Some(known) = &known {
+            known.try_consumer_secrets(&mut findings, console);
+        }
+        // What says most comes first: secrets before public parts, keys of the file before shapes.
+        findings.sort_by_key(|finding| (!finding.is_secret(), finding.key.is_none(), finding.at));
+        let shown: Vec<Value> = findings.iter().map(|finding| finding.value(known.as_ref(), &text, console)).collect();
+        match (console.output, &shown[..]) {
+            (Output::Json, []) => console.print_json(&nothing(known.is_some()))?,
+            (Output::Json, [first, others @ ..]) => {
+                let mut value = first.clone();
+                if !others.is_empty() {
+                    value["found"] = shown.clone().into();
+                }
+                console.print_json(&value)?;
+            }
+            (Output::Table, []) => console.print(lines(&nothing(known.is_some())))?,
+            (Output::Table, all) => console.print(all.iter().map(lines).collect::<Vec<_>>().join("\n\n"))?,
+        }
+        if findings.iter().any(Finding::is_secret) {
+            console.say("Where a secret was found, others may have found it: rotate or revoke its key.");
+        }
+        Ok(if findings.is_empty() { Exit::Failed } else { Exit::Done })
+    }
+}
+
+/// The text of standard input.
+fn read(console: &mut Console<'_>) -> Result<Zeroizing<String>, Failure> {
+    if console.is_attended {
+        console.say("Paste the text, then press Enter and Ctrl-D:");
+    }
+    // Room for what is usual, so that no copy of it stays behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    let read = (&mut *console.input).take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(Failure::new("standard input is longer than 1 MiB; search it with the expression of --pattern"));
+    }
+    let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+    if text.trim().is_empty() {
+        return Err(Failure::new("standard input is empty; pipe the text in"));
+    }
+    Ok(text)
+}
+
+fn nothing(looked_up: bool) -> Value {
+    json!({ "is": "unknown", "secret": false, "ours": looked_up.then_some(false) })
+}
+
+fn lines(value: &Value) -> String {
+    let fields = value.as_object().into_iter().flatten();
+    fields.map(|(name, value)| format!("{name:<10}{}", plain(value))).collect::<Vec<_>>().join("\n")
+}
