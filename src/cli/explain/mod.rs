@@ -21,7 +21,6 @@ use super::{
     },
 };
 use crate::{
-    config,
     keys::{KeyRecord, KeyStore, store::Terms},
     usage::{Folder, read_revoked},
 };
@@ -84,12 +83,9 @@ pub(super) fn run(args: &Args) -> Exit {
 
 /// What the configuration decides by, and where its keys are.
 fn load(path: &Path) -> Result<(Rules, Place), Failure> {
-    let loaded = config::load(path, config::environment())
-        .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })?;
-    let config = loaded.config;
-    let keys = config.keys;
-    let place = Place { file: keys.file, state: Some(keys.state), mint: keys.mint, pepper: keys.pepper };
-    Ok((Rules::new(config.facts, &config.policy, config.limits, config.listener.tls.is_some()), place))
+    let config = place::load(path)?;
+    let rules = Rules::new(config.facts.clone(), &config.policy, config.limits.clone(), config.listener.tls.is_some());
+    Ok((rules, Place::from(config)))
 }
 
 impl Args {

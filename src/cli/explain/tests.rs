@@ -14,7 +14,7 @@ use crate::{
     },
     clock::{Now, Wall},
     facts,
-    keys::{Mode, mint},
+    keys::Mode,
     limits,
     policy::{self, RouteSettings},
     usage::{Folder, Revoked},
@@ -123,7 +123,7 @@ fn run(line: &str) -> (Exit, String) {
         // 2026-11-21T00:00:00Z.
         now: Now { wall: Wall::from_unix_millis(1_795_219_200_000), ..Now::default() },
     };
-    let place = Place { file, state: Some(folder.path().join("state")), mint: mint::Settings::default(), pepper: None };
+    let place = Place { state: Some(folder.path().join("state")), ..Place::at(file) };
     let exit = match line.args.explain(&rules(), &place, &mut console) {
         Ok(exit) => exit,
         Err(failure) => return (failure.exit, failure.message),

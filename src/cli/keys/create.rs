@@ -35,13 +35,14 @@ pub(super) struct Args {
     /// Whom it acts for: the id of an owner.
     #[arg(long, value_name = "OWNER", value_parser = text::<OwnerId>)]
     owner: OwnerId,
-    /// A pair (Basic) or a token (Bearer).
-    #[arg(long, value_name = "pair|token", default_value = "pair", value_parser = text::<Kind>)]
-    kind: Kind,
+    /// A pair (Basic) or a token (Bearer); default: a pair, unless --config takes tokens alone.
+    #[arg(long, value_name = "pair|token", value_parser = text::<Kind>)]
+    kind: Option<Kind>,
     /// What it may do: read, write, read_write, or names such as transactions:read; separated by commas.
     #[arg(long, value_name = "SCOPE", required = true, value_delimiter = ',', value_parser = scope)]
     scope: Vec<String>,
-    /// On which hosts it passes; without a mode it passes on all.
+    /// On which hosts it passes; without a mode it passes on all. Default: none; live for a token, where --config binds
+    /// hosts or upstreams to modes.
     #[arg(long, value_name = "live|test", value_parser = text::<Mode>)]
     mode: Option<Mode>,
     /// From where it may be used: addresses and networks, separated by commas; default: from anywhere.
@@ -89,16 +90,18 @@ impl Args {
             place.mint.hash = hash;
         }
         let mut edit = place.edit(Tolerate::NoFile)?;
-        let minted = mint_for(&place, &edit, self.kind, self.mode, console)?;
+        let kind = self.kind.unwrap_or(place.kind);
+        let mode = self.mode.or((place.binds_modes && kind == Kind::Token).then_some(Mode::Live));
+        let minted = mint_for(&place, &edit, kind, mode, console)?;
         let row = KeyRow {
             id: minted.id.clone(),
             name: self.name.as_str().into(),
-            kind: self.kind,
+            kind,
             public: PublicPart::Clear(minted.public.clone()),
             hash: minted.hash.clone(),
             owner: self.owner.clone(),
             scopes: Scopes::parse(self.scope.iter().map(String::as_str)).map_err(|(_, why)| Failure::usage(why))?,
-            mode: self.mode,
+            mode,
             allow_ips: self.allow_ip.iter().copied().collect(),
             limits: (!self.limit.is_empty()).then(|| self.limit.clone()),
             created_at: Some(console.now.wall),
@@ -108,6 +111,12 @@ impl Args {
         };
         if edit.document.keys.iter().any(|key| key.name == row.name && key.revoked_at.is_none()) {
             console.warn(format_args!("another key has the name \"{}\": commands will ask for the id", row.name));
+        }
+        if place.binds_modes && row.mode.is_none() {
+            console.warn("the key has no mode: it passes on every host, and its requests go to upstream.url");
+        }
+        if (kind, place.kind) == (Kind::Pair, Kind::Token) {
+            console.warn("[credentials] takes no pairs, so that nobody can present this key; tokens: --kind token");
         }
         edit.draft.add(List::Keys, &key_fields(&row));
         warn_of_owner(console, &edit, &row);

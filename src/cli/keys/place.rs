@@ -9,10 +9,10 @@ use std::{
 use super::console::{Console, Failure};
 use crate::{
     cli::Exit,
-    config,
+    config::{self, Config},
     fault::Fault,
     keys::{
-        KeyId, LastUsed,
+        KeyId, Kind, LastUsed,
         document::{Document, KeyRow, Parser, edit::Draft},
         format::{Checksum, Recognised, recognise},
         mint,
@@ -53,6 +53,10 @@ pub(crate) struct Place {
     pub(crate) state: Option<PathBuf>,
     pub(crate) mint: mint::Settings,
     pub(crate) pepper: Option<Secret>,
+    /// The kind of key that can be presented: a pair, unless the configuration takes tokens alone.
+    pub(crate) kind: Kind,
+    /// Whether the mode of a key decides where it may be used, or what it reaches.
+    pub(crate) binds_modes: bool,
 }
 
 impl PlaceArgs {
@@ -62,7 +66,7 @@ impl PlaceArgs {
             return Err(Failure::new("--control is not in this build; use --file or --config"));
         }
         let mut place = match &self.config {
-            Some(config) => Place::from_config(config)?,
+            Some(config) => Place::from(load(config)?),
             None => {
                 let file = self
                     .file
@@ -70,7 +74,7 @@ impl PlaceArgs {
                     .ok_or_else(|| Failure::usage("say which key file: --file keys.toml, or --config keyside.toml"))?;
                 let state = file.parent().unwrap_or(Path::new("")).join("state");
                 let state = state.is_dir().then_some(state);
-                Place { file, state, mint: mint::Settings::default(), pepper: None }
+                Place { state, ..Place::at(file) }
             }
         };
         if let Some(file) = &self.file {
@@ -83,12 +87,31 @@ impl PlaceArgs {
     }
 }
 
+/// Reads a configuration; its faults end the command.
+pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
+    config::load(file, config::environment())
+        .map(|loaded| loaded.config)
+        .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })
+}
+
+impl From<Config> for Place {
+    fn from(config: Config) -> Self {
+        let takes_pairs = config.credential.basic || config.credential.query.is_some();
+        Self {
+            file: config.keys.file,
+            state: Some(config.keys.state),
+            mint: config.keys.mint,
+            pepper: config.keys.pepper,
+            kind: if takes_pairs { Kind::Pair } else { Kind::Token },
+            binds_modes: !config.policy.hosts.is_empty() || !config.upstream.modes.is_empty(),
+        }
+    }
+}
+
 impl Place {
-    fn from_config(file: &Path) -> Result<Self, Failure> {
-        let loaded = config::load(file, config::environment())
-            .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })?;
-        let keys = loaded.config.keys;
-        Ok(Self { file: keys.file, state: Some(keys.state), mint: keys.mint, pepper: keys.pepper })
+    /// A key file of which no configuration says more.
+    pub(crate) fn at(file: PathBuf) -> Self {
+        Self { file, state: None, mint: mint::Settings::default(), pepper: None, kind: Kind::Pair, binds_modes: false }
     }
 
     /// Reads the key file without locking it: what is read is always one whole version.

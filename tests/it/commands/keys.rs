@@ -246,29 +246,33 @@ async fn commands_at_once_lose_nothing() {
     assert!(desk.keys().contains("keys = 13"));
 }
 
-/// What a string found in a log is: read from standard input, never from the command line.
+/// What the configuration takes is what is minted; where modes bind, a token has the one that its prefix says.
 #[tokio::test]
-async fn identify_says_what_a_string_is() {
+async fn create_mints_what_the_configuration_takes() {
     let desk = Desk::new();
-    let pair = desk.json(&CREATE).await;
-    let token = desk.json(&[&CREATE[..], &["--kind", "token"]].concat()).await;
-    let file = desk.path("keys.toml");
-    let identify = async |text: &str| {
-        let arguments = ["keys", "identify", "--file", file.to_str().unwrap(), "--output", "json"];
-        keyside_with_input(arguments, text).await
+    let create = async |preset: &str, more: &[&str]| {
+        let plain = "[listen]\nplaintext = true\n[upstream]\nurl = \"http://127.0.0.1:1\"\n";
+        let config = desk.write("keyside.toml", &format!("preset = \"{preset}\"\n{plain}"));
+        let arguments = [&CREATE[..], &["--output", "json", "--config", config.to_str().unwrap()], more].concat();
+        let ended = keyside(arguments).await.done();
+        (ended.json(), ended.stderr)
     };
-    for (string, id) in [
-        (&pair["consumer_key"], Some(&pair["id"])),
-        (&token["token"], Some(&token["id"])),
-        (&token["prefix"], Some(&token["id"])),
-    ] {
-        let ended = identify(string.as_str().unwrap()).await.done();
-        assert!(ended.json().to_string().contains(id.unwrap().as_str().unwrap()), "{ended:?}");
+    let rows = [
+        ("wallet", &[][..], ["pair", "ck_", ""], ""),
+        ("woocommerce", &[], ["pair", "ck_", ""], ""),
+        ("web3pay", &[], ["token", "wp3_live_sk_", ""], ""),
+        ("payment-links", &["--mode", "test"], ["token", "ck_test_", "test"], ""),
+        ("wontopos", &[], ["token", "sk_live_", "live"], ""),
+        ("wontopos", &["--mode", "test"], ["token", "sk_test_", "test"], ""),
+        ("wontopos", &["--kind", "pair"], ["pair", "ck_", ""], "takes no pairs"),
+        ("wontopos", &["--kind", "pair"], ["pair", "ck_", ""], "has no mode"),
+    ];
+    for (preset, more, [kind, prefix, mode], warning) in rows {
+        let (key, said) = create(preset, more).await;
+        assert_eq!((&key["kind"], key["mode"].as_str().unwrap_or_default()), (&kind.into(), mode), "{preset} {more:?}");
+        assert!(key["prefix"].as_str().unwrap().starts_with(prefix), "{preset} {more:?}: {key}");
+        assert!(said.contains(warning), "{preset} {more:?}: {said}");
     }
-    let stranger = identify("nothing-of-ours").await;
-    assert!(!stranger.stdout.contains("key_"), "{stranger:?}");
-    let with_newline = identify(&format!("  {}\n", token["token"].as_str().unwrap())).await.done();
-    assert!(with_newline.stdout.contains(token["id"].as_str().unwrap()), "{with_newline:?}");
 }
 
 /// A file that is wrong: all faults at once, and 78.

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod explain;
+mod identify;
 mod keys;
 mod owners;
 mod shell;
