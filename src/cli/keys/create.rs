@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "live|test", value_parser = text::<Mode>)]
     mode: Option<Mode>,
     /// From where it may be used: addresses and networks, separated by commas; default: from anywhere.
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = document::network)]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
     allow_ip: Vec<Network>,
     /// When it expires: 90d, or 2027-02-19T00:00:00Z; default: never.
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
@@ -70,6 +70,11 @@ pub(crate) fn name(text: &str) -> Result<String, &'static str> {
         return Err("must not be empty");
     }
     document::check_name(text).map(|()| text.to_owned())
+}
+
+/// White space around an address is how people write lists. In the key file, where nobody is asked again, it is a fault.
+fn address(text: &str) -> Result<Network, String> {
+    document::network(text.trim_ascii())
 }
 
 fn scope(text: &str) -> Result<String, &'static str> {
