@@ -12,11 +12,13 @@ mod query;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod untaken;
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 pub use challenge::challenges;
 pub use settings::{OtherAuthorization, QueryNames, Settings};
+pub use untaken::untaken;
 
 use crate::{
     facts::Target,

@@ -231,7 +231,11 @@ impl Pipeline {
         let Some(presented) = presented else {
             let missing = Rejection::from(Reason::KeysUnavailable).retry_after(5);
             let loaded = self.shared.keys.load().is_some();
-            return Err(if loaded { Reason::MissingCredentials.into() } else { missing });
+            return Err(match credential::untaken(&head.headers, query) {
+                _ if !loaded => missing,
+                Some(why) => Rejection::from(Reason::MissingCredentials).note(why.as_str()).hint(why),
+                None => Reason::MissingCredentials.into(),
+            });
         };
         let began = judged.record.began();
         let kept = judged.kept.as_deref().map(|kept| &kept.address);
