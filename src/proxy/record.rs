@@ -131,6 +131,11 @@ impl Record {
         }
     }
 
+    /// The method that the upstream would act on: the one as sent, unless something overrides it.
+    pub fn effective_method(&self) -> &Method {
+        self.facts.as_ref().and_then(|facts| facts.effective_method.as_ref()).unwrap_or_else(|| self.method())
+    }
+
     /// The version of HTTP that the client speaks.
     pub fn version(&self) -> Version {
         self.version

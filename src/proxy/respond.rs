@@ -37,7 +37,9 @@ pub(super) fn refuse(
 ) -> Response<Body> {
     let request_id = record.request_id();
     let method = record.method();
-    let rendered = rejection::render(&rejection, live.errors, request_id.map_or(b"", |id| id.as_bytes()), method);
+    // A refusal that tells what cannot be done tells it of what would have been done.
+    let would = record.effective_method();
+    let rendered = rejection::render(&rejection, live.errors, request_id.map_or(b"", |id| id.as_bytes()), would);
     let mut headers = emptied(fields);
     headers.insert(header::CONTENT_TYPE, rendered.content_type.clone());
     headers.insert(header::CACHE_CONTROL, NO_STORE);

@@ -26,7 +26,7 @@ pub struct Body {
 /// rendered before.
 pub fn render(rejection: &Rejection, format: Format, request_id: &[u8], method: &Method) -> Body {
     let hint = rejection.hint.as_deref().filter(|_| !rejection.reason.is_failed_authentication());
-    if hint.is_none() && rejection.violated.is_empty() {
+    if hint.is_none() && rejection.violated.is_empty() && rejection.scope.is_none() {
         return template::of(rejection.reason, format, method).body(request_id);
     }
     let Json { status, content_type, bytes, .. } = written(rejection, hint, format, request_id, method);
@@ -46,7 +46,9 @@ pub(super) fn written(
         Format::Problem => problem(rejection, hint, request_id),
         Format::WordPress => wordpress(rejection.reason.status(), row.code, row.sentence, hint),
         Format::WooCommerce => {
-            let answer = woocommerce(rejection.reason, method);
+            let answer = woocommerce(rejection.reason, method, rejection.scope.as_deref());
+            // Its sentence on a permission says already which one is lacking.
+            let hint = hint.filter(|_| rejection.reason != Reason::InsufficientScope);
             wordpress(answer.status, answer.code, answer.message, hint)
         }
         Format::Envelope => {
@@ -107,7 +109,10 @@ struct WooCommerce {
 }
 
 /// WooCommerce's own codes and statuses, where it has any. Its clients know a key without the permission as a 401.
-fn woocommerce(reason: Reason, method: &Method) -> WooCommerce {
+///
+/// The scope that was missing says more than the method: where one method overrides another, both must be allowed, and
+/// either may be the one that is not.
+fn woocommerce(reason: Reason, method: &Method, lacking: Option<&str>) -> WooCommerce {
     let unauthorized = |message| WooCommerce {
         status: StatusCode::UNAUTHORIZED,
         code: "woocommerce_rest_authentication_error",
@@ -123,8 +128,10 @@ fn woocommerce(reason: Reason, method: &Method) -> WooCommerce {
         | Reason::Expired
         | Reason::OwnerSuspended => unauthorized("Consumer key or secret is invalid."),
         Reason::MethodNotAllowed => unauthorized("Unknown request method."),
-        Reason::InsufficientScope => unauthorized(match *method {
-            Method::GET | Method::HEAD => "The API key provided does not have read permissions.",
+        Reason::InsufficientScope => unauthorized(match (lacking, method) {
+            (Some("read"), _) | (None, &(Method::GET | Method::HEAD)) => {
+                "The API key provided does not have read permissions."
+            }
             _ => "The API key provided does not have write permissions.",
         }),
         Reason::RouteNotAllowed => unauthorized("The provided API key cannot be used to access this endpoint."),
@@ -339,6 +346,21 @@ mod tests {
             code,
             "The provided API key cannot be used to access this endpoint.",
         );
+    }
+
+    #[test]
+    fn woocommerce_names_the_permission_that_is_lacking_whatever_the_method() {
+        for (scope, named) in [("read", "read"), ("write", "write")] {
+            let mut rejection = Rejection::from(Reason::InsufficientScope).hint("It needs another scope.");
+            rejection.scope = Some(scope.into());
+            let message = format!("The API key provided does not have {named} permissions.");
+            let code = "woocommerce_rest_authentication_error";
+            for method in [Method::GET, Method::POST, Method::OPTIONS] {
+                let body = render(&rejection, Format::WooCommerce, b"req-1", &method);
+                let body: Value = serde_json::from_slice(&body.bytes).unwrap();
+                assert_eq!(body, json!({ "code": code, "message": message, "data": { "status": 401 } }), "{method}");
+            }
+        }
     }
 
     #[test]
