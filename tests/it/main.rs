@@ -21,4 +21,5 @@ mod order;
 mod readme;
 mod refusals;
 mod reload;
+mod systems;
 mod usage;
