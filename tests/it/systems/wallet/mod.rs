@@ -4,7 +4,6 @@ mod access;
 mod commands;
 mod life;
 mod limits;
-mod readings;
 
 use super::minted::{Pair, System};
 
