@@ -4,3 +4,4 @@ mod agreement;
 mod first_steps;
 mod minted;
 mod wallet;
+mod woocommerce;

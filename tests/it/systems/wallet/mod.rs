@@ -4,6 +4,7 @@ mod access;
 mod commands;
 mod life;
 mod limits;
+mod readings;
 
 use super::minted::{Pair, System};
 
