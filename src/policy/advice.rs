@@ -1,5 +1,7 @@
 //! What a policy can never do, for `keyside check` to warn of.
 
+use http::Method;
+
 use super::{
     Policy, Shadowed,
     need::Asks,
@@ -11,20 +13,24 @@ impl Policy {
     /// The routes that no request ever meets, because routes before them cover all their methods, paths and hosts.
     pub fn shadowed_routes(&self) -> Vec<Shadowed> {
         let shadow = |route: &Route| {
-            let before = &self.routes[..route.index];
             let mut first = None;
             for method in route.methods.as_ref().unwrap_or(&self.known).iter() {
-                let by = before.iter().find(|earlier| {
-                    earlier.methods.as_ref().is_none_or(|methods| methods.contains(method))
-                        && (earlier.hosts.is_empty()
-                            || (!route.hosts.is_empty() && route.hosts.iter().all(|host| earlier.hosts.contains(host))))
-                        && earlier.path.covers_all_of(&route.path)
-                })?;
+                let by = self.taken_before(route, method)?;
                 first = first.or(Some(by.index));
             }
             first
         };
         self.routes.iter().filter_map(|route| shadow(route).map(|by| Shadowed { route: route.index, by })).collect()
+    }
+
+    /// The first of the routes before this one that takes all of its requests with this method.
+    pub(super) fn taken_before(&self, route: &Route, method: &Method) -> Option<&Route> {
+        self.routes[..route.index].iter().find(|earlier| {
+            earlier.methods.as_ref().is_none_or(|methods| methods.contains(method))
+                && (earlier.hosts.is_empty()
+                    || (!route.hosts.is_empty() && route.hosts.iter().all(|host| earlier.hosts.contains(host))))
+                && earlier.path.covers_all_of(&route.path)
+        })
     }
 
     /// Every permission that some request may be asked for. A scope of a key that is not among them is of no use.

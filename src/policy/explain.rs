@@ -184,8 +184,8 @@ impl Policy {
         }
     }
 
-    /// What the key could do: every route with every method it covers, in the order in which routes are tried. The
-    /// caller's address and host are not looked at.
+    /// What the key could do: every route with every method it covers, in the order in which routes are tried, but for
+    /// what a route before it takes. The caller's address and host are not looked at.
     pub fn abilities(&self, record: &KeyRecord) -> Vec<Ability> {
         let mut abilities = Vec::new();
         if self.routes.is_empty() {
@@ -200,7 +200,8 @@ impl Policy {
             }
         }
         for route in &self.routes {
-            for method in route.methods.as_ref().unwrap_or(&self.known).iter() {
+            let methods = route.methods.as_ref().unwrap_or(&self.known).iter();
+            for method in methods.filter(|method| self.taken_before(route, method).is_none()) {
                 let demand = self.demand_on(Some(route), method);
                 let path = Some(route.label().to_owned());
                 abilities.push(Ability {

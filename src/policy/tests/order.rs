@@ -134,3 +134,23 @@ fn abilities_name_every_method_of_every_route() {
     assert_eq!(by_method.abilities(&key).len(), 7);
     assert!(by_method.abilities(&key).iter().all(|ability| ability.step.outcome == Outcome::Passed));
 }
+
+/// What a route before it takes, a route never sees.
+#[test]
+fn abilities_leave_out_what_another_route_takes() {
+    let policy = policy(vec![
+        scoped("OPTIONS /v1/**", "a:a"),
+        scoped("GET /v1/money/{id}", "a:b"),
+        RouteSettings { methods: None, ..scoped("GET /v1/money/**", "b:b") },
+        scoped("GET /v1/money/{id}", "c:c"),
+    ]);
+    let key = Key { scopes: "read", ..KEY }.record();
+    let seen = |route| {
+        let of_it = policy.abilities(&key).into_iter().filter(move |ability| ability.route == Some(route));
+        of_it.map(|ability| ability.method.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(0), ["OPTIONS"]);
+    assert_eq!(seen(1), ["GET", "HEAD"]);
+    assert_eq!(seen(2), ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
+    assert!(seen(3).is_empty());
+}
