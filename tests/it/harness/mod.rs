@@ -31,6 +31,7 @@ mod keys;
 mod lines;
 mod load;
 mod metrics;
+mod packages;
 mod settings;
 mod sidecar;
 mod upstream;
@@ -50,6 +51,7 @@ pub(crate) use self::{
     lines::Lines,
     load::{Load, others},
     metrics::Metrics,
+    packages::{node, python},
     sidecar::{Builder, Sidecar},
     upstream::{Answer, End, Gate, Seen, Upstream},
 };

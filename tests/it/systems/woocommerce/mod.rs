@@ -2,6 +2,8 @@
 
 mod access;
 mod answers;
+mod clients;
+mod commands;
 mod credentials;
 mod life;
 mod readings;
