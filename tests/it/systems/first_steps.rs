@@ -27,6 +27,8 @@ pub(super) async fn follow(preset: &str, target: &str, upstream: &Upstream) -> E
 
     // Only the port is another one, and the key is the one that was printed.
     let [create, check, proxy, call] = [2, 3, 4, 5].map(step);
+    // Start with read, the documents say.
+    assert!(create.ends_with("--scope read"), "{create}");
     let call = replace(&call, "localhost:8443", "localhost:$port");
     let call = replace(&replace(&call, "/…", target), "ck_…:cs_…", "$key:$secret");
     let script = format!(

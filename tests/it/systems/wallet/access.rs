@@ -14,6 +14,7 @@ use crate::{
 /// [what it is] "server-to-server integrations, BI tools and dashboards call it"
 /// [credential] "the pair goes by Basic: consumer key as user name, consumer secret as password"
 /// [owner] "a WP user that the key acts as"
+/// [mode / environment] "none: a key passes on every host"
 #[tokio::test]
 async fn a_call_by_basic_reaches_the_api_as_its_owner() {
     let system = System::unlimited("wallet", "").await;
@@ -21,7 +22,9 @@ async fn a_call_by_basic_reaches_the_api_as_its_owner() {
     let json = [("Content-Type", "application/json")];
     system.upstream.on(&format!("{API}/wallets"), Answer::with(200, &json, r#"[{"id":1}]"#));
     for version in [H1, H2] {
-        let answer = system.sidecar.send(version, reader.on(get(&format!("{API}/wallets?per_page=20")))).await;
+        let lying = get(&format!("{API}/wallets?per_page=20")).field("X-Forwarded-Proto", "http");
+        let lying = lying.field("X-Key-Owner", "admin").field("Forwarded", "proto=http");
+        let answer = system.sidecar.send(version, reader.on(lying)).await;
         assert_eq!((answer.status, answer.json()), (200, json!([{ "id": 1 }])), "{answer:?}");
         let seen = system.upstream.last();
         assert_eq!(seen.target(), format!("{API}/wallets?per_page=20"));
@@ -30,7 +33,18 @@ async fn a_call_by_basic_reaches_the_api_as_its_owner() {
         // WordPress asks whether it is spoken to over TLS, and is.
         assert_eq!(seen.field("x-forwarded-proto"), "https");
         assert!(seen.field("forwarded").contains("proto=https"), "{seen:?}");
+        assert!(!seen.field("forwarded").contains("proto=http;") && !seen.field("forwarded").contains(','), "{seen:?}");
     }
+    for host in ["yourstore.com", "staging.yourstore.com", "127.0.0.1:8443"] {
+        assert_eq!(
+            system.sidecar.ask(reader.on(get(&format!("{API}/wallets")).host(host))).await.status,
+            200,
+            "{host}"
+        );
+        assert!(!system.upstream.last().has("x-key-mode"), "{host}");
+    }
+    assert!(reader.printed.json()["mode"].is_null(), "{:?}", reader.printed);
+    let forwarded = system.upstream.count();
     // No other credential is one here.
     let rows: [(&str, Request); 5] = [
         ("none", get(&format!("{API}/wallets"))),
@@ -44,7 +58,7 @@ async fn a_call_by_basic_reaches_the_api_as_its_owner() {
         assert_eq!(answer.brief(), "401 missing_credentials", "{what}");
         assert!(answer.field("www-authenticate").starts_with("Basic "), "{what}: {answer:?}");
     }
-    assert_eq!(system.upstream.count(), 2);
+    assert_eq!(system.upstream.count(), forwarded);
 }
 
 /// Every method with a key of every scope, on every kind of endpoint that the document names.
@@ -169,6 +183,20 @@ async fn withdrawals_ask_for_an_approved_kyc() {
         for (pair, expected) in pairs.iter().zip(expected) {
             let answer = system.sidecar.ask(pair.on(request(method, &format!("{API}{path}")))).await;
             assert_eq!(answer.brief(), expected, "{method} {path} with {}", pair.printed.json()["name"]);
+        }
+    }
+    // However WordPress is told of the endpoint.
+    let form = |target: &str, body: &str| post(target, body).field("Content-Type", "application/x-www-form-urlencoded");
+    for request in [
+        post("/?rest_route=/wkwp-wallet/v1/withdrawals/7/approve", "{}"),
+        post("/index.php/wp-json/wkwp-wallet/v1/withdrawals/7/approve", "{}"),
+        post(&format!("{API}/wallets?rest_route=/wkwp-wallet/v1/withdrawals"), "{}"),
+        form("/", "rest_route=/wkwp-wallet/v1/withdrawals/7/approve"),
+        form(&format!("{API}/wallets"), "rest_route=/wkwp-wallet/v1/withdrawals/7/approve"),
+        get(&format!("{API}/withdrawals?_method=POST")),
+    ] {
+        for (pair, expected) in pairs.iter().zip([KYC, KYC, "200"]) {
+            assert_eq!(system.sidecar.ask(pair.on(request.clone())).await.brief(), expected, "{request:?}");
         }
     }
     // Once it is approved, the same key passes.

@@ -187,6 +187,8 @@ async fn the_fields_of_an_answer_pass_through() {
 }
 
 /// [errors] "where WooCommerce has no code of its own: ours, in its shape"
+/// [IP whitelist] "it has none; a key may be bound to addresses all the same"
+/// [limits] "it has none; a user may set them"
 #[tokio::test]
 async fn what_woocommerce_has_no_code_for_has_ours() {
     let config = "[limits]\nper_key = [\"1/1h\"]";
@@ -208,5 +210,17 @@ async fn what_woocommerce_has_no_code_for_has_ours() {
             assert_eq!(answer.json()["data"], json!({ "status": answer.status }), "{answer:?}");
         }
         assert_eq!(answer.has("retry-after"), answer.status == 429, "{answer:?}");
+    }
+}
+
+/// [limits] "it has none, and nor has the preset"
+#[tokio::test]
+async fn the_preset_sets_no_limits() {
+    let system = System::start("woocommerce", "").await;
+    let pair = system.mint("busy", "shop-manager", "read", &[]).await;
+    let mut connection = system.sidecar.connect(H1).await;
+    for _ in 0..200 {
+        let answer = connection.send(&pair.on(get(&format!("{API}/orders")))).await;
+        assert_eq!((answer.status, answer.has("ratelimit")), (200, false), "{answer:?}");
     }
 }

@@ -118,6 +118,9 @@ async fn the_official_clients_read_and_write() {
         for call in ["list", "page"] {
             assert_eq!((&told[call]["total"], &told[call]["pages"]), (&"23".into(), &"5".into()), "{told}");
             assert_eq!(told[call]["body"][1]["id"], 8, "{told}");
+            // Only the one from Python reads links.
+            let next = (client == Client::Python).then(|| format!("https://shop.example{API}/orders?page=3"));
+            assert_eq!(told[call]["next"].as_str(), next.as_deref(), "{told}");
         }
         let sent: Value = serde_json::from_slice(&seen[before + 2].body).unwrap();
         assert_eq!(sent["status"], "pending");

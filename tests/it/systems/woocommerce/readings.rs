@@ -105,6 +105,8 @@ async fn a_route_is_judged_where_it_is_named() {
     }
     let parts = "--b\r\nContent-Disposition: form-data; name=\"rest_route\"\r\n\r\n/wc/v3/orders\r\n--b--\r\n";
     rows.push((post("/", parts).field("Content-Type", "multipart/form-data; boundary=b"), [BAD; 3]));
+    rows.push((form("/wp-json/wc/v3/orders", "rest_route=/wc/v3/products&name=x"), WRITE));
+    rows.push((form("/wp-json/wc/v3/orders", "rest_route=/wp/v2/users&name=x"), [REFUSED; 3]));
     // Elsewhere, both paths must be allowed.
     for (at, named, expected) in [
         ("/wp-json/wc/v3/orders", "/wc/v3/products", READ),
