@@ -3,6 +3,10 @@
 use super::{Settings, path, target::ambiguous};
 use crate::{policy::effective, rejection::Rejection};
 
+/// How many parameters may stand before the one that names a path. PHP reads 1000 (`max_input_vars`, the query and the
+/// form each by itself) and drops the rest without a word: it would act on the path that was sent.
+const MOST_BEFORE: usize = 100;
+
 /// The paths that the upstream may act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActedOn<'f> {
@@ -23,6 +27,10 @@ pub enum ActedOn<'f> {
 pub(super) fn named(encoded: &[u8], parameter: &str, settings: &Settings) -> Result<Option<Box<str>>, Rejection> {
     let differ = |effective::Conflict| ambiguous(&format!("\"{parameter}\" is sent more than once."));
     let Some(value) = effective::parameter(encoded, parameter).map_err(differ)? else { return Ok(None) };
+    let is_it = |(name, _): (&[u8], &[u8])| effective::named(name, parameter) != effective::Named::No;
+    if !effective::parameters(encoded).take(MOST_BEFORE + 1).any(is_it) {
+        return Err(ambiguous(&format!("Send \"{parameter}\" before the other parameters.")));
+    }
     // An upstream may take anything else for no path at all, and act on the one that was sent.
     if value.first() != Some(&b'/') {
         return Err(ambiguous(&format!("\"{parameter}\" must name a path that begins with \"/\".")));

@@ -189,6 +189,9 @@ impl Facts {
             if self.effective_path.as_ref().is_some_and(|earlier| *earlier != path) {
                 return Err(ambiguous(&format!("The query and the form differ in \"{parameter}\".")));
             }
+            // What is taken for a form here may be none to the upstream, which then acts on the sent path, front
+            // controller or not.
+            self.front.yields &= self.effective_path.is_some();
             self.effective_path = Some(path);
         }
         self.form_body_pending = false;
