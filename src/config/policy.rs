@@ -126,11 +126,11 @@ fn prefix(node: &Node) -> Read<Box<str>> {
     }
 }
 
-/// The path of a program that serves all paths, as it is judged: in its plain spelling.
+/// The path of a program that serves all paths, or of the folder that it serves, as it is judged: in its plain spelling.
 fn front_controller(node: &Node) -> Read<Box<str>> {
     match value::text(node)? {
-        text if text == "/" || (is_plain_path(&text) && !text.ends_with('/')) => Ok(text.into()),
-        _ => Err(vec![Wrong::new(node, "expected \"/\", or a path such as \"/index.php\", without a final slash")]),
+        text if text == "/" || is_plain_path(text.strip_suffix('/').unwrap_or(&text)) => Ok(text.into()),
+        _ => Err(vec![Wrong::new(node, "expected a path such as \"/\", \"/shop/\" or \"/index.php\"")]),
     }
 }
 

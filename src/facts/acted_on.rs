@@ -46,21 +46,25 @@ pub(super) fn named(encoded: &[u8], parameter: &str, settings: &Settings) -> Res
 
 /// What front controllers make of a sent path: one program that serves all paths, and finds out itself which one is
 /// meant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Front {
-    /// Where the path begins that the upstream acts on: behind a front controller (CGI's PATH_INFO, RFC 3875 §4.1.5).
-    pub(super) begins: usize,
+    /// The path that is acted on where a front controller stands within the sent one: what follows it (CGI's PATH_INFO,
+    /// RFC 3875 §4.1.5), in the folder that it serves. Of `/shop/index.php/a` that is `/shop/a`.
+    pub(super) behind: Option<Box<str>>,
     /// Whether what is left is a front controller itself, so that a path named elsewhere is the only one acted on.
     pub(super) yields: bool,
 }
 
 impl Front {
     pub(super) fn of(path: &str, controllers: &[Box<str>]) -> Self {
-        let behind = |controller: &str| {
-            controller != "/" && path.strip_prefix(controller).is_some_and(|rest| rest.starts_with('/'))
-        };
-        let begins = controllers.iter().find(|controller| behind(controller)).map_or(0, |controller| controller.len());
-        Self { begins, yields: controllers.iter().any(|controller| **controller == path[begins..]) }
+        let behind = controllers.iter().find_map(|controller| {
+            let rest = path.strip_prefix(&**controller).filter(|rest| rest.starts_with('/'))?;
+            let folder = &controller[..controller.rfind('/')?];
+            (**controller != *"/").then(|| Box::from([folder, rest].concat()))
+        });
+        let acted_on = behind.as_deref().unwrap_or(path);
+        let yields = controllers.iter().any(|controller| **controller == *acted_on);
+        Self { behind, yields }
     }
 }
 
@@ -74,7 +78,7 @@ mod tests {
         #[track_caller]
         fn check(controllers: &[Box<str>], path: &str, acted_on: &str, yields: bool) {
             let front = Front::of(path, controllers);
-            assert_eq!((&path[front.begins..], front.yields), (acted_on, yields), "{path}");
+            assert_eq!((front.behind.as_deref().unwrap_or(path), front.yields), (acted_on, yields), "{path}");
         }
         for (path, acted_on, yields) in [
             ("/", "/", true),
@@ -89,6 +93,18 @@ mod tests {
         ] {
             check(&controllers, path, acted_on, yields);
             check(&[], path, path, false);
+        }
+        let shop = ["/shop/".into(), "/shop/index.php".into()];
+        for (path, acted_on, yields) in [
+            ("/shop/", "/shop/", true),
+            ("/shop", "/shop", false),
+            ("/shop/index.php", "/shop/index.php", true),
+            ("/shop/index.php/", "/shop/", true),
+            ("/shop/index.php/wp-json/a", "/shop/wp-json/a", false),
+            ("/index.php/wp-json/a", "/index.php/wp-json/a", false),
+            ("/", "/", false),
+        ] {
+            check(&shop, path, acted_on, yields);
         }
     }
 }

@@ -161,7 +161,7 @@ impl Facts {
 
     /// The paths that the upstream may act on, of which each must be allowed.
     pub fn acted_on(&self) -> ActedOn<'_> {
-        let sent = &self.target.path()[self.front.begins..];
+        let sent = self.front.behind.as_deref().unwrap_or(self.target.path());
         match self.effective_path.as_deref() {
             None => ActedOn::Sent(sent),
             Some(named) if self.front.yields => ActedOn::Named(named),

@@ -72,11 +72,12 @@ fn settings_that_contradict_one_another_are_errors() {
         ],
     );
     check(
-        "[policy]\neffective_path_prefix = \"/wp-json/\"\nfront_controllers = [\"/\", \"/a/../b\", \"index.php\"]\n",
+        "[policy]\neffective_path_prefix = \"/wp-json/\"\nfront_controllers = [\"/\", \"/a/../b\", \"index.php\", \"/a/\", \"/a//\"]\n",
         &[
             "2:25 `policy.effective_path_prefix`: expected \"\", or a path such as \"/wp-json\", without a final slash",
-            "3:27 `policy.front_controllers`: expected \"/\", or a path such as \"/index.php\", without a final slash",
-            "3:38 `policy.front_controllers`: expected \"/\", or a path such as \"/index.php\", without a final slash",
+            "3:27 `policy.front_controllers`: expected a path such as \"/\", \"/shop/\" or \"/index.php\"",
+            "3:38 `policy.front_controllers`: expected a path such as \"/\", \"/shop/\" or \"/index.php\"",
+            "3:58 `policy.front_controllers`: expected a path such as \"/\", \"/shop/\" or \"/index.php\"",
         ],
     );
     check("[[route]]\nscope = \"read\"\n", &["1:1 `route[0].path`: is missing"]);
