@@ -23,3 +23,4 @@ mod refusals;
 mod reload;
 mod systems;
 mod usage;
+mod wordpress;
