@@ -59,7 +59,7 @@ impl System {
 
     /// The same without limits on addresses, for tables with more rows than an address may send.
     pub(super) async fn unlimited(preset: &str, more: &str) -> Self {
-        let system = format!("[limits]\nper_ip = []\nfailures_per_ip = []\n{more}");
+        let system = format!("{more}\n[limits]\nper_ip = []\nfailures_per_ip = []\n");
         Self::start(preset, &system).await
     }
 

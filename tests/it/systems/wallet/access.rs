@@ -191,7 +191,7 @@ async fn withdrawals_ask_for_an_approved_kyc() {
         post("/?rest_route=/wkwp-wallet/v1/withdrawals/7/approve", "{}"),
         post("/index.php/wp-json/wkwp-wallet/v1/withdrawals/7/approve", "{}"),
         post(&format!("{API}/wallets?rest_route=/wkwp-wallet/v1/withdrawals"), "{}"),
-        form("/", "rest_route=/wkwp-wallet/v1/withdrawals/7/approve"),
+        form("/?rest_route=/wkwp-wallet/v1/withdrawals/7/approve", "amount=1"),
         form(&format!("{API}/wallets"), "rest_route=/wkwp-wallet/v1/withdrawals/7/approve"),
         get(&format!("{API}/withdrawals?_method=POST")),
     ] {

@@ -86,8 +86,10 @@ async fn a_route_is_judged_where_it_is_named() {
             rows.push((get(&format!("{target}&_method=DELETE")), BOTH));
         }
         rows.extend([
-            (form(at, "rest_route=/wc/v3/orders/7&status=completed"), WRITE),
-            (form(at, "rest%5Froute=%2Fwc%2Fv3%2Forders"), WRITE),
+            // A form names a path to PHP only where PHP takes it for one: the sent path must be allowed besides.
+            (form(at, "rest_route=/wc/v3/orders/7&status=completed"), [REFUSED; 3]),
+            (form(&format!("{at}?rest_route=/wc/v3/orders/7"), "status=completed"), WRITE),
+            (form(at, "rest%5Froute=%2Fwc%2Fv3%2Forders"), [REFUSED; 3]),
             (form(&format!("{at}?rest_route=/wc/v3/orders"), "rest_route=/wc/v3/coupons"), [BAD; 3]),
             (form(at, "rest_route=/wp/v2/users"), [REFUSED; 3]),
             (form(at, "status=completed"), [REFUSED; 3]),
@@ -151,8 +153,15 @@ async fn every_spelling_of_a_path_is_judged_or_refused() {
 ///
 /// [what it is] "a WordPress in a folder of its own"
 #[tokio::test]
-async fn a_shop_in_a_folder_needs_one_setting() {
-    let config = "[policy]\nfront_controllers = [\"/shop/index.php\", \"/shop\", \"/index.php\", \"/\"]";
+async fn a_shop_in_a_folder_has_its_routes_there() {
+    let config = r#"
+        routes_from_preset = false
+        [policy]
+        effective_path_prefix = "/shop/wp-json"
+        front_controllers = ["/shop/", "/shop/index.php"]
+        [[route]]
+        path = "/shop/wp-json/wc/**"
+    "#;
     let system = System::unlimited("woocommerce", config).await;
     let keys = of_each_permission(&system).await;
     let rows = [
@@ -161,7 +170,11 @@ async fn a_shop_in_a_folder_needs_one_setting() {
         (get("/shop/index.php/wp-json/wc/v3/orders"), READ),
         (get("/shop/?rest_route=/wc/v3/orders"), READ),
         (get("/shop/index.php?rest_route=/wc/v3/orders&_method=DELETE"), BOTH),
-        (form("/shop/", "rest_route=/wc/v3/orders"), WRITE),
+        (form("/shop/?rest_route=/wc/v3/orders", "status=completed"), WRITE),
+        // Another site at the root is none of its keys' business.
+        (get("/wp-json/wc/v3/orders"), [REFUSED; 3]),
+        (get("/?rest_route=/wc/v3/orders"), [REFUSED; 3]),
+        (get("/index.php/shop/wp-json/wc/v3/orders"), [REFUSED; 3]),
         (get("/shop/?rest_route=/wp/v2/users"), [REFUSED; 3]),
         (get("/shop/wp-json/wp/v2/users"), [REFUSED; 3]),
         (get("/shop/wp-login.php"), [REFUSED; 3]),
