@@ -145,24 +145,30 @@ pub(crate) const HEADINGS: [&str; 10] =
 pub(crate) fn cells(key: &Named, document: &Document, used: Option<&LastUsed>, now: Wall) -> [String; 10] {
     let none = || "-".to_owned();
     let used = used.map_or_else(none, |used| format!("{} {}", minute(used.at), used.ip));
-    let status = status(key, document, now).to_owned();
+    let mut status = status(key, document, now).to_owned();
     match key {
-        Named::Row(row) => [
-            row.id.to_string(),
-            row.name.to_string(),
-            // A consumer key is long, and its beginning tells it from others.
-            prefix(row).map_or_else(none, |prefix| match prefix.char_indices().nth(20) {
-                Some((end, _)) => format!("{}…", &prefix[..end]),
-                None => prefix.to_owned(),
-            }),
-            row.owner.to_string(),
-            row.scopes.to_string(),
-            row.mode.map_or_else(none, |mode| mode.as_str().to_owned()),
-            status,
-            used,
-            row.created_at.map_or_else(none, minute),
-            row.expires_at.map_or_else(none, minute),
-        ],
+        Named::Row(row) => {
+            // Since when belongs to it: nothing else of the row says when the key stopped.
+            if let Some(at) = row.revoked_at {
+                status = format!("{status} {}", minute(at));
+            }
+            [
+                row.id.to_string(),
+                row.name.to_string(),
+                // A consumer key is long, and its beginning tells it from others.
+                prefix(row).map_or_else(none, |prefix| match prefix.char_indices().nth(20) {
+                    Some((end, _)) => format!("{}…", &prefix[..end]),
+                    None => prefix.to_owned(),
+                }),
+                row.owner.to_string(),
+                row.scopes.to_string(),
+                row.mode.map_or_else(none, |mode| mode.as_str().to_owned()),
+                status,
+                used,
+                row.created_at.map_or_else(none, minute),
+                row.expires_at.map_or_else(none, minute),
+            ]
+        }
         Named::SetAside(id) => [id.to_string(), none(), none(), none(), none(), none(), status, used, none(), none()],
     }
 }

@@ -246,7 +246,7 @@ fn list_shows_every_key_and_the_state_it_is_in() {
     assert_eq!(states, ["active", "suspended", "expired", "revoked"]);
     let table = bench.run("keys list --status revoked").out;
     assert_eq!(table.lines().count(), 2);
-    assert!(table.lines().next().unwrap().starts_with("ID ") && table.contains("2026-11-21 00:00Z"), "{table}");
+    assert!(table.lines().next().unwrap().starts_with("ID ") && table.contains("revoked 2026-11-21 00:00Z"), "{table}");
     bench.check("keys list --owner nobody", Exit::Done, "No keys.");
 }
 
