@@ -131,6 +131,12 @@ impl Builder {
         self
     }
 
+    /// With a certificate for these names, too.
+    pub(crate) fn named(self, names: &[&str]) -> Self {
+        let issued = self.authority.issue(&[&["localhost", "127.0.0.1", "::1"], names].concat());
+        self.file("tls/tls.crt", issued.certificate).file("tls/tls.key", issued.private_key)
+    }
+
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self
