@@ -143,15 +143,20 @@ impl Sight<'_> {
         }
     }
 
-    /// A mode that no host accepts.
+    /// A mode that no host accepts; and none, where modes keep keys apart.
     fn mode(&mut self, row: &KeyRow, starts: &Starts<'_>) {
         let hosts = &self.config.policy.hosts;
-        let Some(mode) = row.mode.filter(|mode| !hosts.is_empty() && !hosts.values().any(|host| host == mode)) else {
-            return;
+        let modes = &self.config.upstream.modes;
+        let message = match row.mode {
+            Some(mode) if !hosts.is_empty() && !hosts.values().any(|host| *host == mode) => {
+                let mode = Mode::as_str(mode);
+                format!("no host of [hosts] accepts {mode} keys, so key {} can do nothing", row.id)
+            }
+            None if !hosts.is_empty() => format!("key {} has no mode, so every host of [hosts] accepts it", row.id),
+            None if !modes.is_empty() => format!("key {} has no mode, so none of [upstream.modes] is its own", row.id),
+            Some(_) | None => return,
         };
-        let mode = Mode::as_str(mode);
-        let fault = Fault::warning(format!("no host of [hosts] accepts {mode} keys, so key {} can do nothing", row.id));
-        self.add(starts, row.id.as_str(), "mode", fault);
+        self.add(starts, row.id.as_str(), "mode", Fault::warning(message));
     }
 
     /// A key that no request can bring.

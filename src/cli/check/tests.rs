@@ -154,6 +154,15 @@ fn limits_and_modes_of_keys_that_cannot_take_effect_are_warned_of() {
     );
 }
 
+#[test]
+fn a_key_without_a_mode_is_warned_of_where_modes_keep_keys_apart() {
+    let keys = format!("{OWNER}{}", key("owner = \"o\"\nscopes = [\"read\"]"));
+    let hosts = "keys.toml:4:1 warning: key key_1 has no mode, so every host of [hosts] accepts it";
+    check("[hosts]\n\"a\" = \"live\"", &keys, &[hosts]);
+    let modes = "keys.toml:4:1 warning: key key_1 has no mode, so none of [upstream.modes] is its own";
+    check("[upstream.modes]\ntest = \"http://127.0.0.1:1\"", &keys, &[modes]);
+}
+
 /// A folder with TLS whose certificate was issued at this time.
 fn with_tls(issued_at: Wall) -> Folder {
     let folder = Folder::new("", &format!("{OWNER}{}", key("owner = \"o\"\nscopes = [\"read\"]")));
