@@ -19,7 +19,10 @@ mod woocommerce;
 
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use self::proof::{Proof, proofs};
+use crate::harness::{key_file, keyside};
 
 /// A key system, and the modules that prove what is said of it: their names, in a folder `folder/name`, and their texts.
 struct System {
@@ -131,6 +134,27 @@ fn every_cell_is_proven() {
         };
         assert!(text.contains(&format!("\nmod {name};\n")), "{module} is listed, and nowhere declared");
     }
+}
+
+/// What stands in a preset as an example is one: with the marks of a comment taken away it is a configuration.
+#[tokio::test]
+async fn the_examples_in_presets_are_right() {
+    let mut examples = 0;
+    for preset in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/presets")).unwrap() {
+        let path = preset.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let is_example = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+        examples += text.lines().filter(is_example).count();
+        let switched_on: Vec<_> = text.lines().map(|line| if is_example(&line) { &line[1..] } else { line }).collect();
+        let folder = TempDir::with_prefix("keyside-it-").unwrap();
+        let file = folder.path().join("keyside.toml");
+        let own = "[listen]\nplaintext = true\naddress = \"127.0.0.1:8443\"\n";
+        std::fs::write(&file, format!("{}\n{own}", switched_on.join("\n"))).unwrap();
+        std::fs::write(folder.path().join("keys.toml"), key_file([])).unwrap();
+        let ended = keyside(["check", "--config", file.to_str().unwrap()]).await;
+        assert!(ended.status == 0 && ended.stderr.contains("no warnings"), "{path:?}: {}", ended.stderr);
+    }
+    assert!(examples > 10, "{examples}");
 }
 
 /// The names of the systems and the cells of the table in this text, as they are kept here.

@@ -8,7 +8,7 @@ use super::{
     life::Case,
     service::{Minted, Service, told},
 };
-use crate::harness::{H1, H2, Request, Sidecar, Upstream, get, post, python, request, run};
+use crate::harness::{H1, H2, Request, Sidecar, Upstream, eventually, get, post, python, request, run};
 
 const CASE: Case = Case {
     preset: "payment-links",
@@ -127,6 +127,11 @@ async fn a_key_is_a_bearer_token() {
         assert_eq!(answer.field("www-authenticate").starts_with("Bearer realm="), answer.status == 401, "{name}");
     }
     assert_eq!(upstream.count(), count);
+    // Where Basic is switched on as well, a token is a user name with an empty password.
+    let service = Service::with("payment-links", &upstream, "[credentials]\nbasic = true").await;
+    let key = service.create("live", "links:read").await;
+    assert_eq!(service.ask(get().basic(&key.token, "")).await.status, 200);
+    assert_eq!(service.ask(get().bearer(&key.token)).await.status, 200);
 }
 
 /// [key shape] "A fixed prefix, then random characters; ck_live_ and six more may be seen, as in ck_live_abc123."
@@ -270,7 +275,7 @@ async fn what_is_no_valid_key_is_unauthorized() {
     let (good, revoked, expired) =
         (create("good", &[]).await, create("revoked", &[]).await, create("expired", &["--expires", "1s"]).await);
     service.run(&["keys", "revoke", "revoked", "--wait"]).await.done();
-    crate::harness::eventually("the key to expire", async || match service.ask(CASE.read(&expired)).await.status {
+    eventually("the key to expire", async || match service.ask(CASE.read(&expired)).await.status {
         401 => Ok(()),
         status => Err(status),
     })

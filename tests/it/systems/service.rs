@@ -70,11 +70,26 @@ impl Service {
 
     /// Runs a command that changes the key file, and waits until the sidecar has the change.
     pub(super) async fn change(&self, arguments: &[&str]) -> Ended {
-        let reloads = [("what", "keys"), ("result", "ok")];
-        let before = self.sidecar.metrics().await.value("keyside_reloads_total", &reloads);
+        let before = self.reloads().await;
         let ended = self.run(arguments).await.done();
-        self.sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
+        self.reloaded_since(before).await;
         ended
+    }
+
+    /// Puts another key file in the place of its own, and waits until the sidecar has it.
+    pub(super) async fn replace(&self, keys: impl AsRef<[u8]>) {
+        let before = self.reloads().await;
+        self.sidecar.replace("keys.toml", keys);
+        self.reloaded_since(before).await;
+    }
+
+    async fn reloads(&self) -> f64 {
+        self.sidecar.metrics().await.value("keyside_reloads_total", &[("what", "keys"), ("result", "ok")])
+    }
+
+    async fn reloaded_since(&self, before: f64) {
+        let reloads = [("what", "keys"), ("result", "ok")];
+        self.sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
     }
 
     /// Mints a key of the owner `acme`; the mode may be empty. It is in force on return.
