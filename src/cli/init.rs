@@ -11,7 +11,7 @@ use super::{Exit, certificate};
 use crate::{
     clock::{self, Wall},
     config,
-    keys::Permission,
+    keys::{Mode, Permission},
     policy::Policy,
 };
 
@@ -158,14 +158,18 @@ fn commented_out(line: &str) -> String {
 fn next_steps(dir: &Path, preset: Option<&str>) -> String {
     let path = |name: &str| dir.join(name).display().to_string();
     let (config, ca) = (path("keyside.toml"), path("tls/ca.crt"));
-    let First { kind, scope, credential } = First::of(preset);
+    let First { kind, scope, credential, host } = First::of(preset);
+    let (hosts, host) = match host {
+        Some(host) => (", and what its hosts are called: [hosts]", format!("-H 'Host: {host}' ")),
+        None => ("", String::new()),
+    };
     format!(
         "Next:
-  1. Say in {config} where your API is: [upstream] url.
+  1. Say in {config} where your API is: [upstream] url{hosts}.
   2. keyside keys create --config {config} --name \"First key\" --owner me --kind {kind} --scope {scope}
   3. keyside check --config {config}
   4. keyside proxy --config {config}
-  5. curl --cacert {ca} {credential} https://localhost:8443/…
+  5. curl --cacert {ca} {host}{credential} https://localhost:8443/…
 
 The certificate is for development: it names localhost, 127.0.0.1 and ::1 alone. Before production, put your own in \
          its place."
@@ -177,20 +181,24 @@ struct First {
     kind: &'static str,
     scope: String,
     credential: String,
+    /// A host that takes it, where a host takes only keys of its mode: the machine's own name is none of these.
+    host: Option<String>,
 }
 
 impl First {
     fn of(preset: Option<&str>) -> Self {
         let text = format!("preset = \"{}\"\n[listen]\nplaintext = true\n", preset.unwrap_or_default());
         let config = config::load_text(&text, Path::new(""), []).ok().map(|loaded| loaded.config);
-        let asked = config.as_ref().map_or(Vec::new(), |config| Policy::new(&config.policy).scopes_asked());
+        let policy = config.as_ref().map(|config| Policy::new(&config.policy));
+        let asked = policy.as_ref().map_or(Vec::new(), Policy::scopes_asked);
+        let host = policy.as_ref().and_then(|policy| policy.hosts_of(Mode::Live).next().map(str::to_owned));
         let scope = if asked.contains(&Permission::Read) { None } else { asked.first() };
         let (kind, credential) = match config.map(|config| (config.credential.basic, config.credential.header)) {
             Some((false, Some(header))) => ("token", format!("-H '{header}: …'")),
             Some((false, None)) => ("token", "-H 'Authorization: Bearer …'".to_owned()),
             Some((true, _)) | None => ("pair", "-u ck_…:cs_…".to_owned()),
         };
-        Self { kind, scope: scope.map_or("read".into(), Permission::to_string), credential }
+        Self { kind, scope: scope.map_or("read".into(), Permission::to_string), credential, host }
     }
 }
 
@@ -281,6 +289,8 @@ mod tests {
         check(Some("wallet"), "-u ck_…:cs_…");
         check(Some("web3pay"), "-H 'x-api-key: …'");
         check(Some("web3pay"), "--kind token --scope onramp:create");
-        check(Some("wontopos"), "-H 'Authorization: Bearer …'");
+        check(Some("payment-links"), "ca.crt -H 'Authorization: Bearer …'");
+        check(Some("wontopos"), "-H 'Host: api.wontopos.com' -H 'Authorization: Bearer …'");
+        check(Some("wontopos"), "what its hosts are called");
     }
 }
