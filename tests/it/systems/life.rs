@@ -74,6 +74,12 @@ impl Case {
             assert_eq!(service.ask(self.read(key)).await.status, 200, "{}", key.printed["name"]);
             self.identified(&service, key).await;
         }
+        let log = format!("one\n  X-API-Key: {}\nGET /?token={}&x=1\n", keys[0].token, keys[3].token);
+        let found = keyside_with_input(["keys", "identify", "--config", &service.config()], &log).await.done();
+        for (key, is_there) in keys.iter().zip([true, false, false, true]) {
+            assert_eq!(found.stdout.contains(&key.id), is_there, "{found:?}");
+            assert!(!(found.stdout.clone() + &found.stderr).contains(&key.token));
+        }
         self.found_by_pattern(&service, &keys).await;
     }
 
@@ -117,7 +123,7 @@ impl Case {
         let service = Service::shipped(self.preset, &upstream).await;
         let create = ["keys", "create", "--name", "one", "--owner", "acme", "--mode", "live", "--scope", self.scope];
         // For people, and for programs.
-        let printed = service.change(&[&create[..], &["--kind", "token"]].concat()).await;
+        let printed = service.change(&[&create[..]].concat()).await;
         let token = printed.stdout.split_whitespace().find(|word| word.starts_with(self.prefixes[0])).unwrap();
         assert_eq!(printed.stdout.matches(token).count(), 1, "{}", printed.stdout);
         assert!(!printed.stderr.contains(token) && printed.stderr.contains("not shown again"), "{}", printed.stderr);

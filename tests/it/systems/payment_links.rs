@@ -129,7 +129,7 @@ async fn a_key_is_a_bearer_token() {
     assert_eq!(upstream.count(), count);
     // Where Basic is switched on as well, a token is a user name with an empty password.
     let service = Service::with("payment-links", &upstream, "[credentials]\nbasic = true").await;
-    let key = service.create("live", "links:read").await;
+    let key = service.create_as("token", &["--kind", "token", "--owner", "acme", "--scope", "links:read"]).await;
     assert_eq!(service.ask(get().basic(&key.token, "")).await.status, 200);
     assert_eq!(service.ask(get().bearer(&key.token)).await.status, 200);
 }
@@ -312,7 +312,7 @@ async fn keys_are_created_listed_and_revoked_by_commands() {
     service.run(&["keys", "revoke", "WooCommerce plugin", "--wait"]).await.done();
     assert_eq!(service.ask(CASE.read(&key)).await.status, 401);
     for wrong in [["--mode", "production"], ["--scope", ""], ["--name", " "]] {
-        let all = ["keys", "create", "--kind", "token", "--name", "x", "--owner", "acme", "--scope", "links:read"];
+        let all = ["keys", "create", "--name", "x", "--owner", "acme", "--scope", "links:read"];
         let rest: Vec<&str> = all.chunks(2).filter(|pair| pair[0] != wrong[0]).flatten().copied().collect();
         assert_eq!(service.run(&[&rest[..], &wrong].concat()).await.status, 2, "{wrong:?}");
     }
@@ -337,7 +337,7 @@ async fn commands_help_to_follow_the_advice() {
     for (request, expected) in rows {
         assert_eq!(told(&service.ask(request.clone()).await), expected, "{request:?}");
     }
-    let same = ["keys", "create", "--kind", "token", "--name", "live webhooks:read", "--owner", "acme"];
+    let same = ["keys", "create", "--name", "live webhooks:read", "--owner", "acme"];
     let said = service.change(&[&same[..], &["--scope", "webhooks:read"]].concat()).await.stderr;
     assert!(said.contains("another key has the name"), "{said}");
     service.run(&["keys", "revoke", &consumer.id, "--wait"]).await.done();

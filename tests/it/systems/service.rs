@@ -101,7 +101,7 @@ impl Service {
 
     /// Mints a token by this name. It is in force on return.
     pub(super) async fn create_as(&self, name: &str, more: &[&str]) -> Minted {
-        let create = ["keys", "create", "--kind", "token", "--output", "json", "--name", name];
+        let create = ["keys", "create", "--output", "json", "--name", name];
         Minted::of(self.change(&[&create, more].concat()).await.json())
     }
 

@@ -377,7 +377,7 @@ async fn a_widget_can_only_create() {
 async fn commands_help_to_follow_the_advice() {
     let upstream = Upstream::start().await;
     let service = CASE.service(&upstream).await;
-    let arguments = ["keys", "create", "--kind", "token", "--name", "misspelt", "--owner", "acme", "--mode", "test"];
+    let arguments = ["keys", "create", "--name", "misspelt", "--owner", "acme", "--mode", "test"];
     let said = service.change(&[&arguments[..], &["--scope", "onramp:raed,transactions:read"]].concat()).await.stderr;
     assert!(said.contains("may use onramp:raed and transactions:read") && said.contains("test"), "{said}");
     let checked = service.run(&["check"]).await.done().stderr;

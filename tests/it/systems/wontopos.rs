@@ -130,6 +130,10 @@ async fn each_mode_has_its_host_and_its_upstream() {
         ("live".into(), "API.Wontopos.com:443".into())
     );
     assert_eq!(nowhere.count(), 0);
+    // A token that begins like a live one is one, also where nobody said so.
+    let key = service.create("", "read").await;
+    assert!(key.printed["mode"] == "live" && key.token.starts_with("sk_live_"), "{}", key.printed);
+    assert_eq!(told(&service.ask(present(get(APIS).host(TEST), &key.token)).await), "403 mode_mismatch");
 }
 
 /// [permission model] "Scopes are selected when a key is made. As shipped the method asks for read or write; with routes of
