@@ -45,8 +45,8 @@ impl Case {
         (self.present)(get(self.path).host(host), &key.token)
     }
 
-    /// Tokens say system and mode, the rest is random, and a mistyped one is told from a good one; what is shown of it is
-    /// as long as the document shows it; a scanner finds them anywhere.
+    /// Tokens say system and mode, the rest is random, and a mistyped one is told from a good one; what is shown of it
+    /// is as long as the document shows it; a scanner finds them anywhere.
     pub(super) async fn shapes(&self) {
         let upstream = Upstream::start().await;
         let service = self.service(&upstream).await;
@@ -222,8 +222,8 @@ impl Case {
         (service, first)
     }
 
-    /// A revoked key answers 401 from the moment on at which the command returns, as an unknown one does; it stays listed
-    /// with the moment, and nothing brings it back.
+    /// A revoked key answers 401 from the moment on at which the command returns, as an unknown one does; it stays
+    /// listed with the moment, and nothing brings it back.
     pub(super) async fn dies_and_stays_dead(&self) {
         let upstream = Upstream::start().await;
         let service = self.service(&upstream).await;
@@ -331,7 +331,8 @@ impl Case {
         shell(step("keyside check")).await.done();
         let call = step("curl").replacen('…', token, 1).replacen("localhost:8443/…", &format!("localhost:{port}"), 1);
         let called = format!(
-            "{} & trap 'kill $!; wait $!' EXIT\n{call}{} --noproxy '*' -sS --retry 5 --retry-connrefused -w '%{{http_code}}'",
+            "{} & trap 'kill $!; wait $!' EXIT\n{call}{} --noproxy '*' -sS \
+             --retry 5 --retry-connrefused -w '%{{http_code}}'",
             step("keyside proxy"),
             self.path,
         );

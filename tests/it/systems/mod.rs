@@ -1,9 +1,9 @@
 //! The key systems that Keyside must serve: each one's document, sentence by sentence, against its preset.
 //!
-//! A test that proves something says so in doc lines right above it: `/// [row] "a sentence in our own words"`, where the
-//! row is one of the table of systems, as [`CELLS`] has it. [`every_cell_is_proven`] reads the modules and fails where a
-//! cell of the table has no such line, or a line stands on no test. Keys are minted by the real command with the preset's
-//! configuration, so that their shapes are proven as well.
+//! A test that proves something says so in doc lines right above it: `/// [row] "a sentence in our own words"`, where
+//! the row is one of the table of systems, as [`CELLS`] has it. [`every_cell_is_proven`] reads the modules and fails
+//! where a cell of the table has no such line, or a line stands on no test. Keys are minted by the real command with
+//! the preset's configuration, so that their shapes are proven as well.
 
 mod agreement;
 mod first_steps;
@@ -24,7 +24,8 @@ use tempfile::TempDir;
 use self::proof::{Proof, proofs};
 use crate::harness::{key_file, keyside};
 
-/// A key system, and the modules that prove what is said of it: their names, in a folder `folder/name`, and their texts.
+/// A key system, and the modules that prove what is said of it: their names, in a folder `folder/name`, and their
+/// texts.
 struct System {
     name: &'static str,
     modules: &'static [(&'static str, &'static str)],
@@ -208,7 +209,8 @@ fn the_cells_are_those_of_the_table() {
 /// A proof that is missing, misspelt, or on no test that runs is found.
 #[test]
 fn what_is_not_proven_is_found() {
-    const GOOD: &str = "/// What it does.\n/// [owner] \"The account.\"\n/// [note] \"One.\"\n/// [note] \"Two,\n/// told on two lines.\"\n\
+    const GOOD: &str = "/// What it does.\n/// [owner] \"The account.\"\n/// [note] \"One.\"\n\
+                        /// [note] \"Two,\n/// told on two lines.\"\n\
                         #[tokio::test]\nasync fn owners() {\n}\n";
     const CELLS: &[(&str, [usize; 5])] = &[("owner", [1, 0, 0, 0, 0]), ("note", [2, 0, 0, 0, 0])];
     let of = |text: String| {

@@ -31,8 +31,8 @@ fn present(request: Request, token: &str) -> Request {
 
 const READ: &[&str] = &["GET", "HEAD"];
 
-/// The document's table: a scope, and the methods by which it does what the document says, to a collection and to one of
-/// its items.
+/// The document's table: a scope, and the methods by which it does what the document says, to a collection and to one
+/// of its items.
 const SCOPES: [(&str, &[&str], &[&str]); 9] = [
     ("links:read", READ, READ),
     ("links:write", &["POST", "PUT", "PATCH", "DELETE"], &["POST", "PUT", "PATCH", "DELETE"]),
@@ -141,9 +141,10 @@ async fn keys_are_minted_as_the_document_shows_them() {
     CASE.shapes().await;
 }
 
-/// [mode / environment] "ck_live_ is live mode and ck_test_ test mode; a test key never touches real payments: it reaches
-/// an upstream of its own, and with a host for each mode it is refused on the other."
-/// [advice the product should turn into help] "Use test keys during development: the upstream is told the mode as well."
+/// [mode / environment] "ck_live_ is live mode and ck_test_ test mode; a test key never touches real payments: it
+/// reaches an upstream of its own, and with a host for each mode it is refused on the other."
+/// [advice the product should turn into help] "Use test keys during development: the upstream is told the mode as
+/// well."
 #[tokio::test]
 async fn a_test_key_never_touches_real_payments() {
     let (real, staging) = (Upstream::start().await, Upstream::start().await);
@@ -169,7 +170,8 @@ async fn a_test_key_never_touches_real_payments() {
 
 /// [permission model] "Nine scopes: read lists and retrieves; links:write creates, updates and deletes, sessions:write
 /// creates, webhooks:write creates and deletes, customers:write creates and updates; events can only be read."
-/// [permission model] "A key with all scopes of one resource can do nothing to another; read and write are no scopes here."
+/// [permission model] "A key with all scopes of one resource can do nothing to another; read and write are no scopes
+/// here."
 #[tokio::test]
 async fn a_scope_does_what_the_document_says_and_no_more() {
     let upstream = Upstream::start().await;
@@ -197,7 +199,8 @@ async fn a_scope_does_what_the_document_says_and_no_more() {
     }
 }
 
-/// [permission model] "explain says of every request what the sidecar does, and without a request which routes there are."
+/// [permission model] "explain says of every request what the sidecar does, and without a request which routes there
+/// are."
 #[tokio::test]
 async fn explain_agrees() {
     let upstream = Upstream::start().await;
@@ -258,7 +261,8 @@ async fn a_revoked_key_stays_listed_and_dead() {
     CASE.dies_and_stays_dead().await;
 }
 
-/// [rotate] "Create a new key, update the integration, revoke the old one: both may live side by side, without downtime."
+/// [rotate] "Create a new key, update the integration, revoke the old one: both may live side by side, without
+/// downtime."
 #[tokio::test]
 async fn a_key_is_rotated_without_a_failed_request() {
     CASE.rotates_without_downtime().await;
@@ -298,7 +302,8 @@ async fn what_is_no_valid_key_is_unauthorized() {
     assert!(refused.field("www-authenticate").contains("scope=\"links:write\""), "{refused:?}");
 }
 
-/// [management API] "Name, mode and scopes make a key; the list and a revocation are commands, too. A page is still to come."
+/// [management API] "Name, mode and scopes make a key; the list and a revocation are commands, too. A page is still to
+/// come."
 #[tokio::test]
 async fn keys_are_created_listed_and_revoked_by_commands() {
     let upstream = Upstream::start().await;
@@ -318,9 +323,9 @@ async fn keys_are_created_listed_and_revoked_by_commands() {
     }
 }
 
-/// [advice the product should turn into help] "One key per integration: a second of the same name is warned of, and one is
-/// revoked without harm to the others. Minimal scopes: a webhook consumer only reads webhooks, a session creator only
-/// creates sessions. Never in a browser: a page of another origin gets no answer that it could read."
+/// [advice the product should turn into help] "One key per integration: a second of the same name is warned of, and one
+/// is revoked without harm to the others. Minimal scopes: a webhook consumer only reads webhooks, a session creator
+/// only creates sessions. Never in a browser: a page of another origin gets no answer that it could read."
 #[tokio::test]
 async fn commands_help_to_follow_the_advice() {
     let upstream = Upstream::start().await;
@@ -368,11 +373,13 @@ async fn clients_of_others_work() {
         let mut requests = Command::new(python().await);
         requests.args(["-c", script, &url, token]).env("REQUESTS_CA_BUNDLE", service.ca()).env("NO_PROXY", "*");
         assert_eq!(run(requests, "").await.done().stdout, format!("{status} {status}\n"));
-        let script = "const [url, token] = process.argv.slice(1);\nconst headers = { Authorization: `Bearer ${token}` };\n\
+        let script = "const [url, token] = process.argv.slice(1);\n\
+                      const headers = { Authorization: `Bearer ${token}` };\n\
                       const all = [{ headers }, { headers, method: \"POST\", body: \"{}\" }];\n\
-                      Promise.all(all.map((options) => fetch(url, options))).then((all) => console.log(...all.map((one) => one.status)));";
+                      const answers = await Promise.all(all.map((options) => fetch(url, options)));\n\
+                      console.log(...answers.map((answer) => answer.status));";
         let mut node = Command::new("node");
-        node.args(["-e", script, "--", &url, token]).env("NODE_EXTRA_CA_CERTS", service.ca());
+        node.args(["--input-type=module", "-e", script, "--", &url, token]).env("NODE_EXTRA_CA_CERTS", service.ca());
         assert_eq!(run(node, "").await.done().stdout, format!("{status} {status}\n"));
         assert_eq!(upstream.count() - count, if status == "200" { 5 } else { 0 });
     }

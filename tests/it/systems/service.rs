@@ -134,8 +134,8 @@ impl Service {
         format!("https://{name}:{}{path}", self.sidecar.address().port())
     }
 
-    /// Runs the lines of a document in a shell, as they stand there: `curl` trusts the sidecar's certificate, finds these
-    /// hosts at the sidecar's port, and prints the status last.
+    /// Runs the lines of a document in a shell, as they stand there: `curl` trusts the sidecar's certificate, finds
+    /// these hosts at the sidecar's port, and prints the status last.
     pub(super) async fn shell(&self, hosts: &[&str], lines: &str) -> Ended {
         let ca = self.ca();
         let address = self.sidecar.address();

@@ -52,14 +52,14 @@ fn expected(held: &[&str], method: &str, path: &str) -> &'static str {
     }
 }
 
-/// [what it is] "An API at /v1: what the document does not name there, no key may do."
 /// [what it is] "init with the preset ends in a 200, and every setting says that it is the preset's."
 #[tokio::test]
 async fn init_makes_a_sidecar_for_it() {
     CASE.starts_from_init().await;
 }
 
-/// [credential] "X-API-Key holds the key, in any case of the name; no other field does, and the upstream gets none of it."
+/// [credential] "X-API-Key holds the key, in any case of the name; no other field does, and the upstream gets none of
+/// it."
 #[tokio::test]
 async fn a_key_goes_in_its_own_field_and_nowhere_else() {
     let upstream = Upstream::start().await;
@@ -97,7 +97,8 @@ async fn a_key_goes_in_its_own_field_and_nowhere_else() {
     assert!(!upstream.last().has("authorization") && !upstream.last().has("x-api-key"));
 }
 
-/// [key shape] "A token of prefix and random characters; lists show wp3_live_sk_ and eight more; its id begins with key_."
+/// [key shape] "A token of prefix and random characters; lists show wp3_live_sk_ and eight more; its id begins with
+/// key_."
 #[tokio::test]
 async fn keys_are_minted_as_the_document_shows_them() {
     assert_eq!(CASE.prefixes[0].len() + CASE.shown, "wp3_live_sk_a1b2c3d4".len());
@@ -110,8 +111,8 @@ async fn the_documents_example_of_a_key_is_one() {
     CASE.takes_over("wp3_live_sk_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r8s9t0").await;
 }
 
-/// [mode / environment] "Live and test keys differ in their prefix and reach an upstream each; with a host for each, the
-/// other one is refused."
+/// [mode / environment] "Live and test keys differ in their prefix and reach an upstream each; with a host for each,
+/// the other one is refused."
 #[tokio::test]
 async fn the_environment_of_a_key_chooses_the_upstream() {
     let (live_api, test_api) = (Upstream::start().await, Upstream::start().await);
@@ -143,6 +144,7 @@ async fn the_environment_of_a_key_chooses_the_upstream() {
 
 /// [permission model] "onramp:create is POST and onramp:read GET of /v1/onramp, transactions:read is GET of
 /// /v1/transactions, keys:manage and webhooks:manage are all methods of theirs; nothing else is allowed to anybody."
+/// [what it is] "An API at /v1: what the document does not name there, no key may do."
 /// [permission model] "A key may hold several permissions; read and write are none of this system's."
 #[tokio::test]
 async fn a_permission_opens_its_endpoint_and_nothing_else() {
@@ -177,7 +179,8 @@ async fn a_permission_opens_its_endpoint_and_nothing_else() {
     }
 }
 
-/// [permission model] "explain says of every request what the sidecar does, and without a request which routes there are."
+/// [permission model] "explain says of every request what the sidecar does, and without a request which routes there
+/// are."
 #[tokio::test]
 async fn explain_agrees() {
     let upstream = Upstream::start().await;
@@ -305,7 +308,8 @@ async fn every_refusal_has_the_envelope() {
     assert_eq!((&*told(&answer), &answer.json()["success"]), ("503 keys_unavailable", &json!(false)));
 }
 
-/// [management API] "POST, GET and DELETE of /v1/keys ask for keys:manage; what the API behind answers goes back as it is."
+/// [management API] "POST, GET and DELETE of /v1/keys ask for keys:manage; what the API behind answers goes back as it
+/// is."
 /// [credential] "The document's own command lines work with curl, with nothing changed but the key."
 #[tokio::test]
 async fn the_documents_command_lines_work() {
@@ -353,8 +357,8 @@ async fn the_documents_command_lines_work() {
     }
 }
 
-/// [advice the product should turn into help] "A widget needs onramp:create alone, and can do no more with it; in a page of
-/// another origin its browser may ask first, where that is wanted."
+/// [advice the product should turn into help] "A widget needs onramp:create alone, and can do no more with it; in a
+/// page of another origin its browser may ask first, where that is wanted."
 #[tokio::test]
 async fn a_widget_can_only_create() {
     let upstream = Upstream::start().await;
@@ -371,8 +375,9 @@ async fn a_widget_can_only_create() {
     }
 }
 
-/// [advice the product should turn into help] "Separate keys per environment, no more permissions than needed, and an eye
-/// on last_used_at: a key says what it may do, check finds permissions that open nothing, the list keys that nobody uses."
+/// [advice the product should turn into help] "Separate keys per environment, no more permissions than needed, and an
+/// eye on last_used_at: a key says what it may do, check finds permissions that open nothing, the list keys that nobody
+/// uses."
 #[tokio::test]
 async fn commands_help_to_follow_the_advice() {
     let upstream = Upstream::start().await;

@@ -98,8 +98,8 @@ async fn keys_are_minted_as_the_document_shows_them() {
     CASE.shapes().await;
 }
 
-/// [mode / environment] "sk_live_ keys are for the production host and sk_test_ keys for the sandbox, which has the same
-/// API and data of its own."
+/// [mode / environment] "sk_live_ keys are for the production host and sk_test_ keys for the sandbox, which has the
+/// same API and data of its own."
 /// [note] "Of two base URLs, a live key is refused on the sandbox's host and a test key on the production's, and each
 /// mode has its upstream."
 #[tokio::test]
@@ -136,8 +136,8 @@ async fn each_mode_has_its_host_and_its_upstream() {
     assert_eq!(told(&service.ask(present(get(APIS).host(TEST), &key.token)).await), "403 mode_mismatch");
 }
 
-/// [permission model] "Scopes are selected when a key is made. As shipped the method asks for read or write; with routes of
-/// the operator's own, these ask for what they name."
+/// [permission model] "Scopes are selected when a key is made. As shipped the method asks for read or write; with
+/// routes of the operator's own, these ask for what they name."
 #[tokio::test]
 async fn scopes_are_chosen_when_a_key_is_made() {
     let upstream = Upstream::start().await;
@@ -170,7 +170,8 @@ async fn scopes_are_chosen_when_a_key_is_made() {
     }
 }
 
-/// [permission model] "explain says of every request what the sidecar does, and without a request which routes there are."
+/// [permission model] "explain says of every request what the sidecar does, and without a request which routes there
+/// are."
 #[tokio::test]
 async fn explain_agrees() {
     let upstream = Upstream::start().await;
@@ -304,7 +305,8 @@ async fn a_revoked_key_is_dead_at_once_and_for_good() {
     CASE.dies_and_stays_dead().await;
 }
 
-/// [revoke] "Cannot be undone: a key that was revoked and deleted stays dead, although an older key file has its entry."
+/// [revoke] "Cannot be undone: a key that was revoked and deleted stays dead, although an older key file has its
+/// entry."
 #[tokio::test]
 async fn a_deleted_key_cannot_be_had_back() {
     let upstream = Upstream::start().await;
@@ -406,8 +408,9 @@ async fn keys_are_created_and_deleted_by_commands() {
     assert_eq!(service.json(&["keys", "list"]).await, json!([]));
 }
 
-/// [advice the product should turn into help] "Store a key at once in a secrets manager or the environment: it is printed
-/// alone, for a pipe. Rotate every 90 days, or at once when it leaked: an end can be set, and a leaked one is recognised."
+/// [advice the product should turn into help] "Store a key at once in a secrets manager or the environment: it is
+/// printed alone, for a pipe. Rotate every 90 days, or at once when it leaked: an end can be set, and a leaked one is
+/// recognised."
 #[tokio::test]
 async fn commands_help_to_follow_the_advice() {
     let upstream = Upstream::start().await;
@@ -425,8 +428,8 @@ async fn commands_help_to_follow_the_advice() {
     assert_eq!([service.ask(CASE.read(&key)).await.status, service.ask(CASE.read(&new)).await.status], [401, 200]);
 }
 
-/// [credential] "The document's three examples work: curl, Node's fetch and Python's requests, unmodified, over TLS with
-/// the certificate verified."
+/// [credential] "The document's three examples work: curl, Node's fetch and Python's requests, unmodified, over TLS
+/// with the certificate verified."
 /// [mode / environment] "The base URL decides: what a client calls must be that of its key."
 #[tokio::test]
 async fn the_documents_examples_work() {
@@ -458,7 +461,8 @@ async fn the_documents_examples_work() {
             assert_eq!(run(node, "").await.done().stdout, format!("{status}\n"), "{host}");
 
             let script = format!(
-                "import requests\nresp = requests.get(\n    \"{url}\",\n    headers={{\"Authorization\": \"Bearer {}\"}},\n)\n\
+                "import requests\nresp = requests.get(\n    \"{url}\",\n    \
+                 headers={{\"Authorization\": \"Bearer {}\"}},\n)\n\
                  print(resp.status_code)",
                 key.token
             );
