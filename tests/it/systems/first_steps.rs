@@ -27,14 +27,20 @@ pub(super) async fn follow(preset: &str, target: &str, upstream: &Upstream) -> E
 
     // Only the port is another one, and the key is the one that was printed.
     let [create, check, proxy, call] = [2, 3, 4, 5].map(step);
-    // Start with read, the documents say.
-    assert!(create.ends_with("--scope read"), "{create}");
-    let call = replace(&call, "localhost:8443", "localhost:$port");
-    let call = replace(&replace(&call, "/…", target), "ck_…:cs_…", "$key:$secret");
+    // Start with read, the documents say; a permission to create does that, too.
+    assert!(["read", ":create"].iter().any(|scope| create.ends_with(scope)), "{create}");
+    let call = replace(&replace(&call, "localhost:8443", "localhost:$port"), "/…", target);
+    let call = if call.contains("ck_…:cs_…") {
+        replace(&call, "ck_…:cs_…", "\"$key:$secret\"")
+    } else {
+        // Within single quotes, which end for it.
+        replace(&call, "…", "'\"$token\"'")
+    };
     let script = format!(
         "set -e
         {create} > key
         key=$(awk '/^consumer_key/ {{ print $2 }}' key) secret=$(awk '/^consumer_secret/ {{ print $2 }}' key)
+        token=$(awk '/^token/ {{ print $2 }}' key)
         {check}
         {proxy} > access 2> log &
         trap 'kill $!; wait $!' EXIT
@@ -51,7 +57,7 @@ pub(super) async fn follow(preset: &str, target: &str, upstream: &Upstream) -> E
 #[track_caller]
 fn replace(step: &str, from: &str, to: &str) -> String {
     assert!(step.contains(from), "no {from:?} in {step:?}");
-    step.replace(from, &to.replace("$key:$secret", "\"$key:$secret\""))
+    step.replace(from, to)
 }
 
 /// Where the shell finds `keyside`.

@@ -3,15 +3,13 @@
 use std::{collections::BTreeSet, process::Command};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use super::service::{Minted, Present, Service, told};
-use crate::{
-    harness::{
-        H1, H2, Key, Load, Request, Upstream, eventually, executable, get, key_file, keyside, keyside_with_input,
-        python, run,
-    },
-    readme::free_port,
+use super::{
+    first_steps::follow,
+    service::{Minted, Present, Service, told},
+};
+use crate::harness::{
+    H1, H2, Key, Load, Request, Upstream, eventually, get, key_file, keyside_with_input, python, run,
 };
 
 /// A system whose keys are tokens.
@@ -299,51 +297,14 @@ impl Case {
     }
 
     /// What `init` prints, step by step, ends in a 200; and every setting of the preset says that it is the preset's.
-    pub(super) async fn starts_from_init(&self) {
+    pub(super) async fn starts_from_init(&self, call: &str) {
         let upstream = Upstream::start().await;
-        let folder = TempDir::with_prefix("keyside-it-").unwrap();
-        let dir = folder.path().join("new");
-        let written = keyside(["init", "--preset", self.preset, dir.to_str().unwrap()]).await.done();
-        // Step 1 is for an editor; the others are lines to paste.
-        let file = dir.join("keyside.toml");
-        let config = std::fs::read_to_string(&file).unwrap();
-        assert!(config.contains("http://127.0.0.1:8080") && written.stderr.contains("[upstream] url"));
-        std::fs::write(&file, config.replacen("http://127.0.0.1:8080", upstream.url(), 1)).unwrap();
-        let step = |begins: &str| {
-            let lines = written.stderr.lines().filter_map(|line| line.trim_start().split_once(". "));
-            let found = lines.map(|(_, step)| step).find(|step| step.starts_with(begins));
-            found.unwrap_or_else(|| panic!("no step {begins}: {}", written.stderr))
-        };
-        let (port, admin) = (free_port(), free_port());
-        let shell = async |script: &str| {
-            let mut shell = executable();
-            let built = std::path::Path::new(shell.get_program()).parent().unwrap().to_path_buf();
-            let path = std::env::var_os("PATH").unwrap();
-            let path = std::env::join_paths([built].into_iter().chain(std::env::split_paths(&path))).unwrap();
-            shell = Command::new("sh");
-            shell.args(["-c", script]).current_dir(folder.path()).env_clear().env("PATH", path);
-            shell.env("KEYSIDE_LISTEN__ADDRESS", format!("127.0.0.1:{port}"));
-            shell.env("KEYSIDE_ADMIN__ADDRESS", format!("127.0.0.1:{admin}")).env("KEYSIDE_SHUTDOWN__DELAY", "0s");
-            run(shell, "").await
-        };
-        let created = shell(step("keyside keys create")).await.done().stdout;
-        let token = created.split_whitespace().find(|word| word.starts_with(self.prefixes[0])).expect("a token");
-        shell(step("keyside check")).await.done();
-        let call = step("curl").replacen('…', token, 1).replacen("localhost:8443/…", &format!("localhost:{port}"), 1);
-        let called = format!(
-            "{} & trap 'kill $!; wait $!' EXIT\n{call}{} --noproxy '*' -sS \
-             --retry 5 --retry-connrefused -w '%{{http_code}}'",
-            step("keyside proxy"),
-            self.path,
-        );
-        // The first scope that init finds is one that may only create, in one system.
-        let method = if step("keyside keys create").contains(":create") { " -X POST" } else { "" };
-        let ended = shell(&(called + method)).await;
-        assert!(ended.stdout.contains("ok\n200"), "{ended:?}");
+        let ended = follow(self.preset, call, &upstream).await;
+        assert!(ended.stdout.contains("ok\n\n200"), "{ended:?}");
         assert_eq!(upstream.only().field("x-key-owner"), "me");
 
-        let print = ["config", "print", "--effective", "--config", file.to_str().unwrap()];
-        let effective = keyside(print).await.done().stdout;
+        let service = Service::shipped(self.preset, &upstream).await;
+        let effective = service.run(&["config", "print", "--effective"]).await.done().stdout;
         let mut expected = Vec::new();
         leaves("", &toml::Value::Table(self.text.parse().unwrap()), &mut expected);
         assert!(expected.len() > 5);

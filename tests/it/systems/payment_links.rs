@@ -87,7 +87,7 @@ async fn every_request_wants_a_key() {
 /// [what it is] "init with the preset ends in a 200, and every setting says that it is the preset's."
 #[tokio::test]
 async fn init_makes_a_sidecar_for_it() {
-    CASE.starts_from_init().await;
+    CASE.starts_from_init("/api/v1/links").await;
 }
 
 /// [credential] "The raw key as a Bearer token in Authorization, whatever the case of the scheme, and nothing else."

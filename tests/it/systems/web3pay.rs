@@ -55,7 +55,7 @@ fn expected(held: &[&str], method: &str, path: &str) -> &'static str {
 /// [what it is] "init with the preset ends in a 200, and every setting says that it is the preset's."
 #[tokio::test]
 async fn init_makes_a_sidecar_for_it() {
-    CASE.starts_from_init().await;
+    CASE.starts_from_init("/v1/onramp -X POST").await;
 }
 
 /// [credential] "X-API-Key holds the key, in any case of the name; no other field does, and the upstream gets none of

@@ -57,7 +57,7 @@ async fn there_is_nothing_beside_v1() {
 /// [what it is] "init with the preset ends in a 200, and every setting says that it is the preset's."
 #[tokio::test]
 async fn init_makes_a_sidecar_for_it() {
-    CASE.starts_from_init().await;
+    CASE.starts_from_init("/v1/marketplace/apis").await;
 }
 
 /// [credential] "The key as a Bearer token in Authorization, whatever the case of the scheme, and nothing else."
