@@ -4,17 +4,31 @@ use http::{HeaderName, HeaderValue};
 
 use super::Settings;
 
+/// What went before a challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The caller presented nothing.
+    First,
+    /// What the caller presented is not accepted.
+    AfterFailure,
+}
+
 /// One challenge per accepted scheme, for `WWW-Authenticate` (RFC 9110 §11.6.1), each on a field line of its own.
 ///
+/// After a failure a Bearer challenge says so (RFC 6750 §3.1), whichever scheme was used: all failures get one answer.
+///
 /// The query is no scheme; where nothing else is accepted it gets one of our own, since a 401 must have a challenge.
-pub fn challenges(settings: &Settings, realm: &str) -> Vec<HeaderValue> {
+pub fn challenges(settings: &Settings, realm: &str, asked: Asked) -> Vec<HeaderValue> {
     let realm = quoted(realm);
     let mut challenges = Vec::new();
     if settings.basic {
         challenges.push(format!("Basic realm={realm}, charset=\"UTF-8\""));
     }
     if settings.bearer {
-        challenges.push(format!("Bearer realm={realm}"));
+        challenges.push(match asked {
+            Asked::First => format!("Bearer realm={realm}"),
+            Asked::AfterFailure => format!("Bearer realm={realm}, error=\"invalid_token\""),
+        });
     }
     if let Some(name) = &settings.header {
         challenges.push(format!("ApiKey realm={realm}, header=\"{}\"", shown(name)));

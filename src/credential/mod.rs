@@ -16,7 +16,7 @@ mod untaken;
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
-pub use challenge::challenges;
+pub use challenge::{Asked, challenges};
 pub use settings::{OtherAuthorization, QueryNames, Settings};
 pub use untaken::untaken;
 

@@ -293,7 +293,7 @@ fn another_authorization_is_taken_off_or_passes_as_configured() {
 
 #[track_caller]
 fn check_challenges(settings: &Settings, realm: &str, expected: &[&str]) {
-    assert_eq!(challenges(settings, realm), expected);
+    assert_eq!(challenges(settings, realm, Asked::First), expected);
 }
 
 #[test]
@@ -319,6 +319,14 @@ fn there_is_one_challenge_per_accepted_scheme() {
         &["ApiKey realm=\"a\", header=\"X-Wallet-Key\""],
     );
     check_challenges(&nothing(), "a", &[]);
+}
+
+#[test]
+fn after_a_failure_a_bearer_challenge_says_so() {
+    assert_eq!(
+        challenges(&Settings { basic: true, bearer: true, ..nothing() }, "a", Asked::AfterFailure),
+        ["Basic realm=\"a\", charset=\"UTF-8\"", "Bearer realm=\"a\", error=\"invalid_token\""]
+    );
 }
 
 #[test]

@@ -10,7 +10,8 @@ use super::{
     upstream::{Destination, DestinationError, InFlight, Pool},
 };
 use crate::{
-    credential, facts,
+    credential::{self, Asked},
+    facts,
     keys::Mode,
     limits::{self, HeaderStyle},
     policy::{self, Policy},
@@ -54,6 +55,8 @@ pub struct Live {
     pub credential: credential::Settings,
     /// One challenge per accepted scheme.
     pub challenges: Vec<HeaderValue>,
+    /// The same for callers whose credential failed.
+    pub challenges_after_failure: Vec<HeaderValue>,
     /// What requests need.
     pub policy: Policy,
     /// The limits.
@@ -148,7 +151,8 @@ impl Live {
         let client_ip_header = settings.facts.client_ip_header.clone();
         Ok(Self {
             facts: settings.facts,
-            challenges: credential::challenges(&settings.credential, REALM),
+            challenges: credential::challenges(&settings.credential, REALM, Asked::First),
+            challenges_after_failure: credential::challenges(&settings.credential, REALM, Asked::AfterFailure),
             credential: settings.credential,
             policy,
             limit_headers: settings.limits.headers,

@@ -48,7 +48,8 @@ pub(super) fn refuse(
     }
     headers.insert(PROXY_STATUS, proxy_status(rejection.reason));
     if rendered.status == StatusCode::UNAUTHORIZED {
-        for challenge in &live.challenges {
+        let failed = rejection.reason.is_failed_authentication();
+        for challenge in if failed { &live.challenges_after_failure } else { &live.challenges } {
             headers.append(header::WWW_AUTHENTICATE, challenge.clone());
         }
     }

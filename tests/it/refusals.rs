@@ -121,6 +121,10 @@ fn complete(reason: Reason, answer: &Received, context: &str) {
                 let count = challenges.iter().filter(|challenge| challenge.starts_with(scheme)).count();
                 assert_eq!(count, 1, "{scheme}: {context}");
             }
+            // RFC 6750 §3.1: a caller without a token is told of no error.
+            let bearer = challenges.iter().find(|challenge| challenge.starts_with("Bearer "));
+            let error = bearer.is_some_and(|challenge| challenge.ends_with("error=\"invalid_token\""));
+            assert_eq!(error, reason.is_failed_authentication(), "{context}");
             let named = challenges.iter().any(|challenge| challenge.contains("header=\"X-API-Key\""));
             assert!(named, "{context}");
         }
