@@ -24,72 +24,108 @@ pub struct Candidate<'t> {
     pub whole: bool,
 }
 
+/// How often what was decoded is decoded again: an escaped header in base64 in an escaped query.
+const MOST_LAYERS: usize = 3;
+
 /// Shows every string of a text that may be a key, some more than once. What was decoded is wiped afterwards.
 pub fn candidates(shapes: &Settings, text: &str, see: &mut dyn FnMut(Candidate<'_>)) {
-    let prefixes: [&str; 4] =
-        [&shapes.pair.key_prefix, &shapes.pair.secret_prefix, &shapes.token.live, &shapes.token.test];
     let trimmed = text.trim();
-    let at = text.len() - text.trim_start().len();
-    if !trimmed.is_empty() && !is_word(trimmed) {
+    if !trimmed.is_empty() && !trimmed.bytes().all(is_of_words) {
+        let at = text.len() - text.trim_start().len();
         see(Candidate { at, text: trimmed, password: None, whole: true });
     }
-    words(text, prefixes, None, see);
+    let prefixes: [&str; 4] =
+        [&shapes.pair.key_prefix, &shapes.pair.secret_prefix, &shapes.token.live, &shapes.token.test];
+    Search { prefixes, see }.words(text, &Layer { at: None, whole: trimmed.len(), left: MOST_LAYERS });
 }
 
 /// What a token (RFC 6750 §2.1), a name or an escape is made of.
-fn is_word(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.~+/=%".contains(&byte))
+fn is_of_words(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-.~+/=%".contains(&byte)
 }
 
-fn words(text: &str, prefixes: [&str; 4], inside: Option<usize>, see: &mut dyn FnMut(Candidate<'_>)) {
-    let whole = text.trim().len();
-    let mut rest = text;
-    while let Some(start) = rest.find(|c: char| c.is_ascii() && is_word(c.encode_utf8(&mut [0; 4]))) {
-        let begin = text.len() - rest.len() + start;
-        let end = text[begin..].find(|c: char| !is_word(c.encode_utf8(&mut [0; 4]))).map_or(text.len(), |n| begin + n);
-        rest = &text[end..];
-        let (word, at) = (&text[begin..end], inside.unwrap_or(begin));
-        let password = rest.strip_prefix(':').map(|after| {
-            let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`')).unwrap_or(after.len());
-            &after[..end]
-        });
-        see(Candidate { at, text: word, password, whole: inside.is_none() && word.len() == whole });
-        let shown = |from: usize| inside.unwrap_or(begin + from);
-        for (from, piece) in pieces(word) {
-            // Only the last piece stands before the colon.
-            let password = password.filter(|_| from + piece.len() == word.len());
-            see(Candidate { at: shown(from), text: piece, password, whole: false });
+struct Search<'s> {
+    prefixes: [&'s str; 4],
+    see: &'s mut dyn FnMut(Candidate<'_>),
+}
+
+/// A text: the one that was given, or what a word of it decodes to.
+struct Layer {
+    /// Where the word stands that decodes to this text; none for the text itself.
+    at: Option<usize>,
+    /// The length of a word that is all of the text.
+    whole: usize,
+    /// How many more layers there may be below this one.
+    left: usize,
+}
+
+impl Search<'_> {
+    fn words(&mut self, text: &str, layer: &Layer) {
+        let bytes = text.as_bytes();
+        let mut end = 0;
+        while let Some(start) = bytes[end..].iter().position(|byte| is_of_words(*byte)) {
+            let begin = end + start;
+            end = bytes[begin..].iter().position(|byte| !is_of_words(*byte)).map_or(bytes.len(), |n| begin + n);
+            let password = text[end..].strip_prefix(':').map(|after| {
+                let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
+                &after[..end.unwrap_or(after.len())]
+            });
+            self.word(&text[begin..end], begin, password, layer);
         }
-        for prefix in prefixes {
+    }
+
+    fn word(&mut self, word: &str, begin: usize, password: Option<&str>, layer: &Layer) {
+        let mut part = |from: usize, text: &str| {
+            // Only what stands right before the colon has the password.
+            let password = password.filter(|_| from + text.len() == word.len());
+            let whole = layer.at.is_none() && text.len() == layer.whole;
+            (self.see)(Candidate { at: layer.at.unwrap_or(begin + from), text, password, whole });
+        };
+        part(0, word);
+        for (from, piece) in pieces(word, b"/=+.%~") {
+            part(from, piece);
+        }
+        for prefix in self.prefixes {
             for (from, _) in word.match_indices(prefix) {
                 let body = &word[from + prefix.len()..];
                 let length = body.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(body.len());
-                let text = &word[from..from + prefix.len() + length];
-                if text.len() < word.len() {
-                    let password = password.filter(|_| from + text.len() == word.len());
-                    see(Candidate { at: shown(from), text, password, whole: false });
+                if prefix.len() + length < word.len() {
+                    part(from, &word[from..from + prefix.len() + length]);
                 }
             }
         }
-        if inside.is_none() {
-            for decoded in [unescaped(word), base64(word)].into_iter().flatten() {
-                words(&decoded, prefixes, Some(begin), see);
+        if layer.left > 0 {
+            // Base64 has slashes of its own, and stands between slashes in paths.
+            let encoded = std::iter::once((0, word)).chain(pieces(word, b"=%.~")).chain(pieces(word, b"/=%.~"));
+            let decoded = unescaped(word).into_iter().chain(encoded.filter_map(|(_, piece)| base64(piece)));
+            for text in decoded {
+                let below = Layer { at: layer.at.or(Some(begin)), whole: 0, left: layer.left - 1 };
+                self.words(&text, &below);
             }
         }
     }
 }
 
-/// The parts of a word that something separates which a key may hold itself.
-fn pieces(word: &str) -> impl Iterator<Item = (usize, &str)> {
+/// The parts of a word between these bytes, all of ASCII, and where they begin; none where it holds none of them.
+fn pieces<'w>(word: &'w str, between: &'static [u8]) -> impl Iterator<Item = (usize, &'w str)> + use<'w> {
     let mut from = 0;
-    let mut all = Vec::new();
-    for piece in word.split(['/', '=', '+', '.', '%', '~']) {
-        if !piece.is_empty() && piece.len() < word.len() {
-            all.push((from, piece));
-        }
+    word.split(move |c: char| u8::try_from(c).is_ok_and(|byte| between.contains(&byte))).filter_map(move |piece| {
+        let at = from;
         from += piece.len() + 1;
-    }
-    all.into_iter()
+        (!piece.is_empty() && piece.len() < word.len()).then_some((at, piece))
+    })
+}
+
+/// What a password may be, where nobody knows where it ends: all of it, cut at each mark that may stand behind it, and
+/// each with its escapes decoded.
+pub fn passwords(text: &str) -> impl Iterator<Item = Zeroizing<String>> {
+    const MOST: usize = 8;
+    let ends = text.match_indices(['@', ';', ',', '&', '<', '>', ')', ']', '}', '|']).map(|(at, _)| at).take(MOST);
+    std::iter::once(text.len())
+        .chain(ends)
+        .map(|end| &text[..end])
+        .filter(|text| !text.is_empty())
+        .flat_map(|text| std::iter::once(Zeroizing::new(text.to_owned())).chain(unescaped(text)))
 }
 
 /// The word with its escapes decoded (RFC 3986 §2.1), if it has any and is text afterwards.
@@ -167,6 +203,28 @@ mod tests {
     }
 
     #[test]
+    fn base64_is_found_within_a_word_and_below_escapes() {
+        use base64::engine::general_purpose::STANDARD;
+        // With a slash, a plus and padding in it.
+        let pair = format!("{KEY}:{SECRET}>>>???x");
+        let encoded = STANDARD.encode(&pair);
+        assert!(encoded.contains('/') && encoded.ends_with('='), "{encoded}");
+        let twice = STANDARD.encode(format!("Authorization: Basic {encoded}"));
+        for text in [
+            format!("auth={encoded}"),
+            format!("//r/:_auth={encoded}"),
+            format!("GET /x?h={encoded}&y=1"),
+            format!("Authorization=Basic%20{}", encoded.replace('=', "%3D").replace('/', "%2F").replace('+', "%2B")),
+            format!("data:{twice}"),
+        ] {
+            let seen = seen(&text);
+            assert!(seen.iter().any(|(_, text, _)| text == SECRET), "{text}: {seen:?}");
+        }
+        let plain = STANDARD.encode(format!("{KEY}:{SECRET}"));
+        assert!(seen(&format!("https://h/{plain}/x")).iter().any(|(_, text, _)| text == SECRET));
+    }
+
+    #[test]
     fn what_is_encoded_is_seen_where_the_word_begins() {
         use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
         let pair = format!("{KEY}:{SECRET}");
@@ -187,6 +245,15 @@ mod tests {
             };
             assert!(seen.iter().any(|candidate| user(&candidate)), "{text}: {seen:?}");
         }
+    }
+
+    #[test]
+    fn a_password_may_end_before_its_text_does() {
+        let all = |text| passwords(text).map(|password| password.to_string()).collect::<Vec<_>>();
+        assert_eq!(all("hunter2"), ["hunter2"]);
+        assert_eq!(all("hunter2@host/x"), ["hunter2@host/x", "hunter2"]);
+        assert_eq!(all("p%40ss;"), ["p%40ss;", "p@ss;", "p%40ss", "p@ss"]);
+        assert_eq!(all("@"), ["@"]);
     }
 
     #[test]

@@ -34,14 +34,14 @@ async fn a_string_alone_tells_which_key_it_is() {
         format!("{}{last}", &token[..token.len() - 1])
     };
     let rows = [
-        (text(&pair["consumer_key"]), "consumer key of a pair", &pair["id"], json!(false), json!(true)),
+        (text(&pair["consumer_key"]), "consumer key of a pair", &pair["id"], Value::Null, json!(true)),
         (text(&pair["consumer_secret"]), "consumer secret of a pair", &pair["id"], json!(true), json!(true)),
         (text(&token["token"]), "token minted by Keyside", &token["id"], json!(true), json!(true)),
-        (text(&token["prefix"]), "shown prefix of a token", &token["id"], json!(false), json!(true)),
+        (text(&token["prefix"]), "shown prefix of a token", &token["id"], Value::Null, json!(true)),
         (format!("  {}\n", text(&token["token"])), "token minted by Keyside", &token["id"], json!(true), json!(true)),
         (mistyped, "token, mistyped or from elsewhere", &token["id"], json!(false), json!(false)),
-        // Deleted: no row knows it any more, and its checksum still says that it was one of ours.
-        (text(&gone["token"]), "token minted by Keyside", &Value::Null, Value::Null, json!(true)),
+        // Deleted: no row knows it any more; its checksum still says that a Keyside minted it, and not which one.
+        (text(&gone["token"]), "token minted by Keyside", &Value::Null, Value::Null, Value::Null),
         (format!("cs_{}", "1".repeat(40)), "consumer secret of a pair", &Value::Null, Value::Null, Value::Null),
         (
             format!("ck_live_{}", "4eC39HqLyjWDarjtT1zdp7dc"),
@@ -82,6 +82,10 @@ async fn keys_from_elsewhere_are_recognised_by_the_file() {
         // A name that somebody chose means nothing in the middle of a text.
         ("Dear alice, the key is in the drawer".to_owned(), json!([])),
         ("alice:wrong".to_owned(), json!(["key_named"])),
+        // Who mistypes a password types it again.
+        (format!("x alice:wrong y\nz alice:{} y", named.secret), json!(["key_named", "key_named"])),
+        (format!("https://alice:{}@host/x", named.secret), json!(["key_named", "key_named"])),
+        (format!("<a>alice:{}</a>", named.secret), json!(["key_named", "key_named"])),
     ];
     for (text, keys) in cases {
         let ended = identify(&desk, &text).await;
@@ -112,6 +116,9 @@ async fn keys_are_found_within_a_text() {
         format!("authorization: Basic {basic}"),
         format!("secret: {}\nkey: {}", two.secret, two.public),
         STANDARD.encode(format!("{}:{}", two.public, two.secret)),
+        format!("//registry.example/:_auth={basic}"),
+        format!("Authorization=Basic%20{}", basic.replace('=', "%3D")),
+        format!("{}:{}", two.public, two.secret).chars().flat_map(|c| [c, '\0']).collect(),
     ];
     for text in texts {
         let log = format!("first line\n  {text}\n");
@@ -127,4 +134,21 @@ async fn keys_are_found_within_a_text() {
     assert_eq!(all_keys(&both.json()), json!(["key_two", "key_one"]));
     let large = identify(&desk, &"a ".repeat(600 * 1024)).await;
     assert!(large.status == 1 && large.stderr.contains("--pattern"), "{large:?}");
+}
+
+/// A text that is full of strings like keys is not compared for hours.
+#[tokio::test]
+async fn a_hostile_text_costs_no_more_than_it_may() {
+    let desk = Desk::new();
+    // A slow hash whose single check takes next to nothing, so that the test waits for their number alone.
+    let named =
+        Key::pair("named").hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$VGhpcyBpcyBubyBoYXNoIG9mIGFueXRoaW5n");
+    desk.write("keys.toml", &key_file([&named]).replace(&named.public, "alice"));
+    let hostile: String = (0..4000).map(|number| format!("alice:{number}\n")).collect();
+    let ended = identify(&desk, &hostile).await;
+    assert!(ended.stderr.contains("some was not compared"), "{}", ended.stderr);
+    let secrets: String = (0..4000).map(|number| format!("cs_{number:040x}\n")).collect();
+    let ended = identify(&desk, &secrets).await;
+    assert!(ended.stderr.contains("some was not compared"), "{}", ended.stderr);
+    assert_eq!(ended.json()["found"].as_array().map(Vec::len), Some(4000));
 }

@@ -7,15 +7,13 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{console::Console, describe::status, place::Named},
-    known::Known,
+    known::{Known, is_public_part},
 };
 use crate::keys::{
     KeyRecord,
     format::{Checksum, Recognised, recognise},
-    leak::{Candidate, candidates},
+    leak::{Candidate, candidates, passwords},
     mint,
-    record::PublicPart,
-    secret::{Memory, Secret},
 };
 
 /// What a string is.
@@ -45,29 +43,25 @@ pub(super) struct Finding {
 /// Every key of a text, once.
 pub(super) fn find(shapes: &mint::Settings, known: Option<&Known>, text: &str) -> Vec<Finding> {
     // By their hashes, so that no second copy of a secret is made.
-    let (seen_by, mut seen) = (std::hash::RandomState::new(), HashSet::new());
+    let (by, mut seen, mut found) = (std::hash::RandomState::new(), HashSet::new(), HashSet::new());
     let mut findings: Vec<Finding> = Vec::new();
     candidates(shapes, text, &mut |candidate| {
-        if !seen.insert(seen_by.hash_one((candidate.text, candidate.password.is_some()))) {
-            return;
-        }
-        for (text, what, key, verified) in judge(shapes, known, &candidate).into_iter().flatten() {
-            if !findings.iter().any(|finding| *finding.text == *text) {
-                findings.push(Finding { at: candidate.at, text: Zeroizing::new(text.to_owned()), what, key, verified });
-            }
+        if seen.insert(by.hash_one((candidate.text, candidate.password))) {
+            let judged = judge(shapes, known, &candidate).into_iter().flatten();
+            findings.extend(judged.filter(|finding| found.insert(by.hash_one(&*finding.text))));
         }
     });
     findings
 }
 
-type Judged<'c> = (&'c str, What, Option<Arc<KeyRecord>>, bool);
-
 /// What a candidate is, and what its password is.
-fn judge<'c>(shapes: &mint::Settings, known: Option<&Known>, candidate: &Candidate<'c>) -> [Option<Judged<'c>>; 2] {
-    let text = candidate.text;
-    let recognised = recognise(shapes, text);
+fn judge(shapes: &mint::Settings, known: Option<&Known>, candidate: &Candidate<'_>) -> [Option<Finding>; 2] {
+    let finding = |text: &str, what, key, verified| {
+        Some(Finding { at: candidate.at, text: Zeroizing::new(text.to_owned()), what, key, verified })
+    };
+    let recognised = recognise(shapes, candidate.text);
     if recognised == Recognised::ConsumerSecret {
-        return [Some((text, What::ConsumerSecret, None, false)), None];
+        return [finding(candidate.text, What::ConsumerSecret, None, false), None];
     }
     let pair = known.and_then(|known| known.pair(candidate));
     let what = match recognised {
@@ -75,33 +69,31 @@ fn judge<'c>(shapes: &mint::Settings, known: Option<&Known>, candidate: &Candida
         Recognised::Other if pair.is_some() => What::ForeignConsumerKey,
         _ => return [token(recognised, known, candidate), None],
     };
-    let password = candidate.password.zip(pair.clone()).zip(known).and_then(|((password, key), known)| {
-        let secret = match recognise(shapes, password) {
+    let password = candidate.password.zip(pair.as_ref()).zip(known).and_then(|((password, key), known)| {
+        let secret = passwords(password).find(|password| known.proves(key, password))?;
+        let what = match recognise(shapes, &secret) {
             Recognised::ConsumerSecret => What::ConsumerSecret,
             _ => What::ForeignConsumerSecret,
         };
-        let proven = key.hash.check(&Secret::new(password.as_bytes()), known.pepper.as_ref(), &mut Memory::default());
-        proven.then_some((password, secret, Some(key), true))
+        finding(&secret, what, Some(Arc::clone(key)), true)
     });
-    [password, Some((text, what, pair, false))]
+    [password, finding(candidate.text, what, pair, false)]
 }
 
-fn token<'c>(recognised: Recognised<'_>, known: Option<&Known>, candidate: &Candidate<'c>) -> Option<Judged<'c>> {
+fn token(recognised: Recognised<'_>, known: Option<&Known>, candidate: &Candidate<'_>) -> Option<Finding> {
     let (key, verified) = match known.and_then(|known| known.token(candidate.text)) {
         Some((key, verified)) => (Some(key), verified),
         None => (None, false),
     };
-    let is_shown =
-        matches!(key.as_ref().map(|key| &key.public), Some(PublicPart::Clear(text)) if **text == *candidate.text);
     let what = match recognised {
         Recognised::Token { checksum, .. } => What::Token(checksum),
-        _ if is_shown => What::ShownPrefix,
+        _ if key.as_ref().is_some_and(|key| is_public_part(key, candidate.text)) => What::ShownPrefix,
         Recognised::ShownPrefix { .. } if candidate.whole => What::ShownPrefix,
         // What only begins like a key from elsewhere may be anything.
         _ if verified || (candidate.whole && key.is_some()) => What::ForeignToken,
         _ => return None,
     };
-    Some((candidate.text, what, key, verified))
+    Some(Finding { at: candidate.at, text: Zeroizing::new(candidate.text.to_owned()), what, key, verified })
 }
 
 impl Finding {
@@ -126,7 +118,8 @@ impl Finding {
     fn is_ours(&self) -> Option<bool> {
         match self.what {
             _ if self.verified => Some(true),
-            What::Token(Checksum::Good) => Some(true),
+            // Minted by some Keyside: a key that was deleted here, or one of another file.
+            What::Token(Checksum::Good) => None,
             What::Token(Checksum::Bad | Checksum::Foreign) => Some(false),
             _ if self.key.is_some() => Some(true),
             // Of these shapes, and in no file that was looked into: deleted, of another file, or made up.
@@ -135,20 +128,44 @@ impl Finding {
         }
     }
 
-    pub(super) fn value(&self, known: Option<&Known>, text: &str, console: &Console<'_>) -> Value {
+    /// What is told of it, without the secret.
+    pub(super) fn value(&self, known: Option<&Known>, lines: &Lines<'_>, console: &Console<'_>) -> Value {
         let mut value = json!({ "is": self.is(), "secret": self.is_secret(), "ours": self.is_ours() });
         if let (Some(key), Some(known)) = (&self.key, known) {
             value["key"] = key.id.as_str().into();
             value["name"] = (*key.name).into();
             let row = known.document.keys.iter().find(|row| row.id == key.id);
             value["status"] = row.map(|row| status(&Named::Row(row.clone()), &known.document, console.now.wall)).into();
-            value["verified"] = self.verified.into();
+            // Nothing proves a public part: it is the key's, or it is not.
+            if self.is_secret() {
+                value["verified"] = self.verified.into();
+            }
         }
-        if self.text.len() < text.trim().len() {
-            let before = &text[..self.at];
-            value["line"] = (before.matches('\n').count() + 1).into();
-            value["column"] = (before.rsplit('\n').next().unwrap_or_default().chars().count() + 1).into();
+        if self.text.len() < lines.text.trim().len() {
+            let (line, column) = lines.place(self.at);
+            value["line"] = line.into();
+            value["column"] = column.into();
         }
         value
+    }
+}
+
+/// Where the lines of a text begin.
+pub(super) struct Lines<'t> {
+    text: &'t str,
+    begins: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn of(text: &'t str) -> Self {
+        let begins = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, begins }
+    }
+
+    /// Line and column of a byte, both from 1; columns are characters.
+    fn place(&self, at: usize) -> (usize, usize) {
+        let line = self.begins.partition_point(|begin| *begin <= at);
+        let begin = self.begins[line - 1];
+        (line, self.text[begin..at].chars().count() + 1)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     cli::Exit,
     keys::{format::pattern, mint},
 };
-use find::{Finding, find};
+use find::{Finding, Lines, find};
 use known::Known;
 
 /// Say which keys stand in a text that was found in a log, a repository or a chat. It is read from standard input, never
@@ -66,9 +66,12 @@ impl Args {
         }
         // What says most comes first: secrets before public parts, keys of the file before shapes.
         findings.sort_by_key(|finding| (!finding.is_secret(), finding.key.is_none(), finding.at));
-        let shown: Vec<Value> = findings.iter().map(|finding| finding.value(known.as_ref(), &text, console)).collect();
+        let places = Lines::of(&text);
+        let shown: Vec<Value> =
+            findings.iter().map(|finding| finding.value(known.as_ref(), &places, console)).collect();
+        let nothing = nothing(known.is_some() && !text.trim().contains(char::is_whitespace));
         match (console.output, &shown[..]) {
-            (Output::Json, []) => console.print_json(&nothing(known.is_some()))?,
+            (Output::Json, []) => console.print_json(&nothing)?,
             (Output::Json, [first, others @ ..]) => {
                 let mut value = first.clone();
                 if !others.is_empty() {
@@ -76,8 +79,11 @@ impl Args {
                 }
                 console.print_json(&value)?;
             }
-            (Output::Table, []) => console.print(lines(&nothing(known.is_some())))?,
+            (Output::Table, []) => console.print(lines(&nothing))?,
             (Output::Table, all) => console.print(all.iter().map(lines).collect::<Vec<_>>().join("\n\n"))?,
+        }
+        if known.as_ref().is_some_and(Known::gave_up) {
+            console.warn("too much in it looks like keys: some was not compared with the file. Pipe in less at once");
         }
         if findings.iter().any(Finding::is_secret) {
             console.say("Where a secret was found, others may have found it: rotate or revoke its key.");
@@ -98,6 +104,10 @@ fn read(console: &mut Console<'_>) -> Result<Zeroizing<String>, Failure> {
     if bytes.len() as u64 > MAX_TEXT_BYTES {
         return Err(Failure::new("standard input is longer than 1 MiB; search it with the expression of --pattern"));
     }
+    // UTF-16, as some shells write it: in either order, the bytes of ASCII between zeros.
+    if bytes.contains(&0) {
+        bytes.retain(|byte| *byte != 0);
+    }
     let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
     if text.trim().is_empty() {
         return Err(Failure::new("standard input is empty; pipe the text in"));
@@ -105,8 +115,9 @@ fn read(console: &mut Console<'_>) -> Result<Zeroizing<String>, Failure> {
     Ok(text)
 }
 
-fn nothing(looked_up: bool) -> Value {
-    json!({ "is": "unknown", "secret": false, "ours": looked_up.then_some(false) })
+/// A string that stands alone and is in no file was never one of ours; of a long text, nobody can swear it.
+fn nothing(is_certain: bool) -> Value {
+    json!({ "is": "unknown", "secret": false, "ours": is_certain.then_some(false) })
 }
 
 fn lines(value: &Value) -> String {
