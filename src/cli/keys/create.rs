@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     cli::Exit,
+    fault,
     keys::{
-        Kind, Mode, OwnerId, Scopes,
+        Kind, Mode, OwnerId, Permission, Scopes,
         document::{
             self, KeyRow,
             edit::{List, key_fields},
@@ -41,10 +42,10 @@ pub(super) struct Args {
     /// What it may do: read, write, read_write, or names such as transactions:read; separated by commas.
     #[arg(long, value_name = "SCOPE", required = true, value_delimiter = ',', value_parser = scope)]
     scope: Vec<String>,
-    /// On which hosts it passes; without a mode it passes on all. Default: none; live for a token, where --config binds
-    /// hosts or upstreams to modes.
-    #[arg(long, value_name = "live|test", value_parser = text::<Mode>)]
-    mode: Option<Mode>,
+    /// On which hosts it passes, and which upstream it reaches; without a mode it passes on all hosts. Default: live for
+    /// a token, as its prefix says; none for a pair.
+    #[arg(long, value_name = "live|test|none", value_parser = chosen)]
+    mode: Option<Chosen>,
     /// From where it may be used: addresses and networks, separated by commas; default: from anywhere.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
     allow_ip: Vec<Network>,
@@ -77,6 +78,19 @@ fn address(text: &str) -> Result<Network, String> {
     document::network(text.trim_ascii())
 }
 
+/// A mode, or that there is none.
+#[derive(Clone, Copy, Debug)]
+struct Chosen(Option<Mode>);
+
+fn chosen(text: &str) -> Result<Chosen, &'static str> {
+    match text {
+        "none" => Ok(Chosen(None)),
+        mode => {
+            mode.parse().map(|mode| Chosen(Some(mode))).map_err(|_: &str| "expected \"live\", \"test\" or \"none\"")
+        }
+    }
+}
+
 fn scope(text: &str) -> Result<String, &'static str> {
     Scopes::parse([text]).map(|_| text.to_owned()).map_err(|(_, why)| why)
 }
@@ -96,7 +110,7 @@ impl Args {
         }
         let mut edit = place.edit(Tolerate::NoFile)?;
         let kind = self.kind.unwrap_or(place.kind);
-        let mode = self.mode.or((place.binds_modes && kind == Kind::Token).then_some(Mode::Live));
+        let mode = self.mode.map_or((kind == Kind::Token).then_some(Mode::Live), |Chosen(mode)| mode);
         let minted = mint_for(&place, &edit, kind, mode, console)?;
         let row = KeyRow {
             id: minted.id.clone(),
@@ -120,6 +134,7 @@ impl Args {
         if place.binds_modes && row.mode.is_none() {
             console.warn("the key has no mode: it passes on every host, and its requests go to upstream.url");
         }
+        warn_of_scopes(console, place.asked.as_deref(), &row);
         if (kind, place.kind) == (Kind::Pair, Kind::Token) {
             console.warn("[credentials] takes no pairs, so that nobody can present this key; tokens: --kind token");
         }
@@ -153,6 +168,23 @@ pub(super) fn mint_for(
         .collect();
     mint(&place.mint, kind, mode, place.pepper.as_ref(), console.now.wall, |public| taken.contains(public))
         .map_err(|error| Failure::of(&error))
+}
+
+/// Warns of scopes that no route asks for: a slip of the pen, most often.
+fn warn_of_scopes(console: &mut Console<'_>, asked: Option<&[Permission]>, row: &KeyRow) {
+    let Some(asked) = asked else { return };
+    let names: Vec<_> = asked.iter().map(Permission::to_string).collect();
+    let idle = |scope: &&str| match *scope {
+        "read_write" => !asked.iter().any(|asked| matches!(asked, Permission::Read | Permission::Write)),
+        scope => !names.iter().any(|name| name == scope),
+    };
+    for scope in row.scopes.iter().filter(idle) {
+        let help = match fault::nearest(scope, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("asked for are {}", names.join(", ")),
+        };
+        console.warn(format_args!("no route asks for the scope {scope}; {help}"));
+    }
 }
 
 /// Warns when a key acts for somebody it should rather not act for.

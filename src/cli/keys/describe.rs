@@ -44,7 +44,7 @@ pub(crate) fn sentence(row: &KeyRow) -> String {
     if does.is_empty() {
         does.push("do only what needs no scope");
     }
-    let mode = row.mode.map(|mode| format!(" on {} hosts", mode.as_str())).unwrap_or_default();
+    let mode = row.mode.map(|mode| format!(" in {} mode", mode.as_str())).unwrap_or_default();
     let from = match row.allow_ips.iter().map(|network| network.to_string()).collect::<Vec<_>>() {
         any if any.is_empty() => "from any address".to_owned(),
         these => format!("from {} only", and(&these)),

@@ -12,13 +12,14 @@ use crate::{
     config::{self, Config},
     fault::Fault,
     keys::{
-        KeyId, Kind, LastUsed,
+        KeyId, Kind, LastUsed, Permission,
         document::{Document, KeyRow, Parser, edit::Draft},
         format::{Checksum, Recognised, recognise},
         mint,
         record::PublicPart,
         secret::Secret,
     },
+    policy::Policy,
     sync::{
         keyfile::{self, Locked},
         state::StateFolder,
@@ -57,6 +58,8 @@ pub(crate) struct Place {
     pub(crate) kind: Kind,
     /// Whether the mode of a key decides where it may be used, or what it reaches.
     pub(crate) binds_modes: bool,
+    /// What routes ask for, where a configuration says so.
+    pub(crate) asked: Option<Vec<Permission>>,
 }
 
 impl PlaceArgs {
@@ -104,6 +107,7 @@ impl From<Config> for Place {
             pepper: config.keys.pepper,
             kind: if takes_pairs { Kind::Pair } else { Kind::Token },
             binds_modes: !config.policy.hosts.is_empty() || !config.upstream.modes.is_empty(),
+            asked: Some(Policy::new(&config.policy).scopes_asked()),
         }
     }
 }
@@ -111,7 +115,15 @@ impl From<Config> for Place {
 impl Place {
     /// A key file of which no configuration says more.
     pub(crate) fn at(file: PathBuf) -> Self {
-        Self { file, state: None, mint: mint::Settings::default(), pepper: None, kind: Kind::Pair, binds_modes: false }
+        Self {
+            file,
+            state: None,
+            mint: mint::Settings::default(),
+            pepper: None,
+            kind: Kind::Pair,
+            binds_modes: false,
+            asked: None,
+        }
     }
 
     /// Reads the key file without locking it: what is read is always one whole version.

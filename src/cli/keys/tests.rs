@@ -159,7 +159,7 @@ fn create_says_what_the_key_may_do() {
     let said = bench.run(
         "keys create --name A --owner svc --kind token --scope read_write,links:read --mode live --allow-ip 10.0.0.0/8 --limit 600/1m --expires 90d",
     );
-    let sentence = "This key may read and write, and use links:read for svc on live hosts, from 10.0.0.0/8 only, \
+    let sentence = "This key may read and write, and use links:read for svc in live mode, from 10.0.0.0/8 only, \
                     within 600/1m, until 2027-02-19T00:00:00Z.";
     assert!(said.err.contains(sentence), "{}", said.err);
     assert!(said.err.contains("owner svc has no entry"));

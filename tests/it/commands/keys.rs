@@ -246,7 +246,7 @@ async fn commands_at_once_lose_nothing() {
     assert!(desk.keys().contains("keys = 13"));
 }
 
-/// What the configuration takes is what is minted; where modes bind, a token has the one that its prefix says.
+/// What the configuration takes is what is minted, and a token has the mode that its prefix says.
 #[tokio::test]
 async fn create_mints_what_the_configuration_takes() {
     let desk = Desk::new();
@@ -260,7 +260,11 @@ async fn create_mints_what_the_configuration_takes() {
     let rows = [
         ("wallet", &[][..], ["pair", "ck_", ""], ""),
         ("woocommerce", &[], ["pair", "ck_", ""], ""),
-        ("web3pay", &[], ["token", "wp3_live_sk_", ""], ""),
+        ("web3pay", &["--scope", "onramp:create"], ["token", "wp3_live_sk_", "live"], ""),
+        ("web3pay", &[], ["token", "wp3_live_sk_", "live"], "no route asks for the scope read; asked for are"),
+        ("payment-links", &["--scope", "link:read"], ["token", "ck_live_", "live"], "did you mean links:read?"),
+        ("wallet", &["--kind", "token"], ["token", "ck_live_", "live"], ""),
+        ("wontopos", &["--mode", "none"], ["token", "sk_live_", ""], "has no mode"),
         ("payment-links", &["--mode", "test"], ["token", "ck_test_", "test"], ""),
         ("wontopos", &[], ["token", "sk_live_", "live"], ""),
         ("wontopos", &["--mode", "test"], ["token", "sk_test_", "test"], ""),
