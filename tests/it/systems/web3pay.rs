@@ -40,9 +40,11 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 fn expected(held: &[&str], method: &str, path: &str) -> &'static str {
     let granting: Vec<_> = PERMISSIONS
         .iter()
-        .filter(|(_, methods, endpoint)| {
-            let below = path.strip_prefix(endpoint).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            below && methods.contains(&method)
+        .filter(|(permission, methods, endpoint)| {
+            let rest = path.strip_prefix(endpoint);
+            // What lies below an endpoint is a part of it, but for the one that creates.
+            let below = *permission != "onramp:create" && rest.is_some_and(|rest| rest.starts_with('/'));
+            (rest == Some("") || below) && methods.contains(&method)
         })
         .collect();
     match &granting[..] {
@@ -142,7 +144,7 @@ async fn the_environment_of_a_key_chooses_the_upstream() {
     }
 }
 
-/// [permission model] "onramp:create is POST and onramp:read GET of /v1/onramp, transactions:read is GET of
+/// [permission model] "onramp:create is POST of /v1/onramp and onramp:read GET of it and below, transactions:read is GET of
 /// /v1/transactions, keys:manage and webhooks:manage are all methods of theirs; nothing else is allowed to anybody."
 /// [what it is] "An API at /v1: what the document does not name there, no key may do."
 /// [permission model] "A key may hold several permissions; read and write are none of this system's."
@@ -385,6 +387,7 @@ async fn commands_help_to_follow_the_advice() {
     let arguments = ["keys", "create", "--name", "misspelt", "--owner", "acme", "--mode", "test"];
     let said = service.change(&[&arguments[..], &["--scope", "onramp:raed,transactions:read"]].concat()).await.stderr;
     assert!(said.contains("may use onramp:raed and transactions:read") && said.contains("test"), "{said}");
+    assert!(said.contains("no route asks for the scope onramp:raed; did you mean onramp:read?"), "{said}");
     let checked = service.run(&["check"]).await.done().stderr;
     assert!(checked.contains("no route asks for the scope onramp:raed"), "{checked}");
     assert!(checked.contains("did you mean onramp:read?"), "{checked}");

@@ -77,7 +77,7 @@ async fn the_scope_decides_by_method() {
     let methods = [
         ("GET", [OK, SCOPE, OK]),
         ("HEAD", [OK, "403", OK]),
-        ("OPTIONS", [OK, SCOPE, OK]),
+        ("OPTIONS", [OK, OK, OK]),
         ("POST", [SCOPE, OK, OK]),
         ("PUT", [SCOPE, OK, OK]),
         ("PATCH", [NO_ROUTE; 3]),

@@ -89,7 +89,7 @@ async fn a_key_has_its_owners_capabilities() {
         assert!(seen.field("forwarded").contains("proto=https"), "{seen:?}");
     }
     let resources = ["settings", "settings/general", "system_status", "payment_gateways/bacs", "shipping/zones"];
-    let more = ["shipping_methods", "taxes/7", "webhooks", "Settings", "webhooks/"];
+    let more = ["shipping_methods", "taxes/7", "data/currencies", "webhooks", "Settings", "webhooks/"];
     let codes = [
         ("GET", "403 woocommerce_rest_cannot_view"),
         ("HEAD", "403"),
