@@ -105,13 +105,17 @@ impl Journal {
 
     /// Reads the file. What follows the last line break was being written when the process died, and is no fault.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Read<T> {
+        self.read_if_there().unwrap_or(Read { cell_key: None, lines: Vec::new(), fault: None })
+    }
+
+    /// As [`read`](Self::read); none where there is no file.
+    pub(super) fn read_if_there<T: DeserializeOwned>(&self) -> Option<Read<T>> {
         let mut read = Read { cell_key: None, lines: Vec::new(), fault: None };
         let content = match self.folder.read(self.name) {
-            Ok(Some(content)) => content,
-            Ok(None) => return read,
+            Ok(content) => content?,
             Err(error) => {
                 read.fault = Some(error.to_string());
-                return read;
+                return Some(read);
             }
         };
         let mut lines = content.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
@@ -121,15 +125,15 @@ impl Journal {
             }
             Some(Ok(header)) => {
                 read.fault = Some(format!("it is {} version {}", header.format, header.version));
-                return read;
+                return Some(read);
             }
             Some(Err(error)) => {
                 read.fault = Some(format!("line 1: {error}"));
-                return read;
+                return Some(read);
             }
             None => {
                 read.fault = Some("it has no first line".to_owned());
-                return read;
+                return Some(read);
             }
         }
         for (number, line) in lines.enumerate() {
@@ -139,7 +143,7 @@ impl Journal {
                 Err(_) => {}
             }
         }
-        read
+        Some(read)
     }
 }
 

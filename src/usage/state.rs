@@ -248,20 +248,19 @@ impl Restorer {
     }
 }
 
-/// The last use of every key, as saved in a state folder. A folder without the file has none.
+/// The last use of every key, as saved in a state folder; none where no sidecar ever saved any, so that nothing is known of them.
 ///
 /// # Errors
 ///
 /// When there is a file of which nothing can be read.
-pub fn read_last_used(folder: &Path) -> io::Result<BTreeMap<KeyId, LastUsed>> {
-    let read = last_used_journal(&Folder::new(folder)).read::<UseLine>();
+pub fn read_last_used(folder: &Path) -> io::Result<Option<BTreeMap<KeyId, LastUsed>>> {
+    let Some(read) = last_used_journal(&Folder::new(folder)).read_if_there::<UseLine>() else { return Ok(None) };
     match read.fault {
         Some(fault) if read.lines.is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, fault)),
-        _ => Ok(read
-            .lines
-            .into_iter()
-            .filter_map(|line| Some((line.key.parse().ok()?, LastUsed { at: line.at.into(), ip: line.ip })))
-            .collect()),
+        _ => {
+            let last = |line: UseLine| Some((line.key.parse().ok()?, LastUsed { at: line.at.into(), ip: line.ip }));
+            Ok(Some(read.lines.into_iter().filter_map(last).collect()))
+        }
     }
 }
 

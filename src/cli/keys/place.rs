@@ -1,8 +1,9 @@
 //! Which key file a command works on, and how it reads and writes it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -154,24 +155,27 @@ impl Place {
 
     /// Warns of keys whose row was taken back to before they were revoked: the sidecar knows better.
     pub(crate) fn warn_of_revived(&self, document: &Document, console: &mut Console<'_>) {
-        let Some(state) = &self.state else { return };
-        let revoked = match StateFolder::new(state).revoked() {
-            Ok(revoked) => revoked,
-            Err(error) => {
-                return console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
-            }
-        };
+        let revoked = self.revoked(console);
         for row in document.keys.iter().filter(|row| row.revoked_at.is_none() && revoked.contains(&row.id)) {
             console.warn(format_args!("key {} was revoked and stays so, although its row does not say it", row.id));
         }
     }
 
-    /// When and from where keys were last used, as the running sidecar saved it.
-    pub(crate) fn last_used(&self, console: &mut Console<'_>) -> BTreeMap<KeyId, LastUsed> {
-        let Some(state) = &self.state else { return BTreeMap::new() };
+    /// The ids that the running sidecar ever saw revoked.
+    fn revoked(&self, console: &mut Console<'_>) -> HashSet<KeyId> {
+        let Some(state) = &self.state else { return HashSet::new() };
+        StateFolder::new(state).revoked().unwrap_or_else(|error| {
+            console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
+            HashSet::new()
+        })
+    }
+
+    /// When and from where keys were last used, as the running sidecar saved it; none where that is not known.
+    pub(crate) fn last_used(&self, console: &mut Console<'_>) -> Option<BTreeMap<KeyId, LastUsed>> {
+        let state = self.state.as_ref()?;
         read_last_used(state).unwrap_or_else(|error| {
             console.warn(format_args!("cannot read the last uses in {}: {error}", state.display()));
-            BTreeMap::new()
+            None
         })
     }
 }
@@ -228,7 +232,7 @@ impl Edit<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     /// A key that can be read.
-    Row(std::sync::Arc<KeyRow>),
+    Row(Arc<KeyRow>),
     /// A key whose entry is wrong: its id alone.
     SetAside(KeyId),
 }

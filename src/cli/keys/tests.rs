@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// 2026-11-21T00:00:00Z.
-const NOW: i64 = 1_795_219_200_000;
+pub(crate) const NOW: i64 = 1_795_219_200_000;
 
 #[derive(clap::Parser)]
 struct Line {
@@ -46,15 +46,15 @@ impl Said {
 }
 
 /// A folder with a key file, and commands on it.
-struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
-    now: i64,
+    pub(crate) now: i64,
     typed: Option<&'static str>,
     piped: &'static str,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), now: NOW, typed: None, piped: "" }
     }
 
@@ -62,11 +62,24 @@ impl Bench {
         self.folder.path().join("keys.toml")
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         fs::read_to_string(self.file()).unwrap()
     }
 
-    fn run(&self, line: &str) -> Said {
+    /// Replaces the key file.
+    pub(crate) fn write(&self, text: &str) {
+        fs::write(self.file(), text).unwrap();
+    }
+
+    /// Writes a file of the state folder beside it, after the line that names its format.
+    pub(crate) fn write_state(&self, name: &str, lines: &str) {
+        let state = self.folder.path().join("state");
+        fs::create_dir_all(&state).unwrap();
+        let format = name.strip_suffix(".ndjson").unwrap();
+        fs::write(state.join(name), format!("{{\"format\":\"keyside-{format}\",\"version\":1}}\n{lines}")).unwrap();
+    }
+
+    pub(crate) fn run(&self, line: &str) -> Said {
         let words = line.split(' ').map(|word| word.replace('~', " "));
         let file = self.file();
         let place = ["--file", file.to_str().unwrap()].map(str::to_owned);
@@ -102,18 +115,18 @@ impl Bench {
 
     /// Creates a key and returns what was printed.
     #[track_caller]
-    fn create(&self, more: &str) -> Value {
+    pub(crate) fn create(&self, more: &str) -> Value {
         self.run(format!("keys create --output json --name Export --owner svc --scope read {more}").trim_end()).json()
     }
 
     #[track_caller]
-    fn check(&self, line: &str, exit: Exit, err: &str) {
+    pub(crate) fn check(&self, line: &str, exit: Exit, err: &str) {
         let said = self.run(line);
         assert!(said.exit == exit && said.err.contains(err), "{:?}: {}\n{}", said.exit, said.err, said.out);
     }
 }
 
-fn str_of<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(crate) fn str_of<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("{field} of {value}"))
 }
 

@@ -79,7 +79,7 @@ impl Process {
 }
 
 fn last_used(folder: &Path) -> Vec<(String, i64)> {
-    let uses = read_last_used(folder).unwrap();
+    let uses = read_last_used(folder).unwrap().expect("a file");
     uses.into_iter().map(|(id, last)| (id.to_string(), last.at.unix_seconds() - 1_700_000_000)).collect()
 }
 
@@ -191,7 +191,7 @@ fn damaged_files_are_set_aside_and_serving_goes_on() {
 #[test]
 fn a_reader_is_told_of_a_file_that_says_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(read_last_used(folder.path()).unwrap().is_empty());
+    assert!(read_last_used(folder.path()).unwrap().is_none());
     fs::write(folder.path().join("last-used.ndjson"), "nonsense\n").unwrap();
     assert!(read_last_used(folder.path()).is_err());
     assert!(folder.path().join("last-used.ndjson").exists(), "a reader changes nothing");
