@@ -74,7 +74,7 @@ pub(crate) fn name(text: &str) -> Result<String, &'static str> {
 }
 
 /// White space around an address is how people write lists. In the key file, where nobody is asked again, it is a fault.
-fn address(text: &str) -> Result<Network, String> {
+pub(super) fn address(text: &str) -> Result<Network, String> {
     document::network(text.trim_ascii())
 }
 
@@ -91,7 +91,7 @@ fn chosen(text: &str) -> Result<Chosen, &'static str> {
     }
 }
 
-fn scope(text: &str) -> Result<String, &'static str> {
+pub(super) fn scope(text: &str) -> Result<String, &'static str> {
     Scopes::parse([text]).map(|_| text.to_owned()).map_err(|(_, why)| why)
 }
 
@@ -128,9 +128,7 @@ impl Args {
             revoked_at: None,
             rotated_from: None,
         };
-        if edit.document.keys.iter().any(|key| key.name == row.name && key.revoked_at.is_none()) {
-            console.warn(format_args!("another key has the name \"{}\": commands will ask for the id", row.name));
-        }
+        warn_of_name(console, &edit, &row);
         if place.binds_modes && row.mode.is_none() {
             console.warn("the key has no mode: it passes on every host, and its requests go to upstream.url");
         }
@@ -171,7 +169,7 @@ pub(super) fn mint_for(
 }
 
 /// Warns of scopes that no route asks for: a slip of the pen, most often.
-fn warn_of_scopes(console: &mut Console<'_>, asked: Option<&[Permission]>, row: &KeyRow) {
+pub(super) fn warn_of_scopes(console: &mut Console<'_>, asked: Option<&[Permission]>, row: &KeyRow) {
     let Some(asked) = asked else { return };
     let names: Vec<_> = asked.iter().map(Permission::to_string).collect();
     let idle = |scope: &&str| match *scope {
@@ -184,6 +182,13 @@ fn warn_of_scopes(console: &mut Console<'_>, asked: Option<&[Permission]>, row: 
             None => format!("asked for are {}", names.join(", ")),
         };
         console.warn(format_args!("no route asks for the scope {scope}; {help}"));
+    }
+}
+
+/// Warns when a name will not do to find a key.
+pub(super) fn warn_of_name(console: &mut Console<'_>, edit: &Edit<'_>, row: &KeyRow) {
+    if edit.document.keys.iter().any(|key| key.name == row.name && key.revoked_at.is_none()) {
+        console.warn(format_args!("another key has the name \"{}\": commands will ask for the id", row.name));
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod moments;
 pub(crate) mod place;
 mod revoke;
 mod rotate;
+mod set;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -16,7 +17,7 @@ use console::{Console, Failure, Output};
 
 use super::Exit;
 
-/// Create, list, revoke and rotate keys.
+/// Create, list, change, revoke and rotate keys.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -33,6 +34,7 @@ enum Command {
     Create(create::Args),
     List(list::ListArgs),
     Show(list::ShowArgs),
+    Set(set::Args),
     Revoke(revoke::RevokeArgs),
     Delete(revoke::DeleteArgs),
     Rotate(rotate::Args),
@@ -61,6 +63,7 @@ impl Args {
             Command::Create(args) => args.run(console),
             Command::List(args) => args.run(console),
             Command::Show(args) => args.run(console),
+            Command::Set(args) => args.run(console),
             Command::Revoke(args) => args.run(console),
             Command::Delete(args) => args.run(console),
             Command::Rotate(args) => args.run(console),

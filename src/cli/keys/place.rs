@@ -170,6 +170,25 @@ impl Place {
         })
     }
 
+    /// Finds a key that may be changed or replaced: a revoked one stays what it is.
+    pub(crate) fn find_living(
+        &self,
+        document: &Document,
+        reference: &str,
+        console: &mut Console<'_>,
+    ) -> Result<Arc<KeyRow>, Failure> {
+        let row = match find(document, reference, &self.mint)? {
+            Named::Row(row) => row,
+            Named::SetAside(id) => {
+                return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check")));
+            }
+        };
+        if row.revoked_at.is_some() || self.revoked(console).contains(&row.id) {
+            return Err(Failure::new(format!("key {} is revoked, for good; create a new one", row.id)));
+        }
+        Ok(row)
+    }
+
     /// When and from where keys were last used, as the running sidecar saved it; none where that is not known.
     pub(crate) fn last_used(&self, console: &mut Console<'_>) -> Option<BTreeMap<KeyId, LastUsed>> {
         let state = self.state.as_ref()?;

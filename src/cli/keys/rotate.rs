@@ -7,7 +7,7 @@ use super::{
     create::{hand_out, mint_for, warn_of_owner},
     describe::sentence,
     moments::{Expiry, expiry, span, typed},
-    place::{Named, PlaceArgs, Tolerate, find},
+    place::{PlaceArgs, Tolerate},
 };
 use crate::{
     cli::Exit,
@@ -42,15 +42,7 @@ impl Args {
         let now = console.now.wall;
         let place = self.place.settle()?;
         let mut edit = place.edit(Tolerate::Nothing)?;
-        let old = match find(&edit.document, &self.key, &place.mint)? {
-            Named::Row(row) => row,
-            Named::SetAside(id) => {
-                return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check")));
-            }
-        };
-        if old.revoked_at.is_some() {
-            return Err(Failure::new(format!("key {} is revoked, for good; create a new one", old.id)));
-        }
+        let old = place.find_living(&edit.document, &self.key, console)?;
         let expires_at = self.new_expiry(&old, now)?;
         let minted = mint_for(&place, &edit, old.kind, old.mode, console)?;
         let row = KeyRow {

@@ -91,6 +91,17 @@ impl Draft {
         found
     }
 
+    /// Makes another key of an entry. Fields that stay the same are not touched.
+    pub fn change(&mut self, from: &KeyRow, to: &KeyRow) {
+        let (before, after) = (key_fields(from), key_fields(to));
+        for &field in KEY_FIELDS {
+            let [before, after] = [&before, &after].map(|fields| fields.iter().find(|(name, _)| *name == field));
+            if before != after {
+                self.set(List::Keys, from.id.as_str(), field, after.map(|(_, value)| value));
+            }
+        }
+    }
+
     /// Removes every entry with this id, with the comment lines right above it. False when there is none.
     pub fn remove(&mut self, list: List, id: &str) -> bool {
         let blocks = self.blocks_of(list, Some(id));

@@ -1,9 +1,12 @@
 //! Edits: what is touched, and what stays.
 
 use super::{full, one_key, parse};
-use crate::keys::document::{
-    KeyRow, OwnerRow, Parser,
-    edit::{Draft, List, key_fields, list, owner_fields, text},
+use crate::keys::{
+    Mode,
+    document::{
+        KeyRow, OwnerRow, Parser,
+        edit::{Draft, List, key_fields, list, owner_fields, text},
+    },
 };
 
 #[test]
@@ -75,6 +78,20 @@ fn a_field_is_set_in_place_or_in_the_usual_order() {
         |draft| assert!(draft.set(List::Keys, "a", "name", Some(&text("x")))),
         "[[key]]\r\nid = \"a\"\r\nname = \"x\"\r\n\r\n[end]\r\n",
     );
+}
+
+/// Fields that stay the same stay as they were written, however that was.
+#[test]
+fn a_changed_key_keeps_what_stays() {
+    let before = one_key("name   = 'a' # A\nallow_ips = [\n  '10.0.0.1', # office\n]\nlimits = [ '5/1m' ]\n");
+    let from = parse(&before).keys[0].clone();
+    check_edit(&before, |draft| draft.change(&from, &from), &before);
+    let to = KeyRow { allow_ips: Default::default(), name: "b".into(), mode: Some(Mode::Live), ..(*from).clone() };
+    let mut draft = Draft::new(before.clone());
+    draft.change(&from, &to);
+    assert_eq!(*parse(draft.text()).keys[0], to, "{}", draft.text());
+    assert!(draft.text().contains("name   = \"b\" # A\n") && draft.text().contains("limits = [ '5/1m' ]\n"));
+    assert!(!draft.text().contains("office") && !draft.text().contains("allow_ips"), "{}", draft.text());
 }
 
 #[test]
