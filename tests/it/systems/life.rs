@@ -40,7 +40,7 @@ impl Case {
     /// A request that a key with the scope may send.
     pub(super) fn read(&self, key: &Minted) -> Request {
         let host = self.hosts[usize::from(key.printed["mode"] == "test")];
-        (self.present)(get(self.path).host(host), &key.token)
+        (self.present)(get(self.path).host(host), &key.secret)
     }
 
     /// Tokens say system and mode, the rest is random, and a mistyped one is told from a good one; what is shown of it
@@ -53,15 +53,15 @@ impl Case {
             for name in ["one", "other"] {
                 let name = format!("{mode} {name}");
                 let key = service.create_as(&name, &["--owner", "acme", "--mode", mode, "--scope", self.scope]).await;
-                let body = key.token.strip_prefix(prefix).unwrap_or_else(|| panic!("{mode}: {}", key.token));
-                assert_eq!(key.prefix, key.token[..prefix.len() + self.shown]);
+                let body = key.secret.strip_prefix(prefix).unwrap_or_else(|| panic!("{mode}: {}", key.secret));
+                assert_eq!(key.prefix, key.secret[..prefix.len() + self.shown]);
                 assert!(key.id.starts_with("key_") && key.printed["mode"] == mode, "{}", key.printed);
                 assert!(body.chars().all(|character| ALPHABET.contains(character)), "{body}");
                 // The last six are a checksum, so that they are no secret.
                 let (random, sum) = body.split_at(body.len() - 6);
                 let secret_bits = (random.len() - self.shown) as f64 * 62_f64.log2();
                 assert!(secret_bits >= 160.0, "{body}: {secret_bits} bits");
-                assert_eq!(sum, checksum(&key.token[..key.token.len() - 6]), "{}", key.token);
+                assert_eq!(sum, checksum(&key.secret[..key.secret.len() - 6]), "{}", key.secret);
                 assert!(random.bytes().collect::<BTreeSet<_>>().len() > 10, "{random}");
                 keys.push(key);
             }
@@ -72,11 +72,11 @@ impl Case {
             assert_eq!(service.ask(self.read(key)).await.status, 200, "{}", key.printed["name"]);
             self.identified(&service, key).await;
         }
-        let log = format!("one\n  X-API-Key: {}\nGET /?token={}&x=1\n", keys[0].token, keys[3].token);
+        let log = format!("one\n  X-API-Key: {}\nGET /?token={}&x=1\n", keys[0].secret, keys[3].secret);
         let found = keyside_with_input(["keys", "identify", "--config", &service.config()], &log).await.done();
         for (key, is_there) in keys.iter().zip([true, false, false, true]) {
             assert_eq!(found.stdout.contains(&key.id), is_there, "{found:?}");
-            assert!(!(found.stdout.clone() + &found.stderr).contains(&key.token));
+            assert!(!(found.stdout.clone() + &found.stderr).contains(&key.secret));
         }
         self.found_by_pattern(&service, &keys).await;
     }
@@ -85,15 +85,15 @@ impl Case {
         let identify = async |text: &str| {
             keyside_with_input(["keys", "identify", "--output", "json", "--config", &service.config()], text).await
         };
-        for text in [&key.token, &key.prefix] {
+        for text in [&key.secret, &key.prefix] {
             let ended = identify(text).await.done();
             assert!(ended.stdout.contains(&key.id), "{ended:?}");
-            assert!(!(ended.stdout + &ended.stderr).contains(&key.token));
+            assert!(!(ended.stdout + &ended.stderr).contains(&key.secret));
         }
         let said = "token minted by Keyside";
-        assert!(identify(&key.token).await.stdout.contains(said));
-        let last = if key.token.ends_with('0') { '1' } else { '0' };
-        let mistyped = format!("{}{last}", &key.token[..key.token.len() - 1]);
+        assert!(identify(&key.secret).await.stdout.contains(said));
+        let last = if key.secret.ends_with('0') { '1' } else { '0' };
+        let mistyped = format!("{}{last}", &key.secret[..key.secret.len() - 1]);
         assert!(!identify(&mistyped).await.stdout.contains(said));
     }
 
@@ -102,10 +102,10 @@ impl Case {
         let shown: Vec<_> = keys.iter().map(|key| key.prefix.as_str()).collect();
         let text: String = keys
             .iter()
-            .map(|key| format!("GET /x?key={0}&y=1 \"{0}\",\nX-API-Key: {0}\n{0}x {0}_\n", key.token))
+            .map(|key| format!("GET /x?key={0}&y=1 \"{0}\",\nX-API-Key: {0}\n{0}x {0}_\n", key.secret))
             .chain([shown.join("\n")])
             .collect();
-        let expected: String = keys.iter().flat_map(|key| vec![format!("{}\n", key.token); 3]).collect();
+        let expected: String = keys.iter().flat_map(|key| vec![format!("{}\n", key.secret); 3]).collect();
         let mut grep = Command::new("grep");
         grep.args(["-oP", pattern.trim()]);
         assert_eq!(run(grep, &text).await.done().stdout, expected, "{pattern}\n{text}");
@@ -126,8 +126,8 @@ impl Case {
         assert_eq!(printed.stdout.matches(token).count(), 1, "{}", printed.stdout);
         assert!(!printed.stderr.contains(token) && printed.stderr.contains("not shown again"), "{}", printed.stderr);
         let key = service.create_as("two", &create[4..]).await;
-        assert_eq!(key.printed.to_string().matches(&key.token).count(), 1, "{}", key.printed);
-        for token in [token, &key.token] {
+        assert_eq!(key.printed.to_string().matches(&key.secret).count(), 1, "{}", key.printed);
+        for token in [token, &key.secret] {
             let request = (self.present)(get(self.path).host(self.hosts[0]), token);
             let answer = service.ask(request).await;
             assert_eq!(answer.status, 200, "{answer:?}");
@@ -144,7 +144,7 @@ impl Case {
         for entry in std::fs::read_dir(service.sidecar.path("state")).unwrap() {
             told.push(String::from_utf8_lossy(&std::fs::read(entry.unwrap().path()).unwrap()).into_owned());
         }
-        for token in [token, &key.token] {
+        for token in [token, &key.secret] {
             let secret = &token[self.prefixes[0].len() + self.shown..];
             assert!(told.iter().all(|text| !text.contains(secret)), "{secret}");
         }
@@ -192,7 +192,7 @@ impl Case {
 
         // Only a successful authentication is a use.
         for key in [&used, &unused] {
-            let wrong = Minted { token: format!("{}x", key.token), ..key.clone() };
+            let wrong = Minted { secret: format!("{}x", key.secret), ..key.clone() };
             assert_eq!(service.ask(self.read(&wrong)).await.status, 401);
         }
         // The order of uses is kept, so that this one is saved after those.
@@ -215,7 +215,7 @@ impl Case {
             assert!(line.contains(word), "{word}: {line}");
         }
         for key in [&used, &unused, &other] {
-            assert!(!table.contains(&key.token) && !first.to_string().contains(&key.token));
+            assert!(!table.contains(&key.secret) && !first.to_string().contains(&key.secret));
         }
         (service, first)
     }
@@ -237,7 +237,8 @@ impl Case {
         let id = "X-Request-Id";
         let refused = kept.send(&self.read(&dead).field(id, "same")).await;
         assert_eq!(told(&refused), "401 invalid_credentials");
-        let never = Minted { token: dead.token.replace(&dead.prefix, &"x".repeat(dead.prefix.len())), ..dead.clone() };
+        let never =
+            Minted { secret: dead.secret.replace(&dead.prefix, &"x".repeat(dead.prefix.len())), ..dead.clone() };
         let unknown = kept.send(&self.read(&never).field(id, "same")).await;
         assert_eq!((refused.status, &refused.body), (unknown.status, &unknown.body));
         assert_eq!(service.ask(self.read(&other)).await.status, 200);
@@ -269,12 +270,12 @@ impl Case {
         let load = Load::on(&service.sidecar, &[H1, H2], &self.read(&old));
         upstream.request(10).await;
         let rotate = ["keys", "rotate", "nightly", "--overlap", "24h", "--output", "json"];
-        let new = Minted::of(service.change(&rotate).await.json());
+        let new = Minted::of(service.change(&rotate).await);
         for field in ["name", "owner", "scopes", "mode", "kind"] {
             assert_eq!(new.printed[field], old.printed[field], "{field}");
         }
         assert_eq!(new.printed["rotated_from"], old.id);
-        assert!(new.id != old.id && new.token != old.token);
+        assert!(new.id != old.id && new.secret != old.secret);
         // Every 90 days: the new key has as long a life as the old one.
         for key in [&old, &new] {
             let moment = |name: &str| key.printed[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();

@@ -8,7 +8,6 @@
 mod agreement;
 mod first_steps;
 mod life;
-mod minted;
 mod payment_links;
 mod proof;
 mod service;

@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::{
+    agreement::agreed,
     life::Case,
     service::{Minted, Service, told},
 };
@@ -78,7 +79,7 @@ async fn every_request_wants_a_key() {
     }
     for elsewhere in ["/", "/api/v1", "/api/v1/", "/api/v2/links", "/v1/links", "/api/v1/refunds", "/api/v1/linksx"] {
         assert_eq!(told(&service.ask(get(elsewhere)).await), "401 missing_credentials", "{elsewhere}");
-        let answer = service.ask(present(get(elsewhere), &key.token)).await;
+        let answer = service.ask(present(get(elsewhere), &key.secret)).await;
         assert_eq!(told(&answer), "403 route_not_allowed", "{elsewhere}");
     }
     assert_eq!(upstream.count(), 0);
@@ -96,7 +97,7 @@ async fn a_key_is_a_bearer_token() {
     let upstream = Upstream::start().await;
     let service = CASE.service(&upstream).await;
     let key = service.create("live", "links:read").await;
-    let token = &*key.token;
+    let token = &*key.secret;
     let get = || get("/api/v1/links").host(HOST);
     let with = |value: &str| get().field("Authorization", value);
     for version in [H1, H2] {
@@ -130,8 +131,8 @@ async fn a_key_is_a_bearer_token() {
     // Where Basic is switched on as well, a token is a user name with an empty password.
     let service = Service::with("payment-links", &upstream, "[credentials]\nbasic = true").await;
     let key = service.create_as("token", &["--kind", "token", "--owner", "acme", "--scope", "links:read"]).await;
-    assert_eq!(service.ask(get().basic(&key.token, "")).await.status, 200);
-    assert_eq!(service.ask(get().bearer(&key.token)).await.status, 200);
+    assert_eq!(service.ask(get().basic(&key.secret, "")).await.status, 200);
+    assert_eq!(service.ask(get().bearer(&key.secret)).await.status, 200);
 }
 
 /// [key shape] "A fixed prefix, then random characters; ck_live_ and six more may be seen, as in ck_live_abc123."
@@ -151,7 +152,7 @@ async fn a_test_key_never_touches_real_payments() {
     let modes = format!("[upstream.modes]\ntest = {:?}\n", staging.url());
     let service = Service::with("payment-links", &real, &modes).await;
     let (live, test) = (service.create("live", "links:write").await, service.create("test", "links:write").await);
-    let create = |key: &Minted| present(post("/api/v1/links", "{}").host(HOST), &key.token);
+    let create = |key: &Minted| present(post("/api/v1/links", "{}").host(HOST), &key.secret);
     for (key, counts) in [(&test, [0, 1]), (&test, [0, 2]), (&live, [1, 2])] {
         assert_eq!(service.ask(create(key)).await.status, 200);
         assert_eq!([&real, &staging].map(Upstream::count), counts);
@@ -187,7 +188,7 @@ async fn a_scope_does_what_the_document_says_and_no_more() {
             for item in [false, true] {
                 for method in METHODS {
                     let path = path(resource, item);
-                    let told = told(&connection.send(&present(request(method, &path), &key.token)).await);
+                    let told = told(&connection.send(&present(request(method, &path), &key.secret)).await);
                     let expected = expected(&held, method, resource, item);
                     let same = if method == "HEAD" { told == expected[..3] } else { told == expected };
                     assert!(same, "{held:?}: {method} {path}: {told} instead of {expected}");
@@ -212,10 +213,8 @@ async fn explain_agrees() {
         for (resource, item) in [(own, false), (own, true), (other, true)] {
             let path = path(resource, item);
             for method in ["GET", "POST", "PATCH", "DELETE"] {
-                let explained = service.explained(&key, HOST, method, &path).await;
-                assert_eq!(explained, expected(&[scope], method, resource, item), "{scope}: {method} {path}");
-                let answer = service.ask(present(request(method, &path), &key.token)).await;
-                assert_eq!(explained, told(&answer), "{scope}: {method} {path}");
+                let told = agreed(&service, &key, |request| present(request, &key.secret), HOST, method, &path).await;
+                assert_eq!(told, expected(&[scope], method, resource, item), "{scope}: {method} {path}");
             }
         }
         let routes = service.json(&["explain", "--key", &key.id]).await;
@@ -284,9 +283,9 @@ async fn what_is_no_valid_key_is_unauthorized() {
         status => Err(status),
     })
     .await;
-    let forged = |token: String| Minted { token, ..good.clone() };
+    let forged = |secret: String| Minted { secret, ..good.clone() };
     let unknown = forged("ck_live_aVeryLongStringThatIsNoKeyOfAnybody000".into());
-    let wrong = forged(format!("{}{}", good.prefix, "a".repeat(good.token.len() - good.prefix.len())));
+    let wrong = forged(format!("{}{}", good.prefix, "a".repeat(good.secret.len() - good.prefix.len())));
     let (before, mut bodies) = (upstream.count(), Vec::new());
     for key in [&revoked, &expired, &unknown, &wrong] {
         let answer = service.ask(CASE.read(key).field("X-Request-Id", "same")).await;
@@ -297,7 +296,7 @@ async fn what_is_no_valid_key_is_unauthorized() {
     }
     assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
     assert_eq!(upstream.count(), before);
-    let refused = service.ask(present(post("/api/v1/links", "{}"), &good.token)).await;
+    let refused = service.ask(present(post("/api/v1/links", "{}"), &good.secret)).await;
     assert_eq!(told(&refused), "403 insufficient_scope");
     assert!(refused.field("www-authenticate").contains("scope=\"links:write\""), "{refused:?}");
 }
@@ -332,7 +331,7 @@ async fn commands_help_to_follow_the_advice() {
     let service = CASE.service(&upstream).await;
     let consumer = service.create("live", "webhooks:read").await;
     let creator = service.create("live", "sessions:write").await;
-    let may = |method, path: &str, key: &Minted| present(request(method, path).host(HOST), &key.token);
+    let may = |method, path: &str, key: &Minted| present(request(method, path).host(HOST), &key.secret);
     let rows = [
         (may("GET", "/api/v1/webhooks/x", &consumer), "200"),
         (may("DELETE", "/api/v1/webhooks/x", &consumer), "403 insufficient_scope"),
@@ -362,7 +361,7 @@ async fn clients_of_others_work() {
     let key = service.create("live", "links:read,links:write").await;
     let url = service.local("localhost", "/api/v1/links");
     let stranger = "ck_live_abc123";
-    for (token, status) in [(&*key.token, "200"), (stranger, "401")] {
+    for (token, status) in [(&*key.secret, "200"), (stranger, "401")] {
         let count = upstream.count();
         let curl = format!("curl https://{HOST}/api/v1/links \\\n  -H \"Authorization: Bearer {token}\"");
         assert!(service.shell(&[HOST], &curl).await.done().stdout.ends_with(&format!("\n{status}")));

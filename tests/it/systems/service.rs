@@ -1,10 +1,15 @@
-//! A sidecar with a preset, the commands on its key file, and clients that others wrote.
+//! A key system at work: a sidecar with a preset, the commands on its key file as people use them, and clients that
+//! others wrote.
 
-use std::{path::PathBuf, process::Command};
+use std::{ops::Deref, path::PathBuf, process::Command};
 
+use keyside::sync::state::{StateFolder, digest_of};
 use serde_json::Value;
 
-use crate::harness::{Builder, Ended, H1, Received, Request, Sidecar, Upstream, keyside, run};
+use crate::harness::{Builder, Ended, H1, Received, Request, Sidecar, Upstream, eventually, keyside, run};
+
+/// The pepper of keys that are verified quickly; what is kept of a secret is a matter of tests of its own.
+const QUICK: &str = "[keys]\npepper = { file = \"pepper\" }\n[keys.mint]\nhash = \"hmac-sha256\"\n";
 
 /// A sidecar whose keys are minted by the command.
 pub(super) struct Service {
@@ -15,16 +20,33 @@ pub(super) struct Service {
 #[derive(Clone, Debug)]
 pub(super) struct Minted {
     pub(super) id: String,
+    /// A pair's consumer key, a token's shown prefix.
     pub(super) prefix: String,
-    pub(super) token: String,
+    /// A pair's consumer secret, or the whole token.
+    pub(super) secret: String,
     /// All of what was printed.
     pub(super) printed: Value,
+    /// What was said beside it.
+    pub(super) said: String,
 }
 
 impl Minted {
-    pub(super) fn of(printed: Value) -> Self {
+    #[track_caller]
+    pub(super) fn of(ended: Ended) -> Self {
+        let printed = ended.json();
         let text = |name: &str| printed[name].as_str().unwrap_or_else(|| panic!("no {name}: {printed}")).to_owned();
-        Self { id: text("id"), prefix: text("prefix"), token: text("token"), printed }
+        let secret = if printed["kind"] == "pair" { "consumer_secret" } else { "token" };
+        Self { id: text("id"), prefix: text("prefix"), secret: text(secret), said: ended.stderr, printed }
+    }
+
+    /// The request with this pair by Basic.
+    pub(super) fn on(&self, request: Request) -> Request {
+        request.basic(&self.prefix, &self.secret)
+    }
+
+    /// This pair as `curl -u` takes it.
+    pub(super) fn user(&self) -> String {
+        format!("{}:{}", self.prefix, self.secret)
     }
 }
 
@@ -36,9 +58,12 @@ impl Service {
 
     /// A preset with this laid over it. Hashes are quick, for tests that are about other things.
     pub(super) async fn with(preset: &str, upstream: &Upstream, config: &str) -> Self {
-        let quick = "[keys]\npepper = { file = \"pepper\" }\n[keys.mint]\nhash = \"hmac-sha256\"\n";
-        let builder = Self::builder(preset, upstream).config(quick).file("pepper", "a pepper that is long enough");
-        Self::of(builder.config(config)).await
+        Self::of(Self::quick(preset, upstream).config(config)).await
+    }
+
+    /// As a builder, so that more can be laid in its folder.
+    pub(super) fn quick(preset: &str, upstream: &Upstream) -> Builder {
+        Self::builder(preset, upstream).config(QUICK).file("pepper", "a pepper that is long enough")
     }
 
     fn builder(preset: &str, upstream: &Upstream) -> Builder {
@@ -70,26 +95,44 @@ impl Service {
 
     /// Runs a command that changes the key file, and waits until the sidecar has the change.
     pub(super) async fn change(&self, arguments: &[&str]) -> Ended {
-        let before = self.reloads().await;
         let ended = self.run(arguments).await.done();
-        self.reloaded_since(before).await;
+        self.in_force().await;
         ended
     }
 
     /// Puts another key file in the place of its own, and waits until the sidecar has it.
     pub(super) async fn replace(&self, keys: impl AsRef<[u8]>) {
-        let before = self.reloads().await;
         self.sidecar.replace("keys.toml", keys);
-        self.reloaded_since(before).await;
+        self.in_force().await;
     }
 
-    async fn reloads(&self) -> f64 {
-        self.sidecar.metrics().await.value("keyside_reloads_total", &[("what", "keys"), ("result", "ok")])
+    /// Waits until the sidecar says that the key file is in force as it is now.
+    async fn in_force(&self) {
+        let state = StateFolder::new(self.sidecar.path("state"));
+        eventually("the key file in force", async || match state.in_force() {
+            Ok(Some(in_force)) if in_force.digest == digest_of(self.key_file().as_bytes()) => Ok(()),
+            other => Err(other),
+        })
+        .await;
     }
 
-    async fn reloaded_since(&self, before: f64) {
-        let reloads = [("what", "keys"), ("result", "ok")];
-        self.sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
+    /// What `keys list` says.
+    pub(super) async fn keys(&self) -> Vec<Value> {
+        self.json(&["keys", "list"]).await.as_array().unwrap().clone()
+    }
+
+    /// What becomes of a request, in the end: a change of keys takes effect within a second.
+    pub(super) async fn becomes(&self, expected: &str, request: impl Fn() -> Request) -> Received {
+        eventually(expected, async || {
+            let answer = self.sidecar.ask(request()).await;
+            if answer.brief() == expected { Ok(answer) } else { Err(answer) }
+        })
+        .await
+    }
+
+    /// The access log's line of an answer.
+    pub(super) async fn line(&self, answer: &Received) -> Value {
+        self.sidecar.logged(answer.field("x-request-id")).await
     }
 
     /// Mints a key of the owner `acme`; the mode may be empty. It is in force on return.
@@ -99,27 +142,15 @@ impl Service {
         self.create_as(&name, &[&["--owner", "acme", "--scope", scopes], mode].concat()).await
     }
 
-    /// Mints a token by this name. It is in force on return.
+    /// Mints a key by this name. It is in force on return.
     pub(super) async fn create_as(&self, name: &str, more: &[&str]) -> Minted {
         let create = ["keys", "create", "--output", "json", "--name", name];
-        Minted::of(self.change(&[&create, more].concat()).await.json())
+        Minted::of(self.change(&[&create, more].concat()).await)
     }
 
     /// Sends a request, again where a busy machine had no time for a slow hash.
     pub(super) async fn ask(&self, request: Request) -> Received {
         self.sidecar.send_again(H1, request).await
-    }
-
-    /// Asks `explain` about a request: its verdict, as [`told`] has the sidecar's.
-    pub(super) async fn explained(&self, key: &Minted, host: &str, method: &str, path: &str) -> String {
-        let request = ["--method", method, "--path", path, "--ip", "127.0.0.1", "--host", host];
-        let explain = ["explain", "--output", "json", "--key", &key.id];
-        let ended = self.run(&[&explain[..], &request].concat()).await;
-        let said = ended.json();
-        let allowed = said["verdict"] == "allowed";
-        assert_eq!(ended.status, i32::from(!allowed), "{ended:?}");
-        assert!(!ended.stdout.contains(&key.token), "{ended:?}");
-        if allowed { "200".into() } else { format!("{} {}", said["status"], said["code"].as_str().unwrap()) }
     }
 
     /// A file with the authority that its certificate is of.
@@ -146,6 +177,43 @@ impl Service {
         let mut shell = Command::new("sh");
         shell.args(["-c", lines]).env("CURL_HOME", self.sidecar.path(""));
         run(shell, "").await
+    }
+}
+
+/// A service with an upstream of its own, for keys that are pairs.
+pub(super) struct System {
+    pub(super) upstream: Upstream,
+    pub(super) service: Service,
+}
+
+impl Deref for System {
+    type Target = Service;
+
+    fn deref(&self) -> &Service {
+        &self.service
+    }
+}
+
+impl System {
+    /// The preset with its limits, and more settings laid over it. No keys yet.
+    pub(super) async fn start(preset: &str, more: &str) -> Self {
+        let upstream = Upstream::start().await;
+        Self { service: Service::with(preset, &upstream, more).await, upstream }
+    }
+
+    /// The same without limits on addresses, for tables with more rows than an address may send.
+    pub(super) async fn unlimited(preset: &str, more: &str) -> Self {
+        Self::start(preset, &format!("{more}\n[limits]\nper_ip = []\nfailures_per_ip = []\n")).await
+    }
+
+    /// Makes an owner.
+    pub(super) async fn owner(&self, id: &str, more: &[&str]) {
+        self.change(&[&["owners", "create", id][..], more].concat()).await;
+    }
+
+    /// Mints a pair. It is in force on return.
+    pub(super) async fn mint(&self, name: &str, owner: &str, scope: &str, more: &[&str]) -> Minted {
+        self.create_as(name, &[&["--owner", owner, "--scope", scope], more].concat()).await
     }
 }
 

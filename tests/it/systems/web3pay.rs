@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{
+    agreement::agreed,
     life::Case,
     service::{Minted, Service, told},
 };
@@ -67,7 +68,7 @@ async fn a_key_goes_in_its_own_field_and_nowhere_else() {
     let upstream = Upstream::start().await;
     let service = CASE.service(&upstream).await;
     let key = service.create("live", "onramp:read").await;
-    let token = &*key.token;
+    let token = &*key.secret;
     let get = || get("/v1/onramp").host(HOST);
     for version in [H1, H2] {
         for name in ["X-API-Key", "x-api-key", "X-Api-Key"] {
@@ -162,7 +163,7 @@ async fn a_permission_opens_its_endpoint_and_nothing_else() {
         for endpoint in ["/v1/onramp", "/v1/transactions", "/v1/keys", "/v1/webhooks"] {
             for path in [endpoint.to_owned(), format!("{endpoint}/x"), format!("{endpoint}/x/y")] {
                 for method in METHODS {
-                    let answer = connection.send(&present(request(method, &path), &key.token)).await;
+                    let answer = connection.send(&present(request(method, &path), &key.secret)).await;
                     let expected = expected(&held, method, &path);
                     let told = told(&answer);
                     let same = if method == "HEAD" { told == expected[..3] } else { told == expected };
@@ -174,7 +175,7 @@ async fn a_permission_opens_its_endpoint_and_nothing_else() {
         }
         for path in ["/", "/v1", "/v1/", "/v1/onramps", "/v1/payments", "/v2/onramp", "/onramp", "/api/v1/onramp"] {
             for method in ["GET", "POST"] {
-                let answer = connection.send(&present(request(method, path), &key.token)).await;
+                let answer = connection.send(&present(request(method, path), &key.secret)).await;
                 assert_eq!(told(&answer), "403 route_not_allowed", "{held:?}: {method} {path}");
             }
         }
@@ -191,10 +192,8 @@ async fn explain_agrees() {
         let key = service.create("live", permission).await;
         for path in ["/v1/onramp", "/v1/transactions/x", "/v1/keys/x", "/v1/webhooks", "/v1/x"] {
             for method in ["GET", "POST", "PATCH", "DELETE"] {
-                let explained = service.explained(&key, HOST, method, path).await;
-                assert_eq!(explained, expected(&[permission], method, path), "{permission}: {method} {path}");
-                let answer = service.ask(present(request(method, path), &key.token)).await;
-                assert_eq!(explained, told(&answer), "{permission}: {method} {path}");
+                let told = agreed(&service, &key, |request| present(request, &key.secret), HOST, method, path).await;
+                assert_eq!(told, expected(&[permission], method, path), "{permission}: {method} {path}");
             }
         }
         let routes = service.json(&["explain", "--key", &key.id]).await;
@@ -273,7 +272,7 @@ async fn every_refusal_has_the_envelope() {
     service.run(&["keys", "revoke", "revoked", "--wait"]).await.done();
     upstream.on("/v1/onramp/gone", Answer::hang_up());
     assert_eq!(service.ask(CASE.read(&slow)).await.status, 200);
-    let with = |request: Request| present(request.host(HOST), &key.token);
+    let with = |request: Request| present(request.host(HOST), &key.secret);
     let long = format!("/v1/onramp/{}", "x".repeat(2000));
     let rows = [
         (with(get("/v1/onramp/../keys")), "400 bad_request"),
@@ -282,7 +281,7 @@ async fn every_refusal_has_the_envelope() {
         (CASE.read(&revoked), "401 invalid_credentials"),
         (present(get("/v1/onramp").host(HOST), "wp3_live_sk_unknown"), "401 invalid_credentials"),
         (CASE.read(&away), "403 forbidden_caller_ip"),
-        (present(get("/v1/onramp").host("test.web3pay.io"), &key.token), "403 mode_mismatch"),
+        (present(get("/v1/onramp").host("test.web3pay.io"), &key.secret), "403 mode_mismatch"),
         (with(get("/v1/elsewhere")), "403 route_not_allowed"),
         (with(get("/v1/keys")), "403 insufficient_scope"),
         (with(request("PURGE", "/v1/onramp")), "405 method_not_allowed"),
@@ -290,9 +289,9 @@ async fn every_refusal_has_the_envelope() {
         (with(get(&long)), "414 uri_too_long"),
         (CASE.read(&slow), "429 too_many_requests"),
         (with(get("/v1/onramp/gone")), "502 upstream_unreachable"),
-        (CASE.read(&Minted { token: "wp3_live_sk_guess".into(), ..key.clone() }), "401 invalid_credentials"),
+        (CASE.read(&Minted { secret: "wp3_live_sk_guess".into(), ..key.clone() }), "401 invalid_credentials"),
         // The third failure has used up what an address may fail.
-        (CASE.read(&Minted { token: "wp3_live_sk_again".into(), ..key.clone() }), "429 too_many_requests"),
+        (CASE.read(&Minted { secret: "wp3_live_sk_again".into(), ..key.clone() }), "429 too_many_requests"),
     ];
     for (request, expected) in rows {
         let answer = service.ask(request.clone()).await;
@@ -343,7 +342,7 @@ async fn the_documents_command_lines_work() {
             upstream.on("/v1/keys", Answer::ok(listed));
         }
         let run =
-            async |key: &Minted| service.shell(&[HOST], &lines.replace("wp3_live_sk_your_api_key", &key.token)).await;
+            async |key: &Minted| service.shell(&[HOST], &lines.replace("wp3_live_sk_your_api_key", &key.secret)).await;
         let ended = run(&manager).await.done();
         assert_eq!(ended.stdout, format!("{answer}\n{expected}"), "{lines}");
         let seen = upstream.last();
@@ -353,7 +352,7 @@ async fn the_documents_command_lines_work() {
         let count = upstream.count();
         let refused = run(&widget).await.done();
         assert!(refused.stdout.ends_with("\n403") && refused.stdout.contains("insufficient_scope"), "{refused:?}");
-        let stranger = Minted { token: "wp3_live_sk_your_api_key".into(), ..widget.clone() };
+        let stranger = Minted { secret: "wp3_live_sk_your_api_key".into(), ..widget.clone() };
         assert!(run(&stranger).await.done().stdout.ends_with("\n401"));
         assert_eq!(upstream.count(), count);
     }
@@ -372,7 +371,7 @@ async fn a_widget_can_only_create() {
             .field("Access-Control-Request-Method", "POST")
             .field("Access-Control-Request-Headers", "x-api-key");
         assert_eq!(told(&service.ask(asks).await), preflight);
-        assert_eq!(service.ask(present(post("/v1/onramp", "{}"), &key.token)).await.status, 200);
+        assert_eq!(service.ask(present(post("/v1/onramp", "{}"), &key.secret)).await.status, 200);
         assert_eq!(told(&service.ask(CASE.read(&key)).await), "403 insufficient_scope");
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{API, of_each_scope};
 use crate::{
     harness::{Answer, H1, H2, Request, get, post, request},
-    systems::minted::System,
+    systems::service::System,
 };
 
 /// What is forwarded to `/wp-json/wkwp-wallet/v1/*` carries the owner and not the pair.
@@ -43,15 +43,15 @@ async fn a_call_by_basic_reaches_the_api_as_its_owner() {
         );
         assert!(!system.upstream.last().has("x-key-mode"), "{host}");
     }
-    assert!(reader.printed.json()["mode"].is_null(), "{:?}", reader.printed);
+    assert!(reader.printed["mode"].is_null(), "{:?}", reader.printed);
     let forwarded = system.upstream.count();
     // No other credential is one here.
     let rows: [(&str, Request); 5] = [
         ("none", get(&format!("{API}/wallets"))),
         ("Bearer", get(&format!("{API}/wallets")).bearer(&reader.secret)),
         ("a header", get(&format!("{API}/wallets")).field("X-API-Key", &reader.secret)),
-        ("the query", get(&format!("{API}/wallets?consumer_key={}&consumer_secret={}", reader.key, reader.secret))),
-        ("the query of /", get(&format!("/?rest_route=/wkwp-wallet/v1/wallets&consumer_key={}", reader.key))),
+        ("the query", get(&format!("{API}/wallets?consumer_key={}&consumer_secret={}", reader.prefix, reader.secret))),
+        ("the query of /", get(&format!("/?rest_route=/wkwp-wallet/v1/wallets&consumer_key={}", reader.prefix))),
     ];
     for (what, request) in rows {
         let answer = system.sidecar.ask(request).await;
@@ -100,7 +100,7 @@ async fn the_scope_decides_by_method() {
         for (method, expected) in methods {
             for (pair, expected) in [&reader, &writer, &both].into_iter().zip(expected) {
                 let answer = system.sidecar.ask(pair.on(request(method, &format!("{API}{path}")))).await;
-                assert_eq!(answer.brief(), expected, "{} {method} {path}", pair.printed.json()["name"]);
+                assert_eq!(answer.brief(), expected, "{} {method} {path}", pair.printed["name"]);
                 if !expected.starts_with("200") && method != "HEAD" {
                     let status = answer.status;
                     assert_eq!(answer.json()["data"], json!({ "status": status }), "{answer:?}");
@@ -152,10 +152,10 @@ async fn writing_needs_the_scope_and_the_owners_capability() {
         customers = (owner == "customer").then_some(pair).or(customers);
     }
     // What the owner is given, the key has: without a new one.
-    system.command(&["owners", "set", "customer", "--capability", "read,manage_woocommerce"]).await.done();
+    system.run(&["owners", "set", "customer", "--capability", "read,manage_woocommerce"]).await.done();
     let pair = customers.unwrap();
     system.becomes("200", || pair.on(post(&format!("{API}/wallets/7/credit"), "{}"))).await;
-    system.command(&["owners", "set", "customer", "--capability", "read"]).await.done();
+    system.run(&["owners", "set", "customer", "--capability", "read"]).await.done();
     system.becomes("403 permission_denied", || pair.on(post(&format!("{API}/wallets/7/credit"), "{}"))).await;
 }
 
@@ -182,7 +182,7 @@ async fn withdrawals_ask_for_an_approved_kyc() {
     for (method, path, expected) in rows {
         for (pair, expected) in pairs.iter().zip(expected) {
             let answer = system.sidecar.ask(pair.on(request(method, &format!("{API}{path}")))).await;
-            assert_eq!(answer.brief(), expected, "{method} {path} with {}", pair.printed.json()["name"]);
+            assert_eq!(answer.brief(), expected, "{method} {path} with {}", pair.printed["name"]);
         }
     }
     // However WordPress is told of the endpoint.
@@ -200,7 +200,7 @@ async fn withdrawals_ask_for_an_approved_kyc() {
         }
     }
     // Once it is approved, the same key passes.
-    system.command(&["owners", "set", "pending", "--kyc", "approved"]).await.done();
+    system.run(&["owners", "set", "pending", "--kyc", "approved"]).await.done();
     system.becomes("200", || pairs[1].on(post(&format!("{API}/withdrawals"), "{}"))).await;
 }
 
@@ -218,9 +218,9 @@ async fn a_key_may_be_bound_to_addresses() {
     let single = system.mint("single", "svc", "read", &["--allow-ip", "203.0.113.42"]).await;
     let several = system.mint("several", "svc", "read", &["--allow-ip", "203.0.113.42, 198.51.100.10"]).await;
     let blank = system.mint("blank", "svc", "read", &[]).await;
-    assert_eq!(several.printed.json()["allow_ips"], json!(["203.0.113.42", "198.51.100.10"]));
-    assert!(several.printed.stderr.contains("from 203.0.113.42 and 198.51.100.10 only"), "{:?}", several.printed);
-    assert!(blank.printed.stderr.contains("from any address"), "{:?}", blank.printed);
+    assert_eq!(several.printed["allow_ips"], json!(["203.0.113.42", "198.51.100.10"]));
+    assert!(several.said.contains("from 203.0.113.42 and 198.51.100.10 only"), "{}", several.said);
+    assert!(blank.said.contains("from any address"), "{}", blank.said);
     const NO: &str = "403 forbidden_caller_ip";
     let rows = [
         ("203.0.113.42", ["200", "200", "200"]),
@@ -234,13 +234,13 @@ async fn a_key_may_be_bound_to_addresses() {
         for (pair, expected) in [&single, &several, &blank].into_iter().zip(expected) {
             let asked = pair.on(get(&format!("{API}/wallets"))).field("X-Forwarded-For", address);
             let answer = system.sidecar.ask(asked).await;
-            assert_eq!(answer.brief(), expected, "{address} with {}", pair.printed.json()["name"]);
+            assert_eq!(answer.brief(), expected, "{address} with {}", pair.printed["name"]);
         }
     }
     // A wrong list is told at once, and no key is made that would be open to all.
     for list in ["", " ", "203.0.113.42,", "203.0.113.300", "office"] {
         let create = ["keys", "create", "--name", "x", "--owner", "svc", "--scope", "read", "--allow-ip", list];
-        assert_eq!(system.command(&create).await.status, 2, "{list:?}");
+        assert_eq!(system.run(&create).await.status, 2, "{list:?}");
     }
     assert_eq!(system.keys().await.len(), 3);
     // The list is updated where it stands, in the key file.
@@ -274,7 +274,7 @@ async fn the_common_combinations() {
     for (name, scope, address, expected) in rows {
         let list = address.map_or(vec![], |address| vec!["--allow-ip", address]);
         let pair = system.mint(name, "svc-shop", scope, &list).await;
-        assert_eq!(pair.printed.json()["name"], name);
+        assert_eq!(pair.printed["name"], name);
         let calls = [get(&format!("{API}/wallets")), post(&format!("{API}/wallets/7/debit"), "{}")];
         for (call, expected) in calls.into_iter().zip(expected) {
             let from = |address: &str| pair.on(call.clone()).field("X-Forwarded-For", address);

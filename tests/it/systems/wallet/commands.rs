@@ -10,7 +10,7 @@ use crate::{
     systems::{
         agreement::{explain_agrees, the_table_is_true},
         first_steps,
-        minted::{Pair, System},
+        service::{Minted, System},
     },
 };
 
@@ -54,7 +54,7 @@ async fn the_documents_command_lines_work() {
         assert_eq!(system.upstream.last().target(), format!("{API}/wallets?{query}"));
     }
     assert_eq!(curl(&system, VERIFY, &few.user()).await.stdout, "[{\"id\":7}]\n200");
-    let wrong = format!("{}:cs_xxx", pair.key);
+    let wrong = format!("{}:cs_xxx", pair.prefix);
     let rows = [
         ("ck_xxx:cs_xxx", 401, "invalid_credentials"),
         (&wrong, 401, "invalid_credentials"),
@@ -68,7 +68,7 @@ async fn the_documents_command_lines_work() {
         assert_eq!((printed_status, &body["code"]), (&*status.to_string(), &code.into()), "{printed}");
         assert_eq!(body["data"], json!({ "status": status }), "{printed}");
     }
-    system.command(&["keys", "revoke", &pair.id, "--wait"]).await.done();
+    system.run(&["keys", "revoke", &pair.id, "--wait"]).await.done();
     let printed = curl(&system, VERIFY, &pair.user()).await.stdout;
     assert!(printed.contains("\"invalid_credentials\"") && printed.ends_with("\n401"), "{printed}");
 }
@@ -87,7 +87,7 @@ async fn the_steps_of_init_end_in_a_200() {
 #[tokio::test]
 async fn what_the_preset_sets_is_shown_as_the_presets() {
     let system = System::start("wallet", "[limits]\nper_key = [\"10/1m\"]").await;
-    let printed = system.command(&["config", "print", "--effective"]).await.done().stdout;
+    let printed = system.run(&["config", "print", "--effective"]).await.done().stdout;
     let origin = |setting: &str| {
         let line = printed.lines().find(|line| line.starts_with(setting)).unwrap_or_else(|| panic!("{printed}"));
         line.rsplit_once('#').unwrap().1.trim().to_owned()
@@ -146,7 +146,7 @@ async fn explain_says_what_happens() {
 async fn check_tells_what_will_surprise() {
     let system = System::start("wallet", "").await;
     let pair = system.mint("first", "svc-shop", "write", &[]).await;
-    let check = async || system.command(&["check"]).await.done().stderr;
+    let check = async || system.run(&["check"]).await.done().stderr;
     let said = check().await;
     assert!(said.contains("routes ask for the capability manage_woocommerce, which no owner has"), "{said}");
     assert!(said.contains("the owner svc-shop has no row"), "{said}");

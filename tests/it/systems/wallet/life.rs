@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{API, of_each_scope};
 use crate::{
     harness::{Ended, H1, H2, Received, Sidecar, Upstream, eventually, get, key_file, keyside, run},
-    systems::minted::{Pair, System},
+    systems::service::{Minted, Service, System},
 };
 
 fn is_hex40(text: &str) -> bool {
@@ -30,30 +30,23 @@ fn bytes(answer: &Received) -> String {
 #[tokio::test]
 async fn a_key_is_shown_once_and_kept_as_a_hash() {
     let upstream = Upstream::start().await;
-    let sidecar = Sidecar::in_front_of(&upstream)
-        .config("preset = \"wallet\"")
-        .key_file(key_file([]))
-        .ready_or_not()
-        .start()
-        .await;
-    let system = System { upstream, sidecar };
+    let system = System { service: Service::shipped("wallet", &upstream).await, upstream };
     let name = "Accounting export script";
     let more = ["--allow-ip", "127.0.0.1"];
     let pair = system.mint(name, "svc-accounting", "read", &more).await;
-    let row = pair.printed.json();
-    assert!(pair.key.strip_prefix("ck_").is_some_and(is_hex40), "{row}");
+    let row = &pair.printed;
+    assert!(pair.prefix.strip_prefix("ck_").is_some_and(is_hex40), "{row}");
     assert!(pair.secret.strip_prefix("cs_").is_some_and(is_hex40), "{row}");
-    assert!(pair.printed.stderr.contains("it is not shown again"), "{:?}", pair.printed);
-    assert!(!pair.printed.stderr.contains(&pair.secret), "{:?}", pair.printed);
+    assert!(pair.said.contains("it is not shown again"), "{}", pair.said);
+    assert!(!pair.said.contains(&pair.secret), "{}", pair.said);
     // For people it is printed as the document shows it.
     let create = ["keys", "create", "--name", "Slack alert bot", "--owner", "svc-slack", "--scope", "read"];
-    let printed = system.command(&create).await.done().stdout;
+    let printed = system.change(&create).await.stdout;
     let field = |name: &str| {
         let line = printed.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{printed}"));
         line.split_whitespace().last().unwrap().to_owned()
     };
     assert!(field("consumer_key").starts_with("ck_") && field("consumer_secret").starts_with("cs_"), "{printed}");
-    system.in_force().await;
 
     let answer = system.sidecar.send_again(H1, pair.on(get(&format!("{API}/wallets")))).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -61,7 +54,7 @@ async fn a_key_is_shown_once_and_kept_as_a_hash() {
     let mut said = vec![system.key_file(), system.sidecar.printed()];
     for command in [&["keys", "list"][..], &["keys", "show", name], &["explain", "--key", name], &["owners", "list"]] {
         for form in ["table", "json"] {
-            let ended = system.command(&[command, &["--output", form]].concat()).await.done();
+            let ended = system.run(&[command, &["--output", form]].concat()).await.done();
             said.push(ended.stdout + &ended.stderr);
         }
     }
@@ -98,7 +91,7 @@ async fn the_list_shows_what_the_document_lists() {
     }
     assert!(moment(&list[0]["last_used_at"]) >= moment(&list[0]["created_at"]), "{}", list[0]);
     assert_eq!(list[1]["last_used_at"], Value::Null);
-    let table = system.command(&["keys", "list"]).await.done().stdout;
+    let table = system.run(&["keys", "list"]).await.done().stdout;
     let mut lines = table.lines();
     let head = lines.next().unwrap();
     for column in ["NAME", "SCOPES", "OWNER", "LAST USED", "CREATED"] {
@@ -122,7 +115,7 @@ async fn the_list_shows_what_the_document_lists() {
 async fn a_revoked_key_looks_like_none_and_stays_listed() {
     let system = System::unlimited("wallet", "").await;
     let [reader, writer, both] = of_each_scope(&system).await;
-    let revoked = system.command(&["keys", "revoke", "both", "--wait"]).await.done();
+    let revoked = system.run(&["keys", "revoke", "both", "--wait"]).await.done();
     assert!(revoked.stderr.contains("its entry stays"), "{revoked:?}");
     let stranger = ("ck_0123456789012345678901234567890123456789", "cs_0123456789012345678901234567890123456789");
     for path in [format!("{API}/wallets"), "/wp-json/wkwp-wallet/v1/withdrawals/7/approve".into()] {
@@ -134,12 +127,12 @@ async fn a_revoked_key_looks_like_none_and_stays_listed() {
             let unknown = ask(stranger.0, stranger.1).await;
             assert_eq!(unknown.brief(), "401 invalid_credentials");
             for (what, key, secret) in [
-                ("revoked", &both.key, &both.secret),
-                ("revoked, with a wrong secret", &both.key, &reader.secret),
-                ("another key's secret", &reader.key, &writer.secret),
-                ("a secret in capitals", &reader.key, &reader.secret.to_uppercase()),
-                ("half a secret", &reader.key, &reader.secret[..23].to_owned()),
-                ("key and secret changed places", &reader.secret, &reader.key),
+                ("revoked", &both.prefix, &both.secret),
+                ("revoked, with a wrong secret", &both.prefix, &reader.secret),
+                ("another key's secret", &reader.prefix, &writer.secret),
+                ("a secret in capitals", &reader.prefix, &reader.secret.to_uppercase()),
+                ("half a secret", &reader.prefix, &reader.secret[..23].to_owned()),
+                ("key and secret changed places", &reader.secret, &reader.prefix),
             ] {
                 assert_eq!(bytes(&ask(key, secret).await), bytes(&unknown), "{what}");
             }
@@ -154,7 +147,7 @@ async fn a_revoked_key_looks_like_none_and_stays_listed() {
     let line = system.sidecar.logged("by-a-revoked-key").await;
     assert_eq!((&line["reason"], &line["key_id"]), (&"revoked".into(), &both.id.as_str().into()), "{line}");
     // It does not come back.
-    assert_eq!(system.command(&["keys", "rotate", &both.id]).await.status, 1);
+    assert_eq!(system.run(&["keys", "rotate", &both.id]).await.status, 1);
 }
 
 /// Runs a command at a terminal, types this line when it is asked, and gives what stood on the screen.
@@ -194,20 +187,20 @@ async fn a_deleted_key_leaves_nothing_once_its_name_was_typed() {
     let [reader, writer, _] = of_each_scope(&system).await;
     let config = system.sidecar.path("keyside.toml");
     let delete = ["keys", "delete", reader.id.as_str()];
-    for line in ["", "y", "yes", "writer", reader.key.as_str()] {
+    for line in ["", "y", "yes", "writer", reader.prefix.as_str()] {
         let ended = typed(&config, &delete, line).await;
         assert_eq!(ended.status, 1, "{line:?}: {ended:?}");
         assert!(ended.stdout.contains("Type reader to go on") && ended.stdout.contains("revoke would"), "{ended:?}");
         assert!(system.key_file().contains(&reader.id), "{line:?}");
     }
     // Nobody can type into a pipe.
-    let piped = system.command(&delete).await;
+    let piped = system.run(&delete).await;
     assert!(piped.status == 1 && piped.stderr.contains("--yes"), "{piped:?}");
     let ended = typed(&config, &delete, "reader").await.done();
     assert!(ended.stdout.contains("is deleted"), "{ended:?}");
-    assert!(!system.key_file().contains(&reader.id) && !system.key_file().contains(&reader.key));
+    assert!(!system.key_file().contains(&reader.id) && !system.key_file().contains(&reader.prefix));
     system.becomes("401 invalid_credentials", || reader.on(get(&format!("{API}/wallets")))).await;
-    system.command(&["keys", "delete", &writer.id, "--yes"]).await.done();
+    system.run(&["keys", "delete", &writer.id, "--yes"]).await.done();
     assert_eq!(system.keys().await.len(), 1);
 }
 
@@ -220,19 +213,18 @@ async fn a_deleted_key_leaves_nothing_once_its_name_was_typed() {
 async fn a_key_is_rotated_while_its_integration_works() {
     let system = System::unlimited("wallet", "").await;
     let [reader, ..] = of_each_scope(&system).await;
-    let call = |pair: &Pair| pair.on(get(&format!("{API}/wallets")));
-    let ask = async |pair: &Pair| system.sidecar.ask(call(pair)).await.brief();
+    let call = |pair: &Minted| pair.on(get(&format!("{API}/wallets")));
+    let ask = async |pair: &Minted| system.sidecar.ask(call(pair)).await.brief();
     let new = system.mint("reader, new", "svc-shop", "read", &[]).await;
     assert_eq!((ask(&reader).await, ask(&new).await), ("200".into(), "200".into()));
-    system.command(&["keys", "revoke", &reader.id, "--wait"]).await.done();
+    system.run(&["keys", "revoke", &reader.id, "--wait"]).await.done();
     assert_eq!((ask(&reader).await, ask(&new).await), ("401 invalid_credentials".into(), "200".into()));
 
     // One that ends by itself after 90 days, and so does the one that follows it.
     let first = system.mint("quarterly", "svc-shop", "read", &["--expires", "90d", "--allow-ip", "127.0.0.1"]).await;
-    let second = Pair::of(system.command(&["keys", "rotate", &first.id, "--output", "json"]).await.done());
-    system.in_force().await;
+    let second = Minted::of(system.change(&["keys", "rotate", &first.id, "--output", "json"]).await);
     assert_eq!((ask(&first).await, ask(&second).await), ("200".into(), "200".into()));
-    let (old, new) = (first.printed.json(), second.printed.json());
+    let (old, new) = (&first.printed, &second.printed);
     assert_eq!(new["rotated_from"], old["id"]);
     for same in ["name", "scopes", "owner", "allow_ips", "kind"] {
         assert_eq!(new[same], old[same], "{same}");
@@ -241,7 +233,7 @@ async fn a_key_is_rotated_while_its_integration_works() {
         let moment = |field: &str| row[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         assert_eq!(moment("expires_at").duration_since(moment("created_at")).as_hours(), 90 * 24, "{row}");
     }
-    system.command(&["keys", "revoke", &first.id, "--wait"]).await.done();
+    system.run(&["keys", "revoke", &first.id, "--wait"]).await.done();
     assert_eq!((ask(&first).await, ask(&second).await), ("401 invalid_credentials".into(), "200".into()));
 }
 
@@ -254,7 +246,7 @@ async fn white_space_after_a_pasted_secret_is_told_to_the_operator() {
     for (index, pasted) in ["S ", "S\n", "S\r\n", "S\t", " S"].iter().enumerate() {
         let id = format!("pasted-{index}");
         let secret = pasted.replace('S', &reader.secret);
-        let request = get(&format!("{API}/wallets")).basic(&reader.key, &secret).field("X-Request-Id", &id);
+        let request = get(&format!("{API}/wallets")).basic(&reader.prefix, &secret).field("X-Request-Id", &id);
         assert_eq!(system.sidecar.ask(request).await.brief(), "401 invalid_credentials", "{pasted:?}");
         let line = system.sidecar.logged(&id).await;
         let note = "white space around the secret; without it the secret would be right";
@@ -273,7 +265,7 @@ async fn commands_give_the_documents_advice() {
     system.owner("boss", &["--capability", "administrator,manage_woocommerce"]).await;
     let create = async |name: &str, owner: &str| {
         let create = ["keys", "create", "--name", name, "--owner", owner, "--scope", "read"];
-        system.command(&create).await.done().stderr
+        system.run(&create).await.done().stderr
     };
     let said = create("Export", "boss").await;
     assert!(said.contains("boss is an administrator"), "{said}");
@@ -282,12 +274,11 @@ async fn commands_give_the_documents_advice() {
     assert!(said.contains("another key has the name \"Export\""), "{said}");
     assert!(said.contains("owner nobody has no entry"), "{said}");
     // No scope is given by default: each is asked for.
-    let none = system.command(&["keys", "create", "--name", "x", "--owner", "boss"]).await;
+    let none = system.run(&["keys", "create", "--name", "x", "--owner", "boss"]).await;
     assert!(none.status == 2 && none.stderr.contains("--scope"), "{none:?}");
     let help = keyside(["keys", "create", "--help"]).await.done().stdout;
     assert!(help.contains("the one integration that uses it"), "{help}");
     // Which keys nobody uses, the list says.
-    system.in_force().await;
     for key in system.keys().await {
         assert_eq!((&key["last_used_at"], &key["last_used_ip"]), (&Value::Null, &Value::Null), "{key}");
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{API, of_each_scope};
 use crate::{
     harness::{Connection, H1, Received, eventually, get},
-    systems::minted::{Pair, System},
+    systems::service::{Minted, System},
 };
 
 fn address(last: u8) -> IpAddr {
@@ -16,12 +16,12 @@ fn retry_after(answer: &Received) -> u64 {
     answer.field("retry-after").parse().unwrap_or_else(|_| panic!("no Retry-After: {answer:?}"))
 }
 
-async fn ask(connection: &mut Connection, pair: &Pair) -> Received {
+async fn ask(connection: &mut Connection, pair: &Minted) -> Received {
     connection.send(&pair.on(get(&format!("{API}/wallets")))).await
 }
 
 /// Sends so many, all of which pass.
-async fn pass(connection: &mut Connection, pair: &Pair, count: usize) {
+async fn pass(connection: &mut Connection, pair: &Minted, count: usize) {
     for number in 1..=count {
         let answer = ask(connection, pair).await;
         assert_eq!(answer.status, 200, "{number} of {count}: {answer:?}");
@@ -114,6 +114,6 @@ async fn the_burst_may_be_put_on_the_key() {
     let mut elsewhere = system.sidecar.connect_from(address(3), H1).await;
     check_used_up(&ask(&mut elsewhere, &pair).await, "key-5s", 5);
     // And `check` says what that makes of the 600.
-    let check = system.command(&["check"]).await.done().stderr;
+    let check = system.run(&["check"]).await.done().stderr;
     assert!(check.contains("600/1m can never be reached, since 30/5s"), "{check}");
 }

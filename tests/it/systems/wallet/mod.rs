@@ -6,13 +6,13 @@ mod life;
 mod limits;
 mod readings;
 
-use super::minted::{Pair, System};
+use super::service::{Minted, System};
 
 /// What the routes of the API begin with.
 const API: &str = "/wp-json/wkwp-wallet/v1";
 
 /// One key of each scope, for an owner who manages the shop and whose identity is proven.
-async fn of_each_scope(system: &System) -> [Pair; 3] {
+async fn of_each_scope(system: &System) -> [Minted; 3] {
     system.owner("svc-shop", &["--capability", "manage_woocommerce", "--kyc", "approved"]).await;
     [
         system.mint("reader", "svc-shop", "read", &[]).await,

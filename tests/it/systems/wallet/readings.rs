@@ -3,7 +3,7 @@
 use super::{API, of_each_scope};
 use crate::{
     harness::{H1, H2, Request, get, post, request},
-    systems::minted::System,
+    systems::service::System,
 };
 
 const OK: &str = "200";
@@ -20,7 +20,7 @@ async fn check(rows: &[(Request, [&str; 3])]) {
             for version in [H1, H2] {
                 let before = system.upstream.count();
                 let answer = system.sidecar.send(version, pair.on(request.clone())).await;
-                let who = pair.printed.json()["name"].clone();
+                let who = pair.printed["name"].clone();
                 assert_eq!(answer.brief(), *expected, "{request:?} with {who} over {version:?}: {answer:?}");
                 assert_eq!(system.upstream.count() - before, usize::from(*expected == OK), "{request:?} with {who}");
             }

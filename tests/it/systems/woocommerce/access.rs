@@ -3,7 +3,7 @@
 use super::{API, REFUSED, of_each_permission};
 use crate::{
     harness::{H1, H2, get, post, request},
-    systems::minted::System,
+    systems::service::System,
 };
 
 const OK: &str = "200";
@@ -47,7 +47,7 @@ async fn the_permission_decides_by_method() {
         for (method, expected) in methods {
             for (pair, expected) in keys.iter().zip(expected) {
                 let answer = system.sidecar.ask(pair.on(request(method, path))).await;
-                let who = pair.printed.json()["name"].clone();
+                let who = pair.printed["name"].clone();
                 assert_eq!(answer.brief(), expected, "{method} {path} with {who}: {answer:?}");
                 if expected == REFUSED {
                     let lacking = match method {
@@ -115,7 +115,7 @@ async fn a_key_has_its_owners_capabilities() {
     }
     system.owner("boss", &["--capability", "administrator,manage_woocommerce"]).await;
     let pair = system.mint("the boss's", "boss", "read", &[]).await;
-    assert!(pair.printed.stderr.contains("boss is an administrator"), "{:?}", pair.printed);
+    assert!(pair.said.contains("boss is an administrator"), "{}", pair.said);
 }
 
 /// As a user adds it, in front of the preset's routes: the comment in the preset shows how.
@@ -181,5 +181,5 @@ async fn a_key_opens_its_namespaces_on_every_host() {
         assert_eq!(system.sidecar.ask(reader.on(get(&format!("{API}/orders")).host(host))).await.status, 200);
         assert!(!system.upstream.last().has("x-key-mode"), "{host}");
     }
-    assert!(reader.printed.json()["mode"].is_null(), "{:?}", reader.printed);
+    assert!(reader.printed["mode"].is_null(), "{:?}", reader.printed);
 }

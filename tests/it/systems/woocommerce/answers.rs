@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{API, REFUSED, of_each_permission};
 use crate::{
     harness::{Answer, H1, H2, Key, Received, Request, get, key_file, post, request},
-    systems::minted::System,
+    systems::service::System,
 };
 
 const AUTHENTICATION: &str = "woocommerce_rest_authentication_error";
@@ -29,7 +29,7 @@ fn bytes(answer: &Received) -> String {
 async fn every_situation_has_its_code_and_status() {
     let system = System::unlimited("woocommerce", "").await;
     let [reader, writer, both] = of_each_permission(&system).await;
-    system.command(&["keys", "revoke", &both.id, "--wait"]).await.done();
+    system.run(&["keys", "revoke", &both.id, "--wait"]).await.done();
     let orders = format!("{API}/orders");
     let item = format!("{API}/orders/7");
     let unknown = ("ck_0123456789012345678901234567890123456789", "cs_0123456789012345678901234567890123456789");
@@ -53,9 +53,9 @@ async fn every_situation_has_its_code_and_status() {
         ("nobody, at the index", get("/wp-json/"), 401, "woocommerce_rest_cannot_view", view),
         ("an unknown key", get(&orders).basic(unknown.0, unknown.1), 401, AUTHENTICATION, NOT_ACCEPTED),
         ("an unknown key writes", post(&orders, "{}").basic(unknown.0, "x"), 401, AUTHENTICATION, NOT_ACCEPTED),
-        ("a wrong secret", get(&orders).basic(&reader.key, "cs_wrong"), 401, AUTHENTICATION, NOT_ACCEPTED),
+        ("a wrong secret", get(&orders).basic(&reader.prefix, "cs_wrong"), 401, AUTHENTICATION, NOT_ACCEPTED),
         ("a revoked key", both.on(get(&orders)), 401, AUTHENTICATION, NOT_ACCEPTED),
-        ("white space", get(&orders).basic(&reader.key, "cs_wrong "), 401, AUTHENTICATION, NOT_ACCEPTED),
+        ("white space", get(&orders).basic(&reader.prefix, "cs_wrong "), 401, AUTHENTICATION, NOT_ACCEPTED),
         ("no pair at all", get(&orders).field("Authorization", "Basic ck:cs"), 401, AUTHENTICATION, NOT_ACCEPTED),
         (
             "a reader writes",

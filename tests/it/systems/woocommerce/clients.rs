@@ -8,7 +8,7 @@ use super::{API, of_each_permission};
 use crate::{
     clients,
     harness::{Answer, node, run},
-    systems::minted::{Pair, System},
+    systems::service::{Minted, System},
 };
 
 /// What the Python one does, done by the other, with the same told of it. An error is one that the client makes of an
@@ -89,7 +89,7 @@ async fn the_official_clients_read_and_write() {
     let [reader, writer, both] = of_each_permission(&shop.system).await;
     for (client, way) in WAYS {
         let before = shop.system.upstream.count();
-        let told = shop.calls(client, &both.key, &both.secret, way).await;
+        let told = shop.calls(client, &both.prefix, &both.secret, way).await;
         let calls = [
             ("list", "GET", "/orders?", vec!["per_page=5"]),
             ("page", "GET", "/orders?", vec!["page=2", "per_page=5", "status=completed"]),
@@ -130,7 +130,7 @@ async fn the_official_clients_read_and_write() {
             (&reader, vec!["list", "page"], vec!["create", "update", "delete"], "write"),
             (&writer, vec!["create", "update", "delete"], vec!["list", "page"], "read"),
         ] {
-            let told = shop.calls(client, &pair.key, &pair.secret, way).await;
+            let told = shop.calls(client, &pair.prefix, &pair.secret, way).await;
             for call in may {
                 assert_eq!(told[call]["status"], 200, "{client:?} {way} {call}: {told}");
             }
@@ -156,10 +156,12 @@ fn check_refused(client: Client, call: &Value, message: &str) {
 async fn a_wrong_key_is_an_error_that_carries_the_code() {
     let shop = Shop::open().await;
     let [reader, _, both] = of_each_permission(&shop.system).await;
-    shop.system.command(&["keys", "revoke", &both.id, "--wait"]).await.done();
+    shop.system.run(&["keys", "revoke", &both.id, "--wait"]).await.done();
     let stranger = "ck_0123456789012345678901234567890123456789";
     for (client, way) in WAYS {
-        for (key, secret) in [(&*reader.key, "cs_wrong"), (stranger, &*reader.secret), (&*both.key, &*both.secret)] {
+        for (key, secret) in
+            [(&*reader.prefix, "cs_wrong"), (stranger, &*reader.secret), (&*both.prefix, &*both.secret)]
+        {
             let told = shop.calls(client, key, secret, way).await;
             for call in ["list", "page", "create", "update", "delete"] {
                 check_refused(client, &told[call], "Consumer key or secret is invalid.");
@@ -179,7 +181,7 @@ async fn the_clients_verify_the_certificate() {
     let trusted = shop.authority.clone();
     std::fs::write(shop.system.sidecar.path("stranger.crt"), crate::harness::Authority::new().pem()).unwrap();
     shop.authority = shop.system.sidecar.path("stranger.crt");
-    let told = shop.calls(Client::Node, &reader.key, &reader.secret, "basic").await;
+    let told = shop.calls(Client::Node, &reader.prefix, &reader.secret, "basic").await;
     assert_eq!((&told["list"]["status"], &told["list"]["thrown"]), (&0.into(), &true.into()), "{told}");
     let curl = clients::curl(&shop.authority, &["-u", &reader.user(), &format!("{}{API}/orders", shop.url)]).await;
     assert_eq!(curl.status, 60, "{curl:?}");

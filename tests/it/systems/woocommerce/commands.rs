@@ -6,7 +6,7 @@ use crate::{
     systems::{
         agreement::{explain_agrees, the_table_is_true},
         first_steps,
-        minted::System,
+        service::System,
     },
 };
 
@@ -24,7 +24,7 @@ async fn the_steps_of_init_end_in_a_200() {
 #[tokio::test]
 async fn what_the_preset_sets_is_shown_as_the_presets() {
     let system = System::start("woocommerce", "[credentials]\nbearer = true").await;
-    let printed = system.command(&["config", "print", "--effective"]).await.done().stdout;
+    let printed = system.run(&["config", "print", "--effective"]).await.done().stdout;
     for setting in [
         "credentials.basic = true",
         "credentials.query",

@@ -3,7 +3,7 @@
 use super::{API, REFUSED, of_each_permission};
 use crate::{
     harness::{H1, H2, Request, get, post},
-    systems::minted::{Pair, System},
+    systems::service::{Minted, System},
 };
 
 /// Every spelling of the two names that PHP files under them.
@@ -27,7 +27,7 @@ const SECRET: [&str; 7] = [
 ];
 
 /// Nothing of a pair stands anywhere but where it belongs.
-async fn check_kept(system: &System, pairs: &[&Pair]) {
+async fn check_kept(system: &System, pairs: &[&Minted]) {
     for seen in system.upstream.seen() {
         let head = String::from_utf8_lossy(&seen.head.raw).into_owned();
         assert!(!head.contains("consumer") && !head.contains("ck_") && !head.contains("cs_"), "{head}");
@@ -36,7 +36,7 @@ async fn check_kept(system: &System, pairs: &[&Pair]) {
     let said = system.sidecar.printed() + system.sidecar.metrics().await.text();
     for pair in pairs {
         assert!(!said.contains(&pair.secret) && !said.contains(&pair.secret[3..]), "{said}");
-        assert!(!said.contains(&pair.key), "{said}");
+        assert!(!said.contains(&pair.prefix), "{said}");
     }
 }
 
@@ -48,19 +48,19 @@ async fn check_kept(system: &System, pairs: &[&Pair]) {
 async fn a_pair_in_the_query_goes_no_further() {
     let system = System::unlimited("woocommerce", "").await;
     let [reader, writer, _] = of_each_permission(&system).await;
-    for text in [&reader.key, &reader.secret] {
+    for text in [&reader.prefix, &reader.secret] {
         let digits = text.strip_prefix("ck_").or(text.strip_prefix("cs_")).unwrap();
         assert!(digits.len() == 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{text}");
     }
     let mut rows = vec![
-        (get(&format!("{API}/orders?page=2")).basic(&reader.key, &reader.secret), format!("{API}/orders?page=2")),
+        (get(&format!("{API}/orders?page=2")).basic(&reader.prefix, &reader.secret), format!("{API}/orders?page=2")),
         (get(&format!("/?rest_route=/wc/v3/orders&{}", query(&reader))), "/?rest_route=/wc/v3/orders".to_owned()),
         (get(&format!("{API}/orders?{}", query(&reader))), format!("{API}/orders")),
         // The same pair in both places is one credential.
         (reader.on(get(&format!("{API}/orders?a=1&{}&b=2", query(&reader)))), format!("{API}/orders?a=1&b=2")),
     ];
     for (key, secret) in KEY.into_iter().zip(SECRET) {
-        let pair = format!("{key}={}&page=2&{secret}={}", reader.key, reader.secret);
+        let pair = format!("{key}={}&page=2&{secret}={}", reader.prefix, reader.secret);
         rows.push((get(&format!("{API}/orders?{pair}")), format!("{API}/orders?page=2")));
     }
     for (request, forwarded) in &rows {
@@ -80,8 +80,8 @@ async fn a_pair_in_the_query_goes_no_further() {
     check_kept(&system, &[&reader, &writer]).await;
 }
 
-fn query(pair: &Pair) -> String {
-    format!("consumer_key={}&consumer_secret={}", pair.key, pair.secret)
+fn query(pair: &Minted) -> String {
+    format!("consumer_key={}&consumer_secret={}", pair.prefix, pair.secret)
 }
 
 /// Half a pair is none, and of two that differ none counts: which would, two readers would not agree on.
@@ -96,20 +96,24 @@ async fn half_a_pair_or_two_are_none() {
     let orders = format!("{API}/orders");
     let with = |text: String| get(&format!("{orders}?{text}"));
     let rows: Vec<(&str, Request, &str)> = vec![
-        ("the key alone", with(format!("consumer_key={}", reader.key)), REFUSED),
+        ("the key alone", with(format!("consumer_key={}", reader.prefix)), REFUSED),
         ("the secret alone", with(format!("consumer_secret={}", reader.secret)), REFUSED),
-        ("an empty secret", with(format!("consumer_key={}&consumer_secret=", reader.key)), REFUSED),
+        ("an empty secret", with(format!("consumer_key={}&consumer_secret=", reader.prefix)), REFUSED),
         ("an empty key", with(format!("consumer_key=&consumer_secret={}", reader.secret)), REFUSED),
-        ("the key alone, by Basic", get(&orders).basic(&reader.key, ""), REFUSED),
+        ("the key alone, by Basic", get(&orders).basic(&reader.prefix, ""), REFUSED),
         ("the secret alone, by Basic", get(&orders).basic("", &reader.secret), REFUSED),
-        ("key and secret exchanged", get(&orders).basic(&reader.secret, &reader.key), REFUSED),
+        ("key and secret exchanged", get(&orders).basic(&reader.secret, &reader.prefix), REFUSED),
         ("names in another case", with(query(&reader).to_uppercase()), "401 woocommerce_rest_cannot_view"),
         ("another pair in the query", writer.on(with(query(&reader))), TWO),
-        ("the key alone beside Basic", reader.on(with(format!("consumer_key={}", reader.key))), TWO),
-        ("a wrong secret beside Basic", reader.on(with(format!("consumer_key={}&consumer_secret=x", reader.key))), TWO),
-        ("the key twice", with(format!("{}&consumer_key={}", query(&reader), writer.key)), TWO),
+        ("the key alone beside Basic", reader.on(with(format!("consumer_key={}", reader.prefix))), TWO),
+        (
+            "a wrong secret beside Basic",
+            reader.on(with(format!("consumer_key={}&consumer_secret=x", reader.prefix))),
+            TWO,
+        ),
+        ("the key twice", with(format!("{}&consumer_key={}", query(&reader), writer.prefix)), TWO),
         ("the secret twice, folded", with(format!("{}&consumer.secret=cs_x", query(&reader))), TWO),
-        ("an array", with(format!("consumer_key[]={}&consumer_secret={}", reader.key, reader.secret)), TWO),
+        ("an array", with(format!("consumer_key[]={}&consumer_secret={}", reader.prefix, reader.secret)), TWO),
     ];
     for (what, request, expected) in rows {
         for version in [H1, H2] {
@@ -134,7 +138,7 @@ async fn a_signed_request_is_told_what_to_send_instead() {
     let signed = format!(
         "oauth_consumer_key={}&oauth_timestamp=1795000000&oauth_nonce=abc&oauth_signature_method=HMAC-SHA256&\
          oauth_signature=tnnArxj06cWHq44gCs1OSKk%2FjLY%3D",
-        reader.key
+        reader.prefix
     );
     let field = format!("OAuth {}", signed.replace('&', "\", ").replace('=', "=\""));
     let rows = [

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{API, REFUSED, of_each_permission};
 use crate::{
     harness::{eventually, get, keyside, post},
-    systems::minted::{Pair, System},
+    systems::service::{Minted, System},
 };
 
 /// [management API] "add a key: describe it, choose the user, choose the permissions, generate"
@@ -18,22 +18,22 @@ async fn the_guide_step_by_step() {
     system.owner("marketing", &["--name", "Marketing", "--capability", "edit_products"]).await;
     for (name, scope) in [("Marketing Automation Integration", "read"), ("Inventory Management System", "read_write")] {
         let pair = system.mint(name, "marketing", scope, &[]).await;
-        let row = pair.printed.json();
+        let row = &pair.printed;
         assert_eq!((&row["name"], &row["owner"], &row["scopes"]), (&name.into(), &"marketing".into(), &json!([scope])));
-        assert_eq!((&row["kind"], &row["prefix"]), (&"pair".into(), &pair.key.as_str().into()));
+        assert_eq!((&row["kind"], &row["prefix"]), (&"pair".into(), &pair.prefix.as_str().into()));
         assert_eq!(system.sidecar.ask(pair.on(get(&format!("{API}/products")))).await.status, 200);
         // Neither the file nor any command gives the secret again.
-        let shown = system.command(&["keys", "show", &pair.id, "--output", "json"]).await.done().stdout;
-        let listed = system.command(&["keys", "list", "--output", "json"]).await.done().stdout;
+        let shown = system.run(&["keys", "show", &pair.id, "--output", "json"]).await.done().stdout;
+        let listed = system.run(&["keys", "list", "--output", "json"]).await.done().stdout;
         for text in [shown, listed, system.key_file()] {
-            assert!(text.contains(&pair.key) && !text.contains(&pair.secret[3..]), "{text}");
+            assert!(text.contains(&pair.prefix) && !text.contains(&pair.secret[3..]), "{text}");
         }
     }
     assert_eq!(system.key_file().matches("$hmac-sha256$").count(), 2);
     // A permission that there is not is no key.
     for scope in ["Read/Write", "admin", "", "READ"] {
         let create = ["keys", "create", "--name", "x", "--owner", "marketing", "--scope", scope];
-        assert_eq!(system.command(&create).await.status, 2, "{scope:?}");
+        assert_eq!(system.run(&create).await.status, 2, "{scope:?}");
     }
 }
 
@@ -44,12 +44,11 @@ async fn the_guide_step_by_step() {
 async fn a_key_is_rotated_and_revoked() {
     let system = System::unlimited("woocommerce", "").await;
     let [old, writer, _] = of_each_permission(&system).await;
-    let ask = async |pair: &Pair| system.sidecar.ask(pair.on(get(&format!("{API}/orders")))).await.brief();
-    let new = Pair::of(system.command(&["keys", "rotate", &old.id, "--output", "json"]).await.done());
-    system.in_force().await;
+    let ask = async |pair: &Minted| system.sidecar.ask(pair.on(get(&format!("{API}/orders")))).await.brief();
+    let new = Minted::of(system.change(&["keys", "rotate", &old.id, "--output", "json"]).await);
     assert_eq!((ask(&old).await, ask(&new).await), ("200".into(), "200".into()));
-    assert_eq!(new.printed.json()["scopes"], old.printed.json()["scopes"]);
-    system.command(&["keys", "revoke", &old.id, "--wait"]).await.done();
+    assert_eq!(new.printed["scopes"], old.printed["scopes"]);
+    system.run(&["keys", "revoke", &old.id, "--wait"]).await.done();
     assert_eq!((ask(&old).await, ask(&new).await), (REFUSED.into(), "200".into()));
     // Its row is left to be looked up, and it never comes back, not even by hand.
     let text = system.key_file();
@@ -57,7 +56,7 @@ async fn a_key_is_rotated_and_revoked() {
     assert_eq!(row["status"], "revoked");
     let line = text.lines().find(|line| line.starts_with("revoked_at")).unwrap();
     system.sidecar.replace("keys.toml", text.replace(line, ""));
-    system.command(&["keys", "revoke", &writer.id, "--wait"]).await.done();
+    system.run(&["keys", "revoke", &writer.id, "--wait"]).await.done();
     assert_eq!((ask(&old).await, ask(&writer).await), (REFUSED.into(), REFUSED.into()));
 }
 
@@ -84,7 +83,7 @@ async fn the_list_is_there_to_review_keys() {
         assert_eq!((&key["scopes"], &key["status"]), (&json!([scope]), &"active".into()), "{key}");
         assert_eq!(key["last_used_at"].is_null(), name != "reader", "{key}");
     }
-    let table = system.command(&["keys", "list"]).await.done().stdout;
+    let table = system.run(&["keys", "list"]).await.done().stdout;
     let row = table.lines().find(|line| line.contains("reader")).unwrap();
     for cell in ["reader", "shop-manager", "read", "198.51.100.10", "active"] {
         assert!(row.contains(cell), "{cell}: {table}");
@@ -104,7 +103,7 @@ async fn usage_is_watched() {
         (reader.on(get(&orders)), 200),
         (reader.on(post(&orders, "{}")), 401),
         (writer.on(post(&orders, "{}")), 200),
-        (get(&orders).basic(&reader.key, "cs_guessed"), 401),
+        (get(&orders).basic(&reader.prefix, "cs_guessed"), 401),
         (get(&orders), 401),
     ] {
         let answer = system.sidecar.ask(request).await;
@@ -138,14 +137,14 @@ async fn usage_is_watched() {
 async fn commands_give_the_guides_advice() {
     let system = System::unlimited("woocommerce", "").await;
     let [reader, _, both] = of_each_permission(&system).await;
-    assert!(reader.printed.stderr.contains("This key may read for shop-manager"), "{:?}", reader.printed);
-    assert!(both.printed.stderr.contains("This key may read and write for shop-manager"), "{:?}", both.printed);
+    assert!(reader.said.contains("This key may read for shop-manager"), "{}", reader.said);
+    assert!(both.said.contains("This key may read and write for shop-manager"), "{}", both.said);
     // A scope is asked for, and none is the default.
-    let none = system.command(&["keys", "create", "--name", "x", "--owner", "shop-manager"]).await;
+    let none = system.run(&["keys", "create", "--name", "x", "--owner", "shop-manager"]).await;
     assert!(none.status == 2 && none.stderr.contains("--scope"), "{none:?}");
     let config = system.sidecar.path("keyside.toml");
     let identify = ["keys", "identify", "--config", config.to_str().unwrap(), "--output", "json"];
-    let found = crate::harness::keyside_with_input(identify, &reader.key).await.done();
+    let found = crate::harness::keyside_with_input(identify, &reader.prefix).await.done();
     assert!(found.stdout.contains(&reader.id), "{found:?}");
     let explained = keyside(["keys", "revoke", "--help"]).await.done().stdout;
     assert!(explained.contains("its entry stays to be looked up"), "{explained}");

@@ -8,7 +8,7 @@ mod credentials;
 mod life;
 mod readings;
 
-use super::minted::{Pair, System};
+use super::service::{Minted, System};
 
 /// What the routes of the API begin with.
 const API: &str = "/wp-json/wc/v3";
@@ -17,7 +17,7 @@ const API: &str = "/wp-json/wc/v3";
 const REFUSED: &str = "401 woocommerce_rest_authentication_error";
 
 /// One key of each permission, for an owner who manages the shop.
-async fn of_each_permission(system: &System) -> [Pair; 3] {
+async fn of_each_permission(system: &System) -> [Minted; 3] {
     system.owner("shop-manager", &["--capability", "manage_woocommerce"]).await;
     [
         system.mint("reader", "shop-manager", "read", &[]).await,

@@ -3,7 +3,7 @@
 use super::{API, REFUSED, of_each_permission};
 use crate::{
     harness::{H1, H2, Request, get, post, request},
-    systems::minted::System,
+    systems::service::System,
 };
 
 const OK: &str = "200";
@@ -22,7 +22,7 @@ async fn check(rows: &[(Request, [&str; 3])]) {
             for version in [H1, H2] {
                 let before = system.upstream.count();
                 let answer = system.sidecar.send(version, pair.on(request.clone())).await;
-                let who = pair.printed.json()["name"].clone();
+                let who = pair.printed["name"].clone();
                 assert_eq!(answer.brief(), *expected, "{request:?} with {who} over {version:?}: {answer:?}");
                 assert_eq!(system.upstream.count() - before, usize::from(*expected == OK), "{request:?} with {who}");
             }
@@ -183,7 +183,7 @@ async fn a_shop_in_a_folder_has_its_routes_there() {
     for (request, expected) in rows {
         for (pair, expected) in keys.iter().zip(expected) {
             let answer = system.sidecar.ask(pair.on(request.clone())).await;
-            assert_eq!(answer.brief(), expected, "{request:?} with {}", pair.printed.json()["name"]);
+            assert_eq!(answer.brief(), expected, "{request:?} with {}", pair.printed["name"]);
         }
     }
 }
@@ -223,7 +223,7 @@ async fn a_refusal_is_never_wrapped() {
             for (refused, expected) in [
                 (writer.on(get(&at)), REFUSED),
                 (get(&at), "401 woocommerce_rest_cannot_view"),
-                (get(&at).basic(&reader.key, "cs_wrong"), REFUSED),
+                (get(&at).basic(&reader.prefix, "cs_wrong"), REFUSED),
             ] {
                 let answer = system.sidecar.ask(refused).await;
                 assert_eq!(answer.brief(), expected, "{at}: {answer:?}");
