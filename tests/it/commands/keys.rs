@@ -84,7 +84,7 @@ async fn a_command_line_that_is_wrong_changes_nothing() {
     let desk = Desk::new();
     desk.run(&CREATE).await.done();
     let before = desk.keys();
-    let rows: [&[&str]; 10] = [
+    let rows: [&[&str]; 17] = [
         &["keys", "create"],
         &["keys", "create", "--name", "x", "--owner", "acme"],
         &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "reed"],
@@ -94,6 +94,13 @@ async fn a_command_line_that_is_wrong_changes_nothing() {
         &["keys", "create", "--name", "x", "--owner", "acme", "--scope", "read", "--limit", "often"],
         &["keys", "create", "--name", "x", "--owner", "a b", "--scope", "read"],
         &["keys", "revoke"],
+        &["keys", "set", "Export script"],
+        &["keys", "set", "Export script", "--scope", "reed"],
+        &["keys", "set", "Export script", "--allow-ip", ""],
+        &["keys", "set", "Export script", "--allow-ip", "203.0.113.42,any"],
+        &["keys", "set", "Export script", "--expires", "2020-01-01T00:00:00Z"],
+        &["keys", "set", "Export script", "--limit", "often"],
+        &["keys", "list", "--older-than", "90"],
         &["keys", "nothing"],
     ];
     for row in rows {
@@ -101,7 +108,8 @@ async fn a_command_line_that_is_wrong_changes_nothing() {
         assert_eq!(ended.status, 2, "{row:?}: {ended:?}");
         assert!(!ended.stderr.is_empty() && ended.stdout.is_empty(), "{row:?}: {ended:?}");
     }
-    for row in [&["keys", "revoke", "nobody"][..], &["keys", "show", "nobody"], &["keys", "rotate", "nobody"]] {
+    let set = ["keys", "set", "nobody", "--expires", "never"];
+    for row in [&["keys", "revoke", "nobody"][..], &["keys", "show", "nobody"], &["keys", "rotate", "nobody"], &set] {
         let ended = desk.run(row).await;
         assert_eq!(ended.status, 1, "{row:?}: {ended:?}");
     }
@@ -204,8 +212,10 @@ async fn a_file_keeps_its_face() {
     std::fs::set_permissions(desk.path("secret/real.toml"), std::fs::Permissions::from_mode(0o640)).unwrap();
     symlink("secret/real.toml", desk.path("keys.toml")).unwrap();
     desk.run(&CREATE).await.done();
+    desk.run(&["keys", "set", "key_first", "--name", "First", "--allow-ip", "203.0.113.42"]).await.done();
     desk.run(&["keys", "revoke", "key_first"]).await.done();
     let now = desk.keys();
+    assert!(now.contains("\nname = \"First\"\n") && now.contains("\nallow_ips = [\"203.0.113.42\"]\n"), "{now}");
     for line in
         ["# Keys of the shop.", "# Ask Ada before you change any.", "# The end is kept by keyside.", &key.public]
     {
@@ -244,6 +254,101 @@ async fn commands_at_once_lose_nothing() {
     }
     assert_eq!(desk.json(&["keys", "list"]).await.as_array().unwrap().len(), 13);
     assert!(desk.keys().contains("keys = 13"));
+}
+
+/// What may be changed without another secret, and how each is taken back.
+#[tokio::test]
+async fn a_key_is_changed_without_another_secret() {
+    let desk = Desk::new();
+    let key = desk.json(&CREATE).await;
+    let other = desk.json(&["keys", "create", "--name", "Other", "--owner", "acme", "--scope", "read"]).await;
+    let of = async |id: &serde_json::Value| desk.json(&["keys", "show", id.as_str().unwrap()]).await;
+    let hash =
+        |text: &str| text.lines().filter(|line| line.starts_with("hash = ")).map(str::to_owned).collect::<Vec<_>>();
+    let (untouched, hashes) = (of(&other["id"]).await, hash(&desk.keys()));
+    let set = async |reference: &str, changes: &[&str]| {
+        let ended = desk.run(&[&["keys", "set", reference], changes].concat()).await.done();
+        assert!(ended.stdout.is_empty() && ended.stderr.contains("is changed."), "{ended:?}");
+        (of(&key["id"]).await, ended.stderr)
+    };
+    let prefix = key["prefix"].as_str().unwrap();
+    let all = ["--name", "Sync", "--owner", "umbrella", "--scope", "read,links:read", "--expires", "90d"];
+    let more = ["--allow-ip", "203.0.113.42, 2001:db8::/32", "--limit", "600/1m,5/1s"];
+    let (now, said) = set("Export script", &[&all[..], &more].concat()).await;
+    assert_eq!((&now["name"], &now["owner"]), (&"Sync".into(), &"umbrella".into()));
+    assert_eq!(now["scopes"], serde_json::json!(["read", "links:read"]));
+    assert_eq!(now["allow_ips"], serde_json::json!(["203.0.113.42", "2001:db8::/32"]));
+    assert_eq!(now["limits"], serde_json::json!(["600/1m", "5/1s"]));
+    let moment = now["expires_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let left = moment.duration_since(jiff::Timestamp::now()).as_hours();
+    assert!((90 * 24 - 1..=90 * 24).contains(&left), "{now}");
+    let sentence = "This key may read, and use links:read for umbrella, from 203.0.113.42 and 2001:db8::/32 only, within 600/1m \
+                    and 5/1s, until ";
+    assert!(said.contains(sentence), "{said}");
+
+    for (reference, change, field) in [
+        ("Sync", ["--allow-ip", "any"], "allow_ips"),
+        (prefix, ["--limit", "plan"], "limits"),
+        (key["id"].as_str().unwrap(), ["--expires", "never"], "expires_at"),
+    ] {
+        let (now, _) = set(reference, &change).await;
+        assert_eq!(now[field], key[field], "{field}");
+    }
+    let said = set("Sync", &["--scope", "read"]).await.1;
+    assert!(said.contains("This key may read for umbrella, from any address, until it is revoked."), "{said}");
+    let printed = desk.json(&["keys", "set", "Sync", "--owner", "acme"]).await;
+    assert_eq!(printed, of(&key["id"]).await);
+    // The other key, both secrets and the count of entries are what they were.
+    assert_eq!((of(&other["id"]).await, hash(&desk.keys())), (untouched, hashes));
+    assert!(desk.keys().ends_with("[end]\nowners = 0\nkeys = 2\n"), "{}", desk.keys());
+
+    desk.run(&["keys", "revoke", "Sync"]).await.done();
+    let before = desk.keys();
+    let refused = desk.run(&["keys", "set", "Sync", "--expires", "never"]).await;
+    assert!(refused.status == 1 && refused.stderr.contains("is revoked, for good"), "{refused:?}");
+    assert_eq!(desk.keys(), before);
+    let help = keyside(["keys", "set", "--help"]).await.done().stdout;
+    for option in ["--name", "--owner", "--scope", "--allow-ip", "--expires", "--limit", "never", "any", "plan"] {
+        assert!(help.contains(option), "{option}: {help}");
+    }
+}
+
+/// Without a state folder nothing is said of last uses: every key would look unused.
+#[tokio::test]
+async fn the_list_tells_what_is_to_be_rotated_and_revoked() {
+    let desk = Desk::new();
+    let created = |days: i64| {
+        let at = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+        move |text: String| text.replace("created_at = 2026-01-01T00:00:00Z", &format!("created_at = {at:.0}"))
+    };
+    let rows = [("year", 365), ("quarter", 90), ("week", 7)].map(|(name, days)| created(days)(Key::pair(name).row()));
+    desk.write("keys.toml", &rows.concat());
+    let list = async |more: &[&str]| desk.run(&[&["keys", "list"], more].concat()).await;
+    let said = list(&[]).await.done();
+    assert_eq!(said.stderr, "Older than 90d, to be rotated: 2 (keys list --older-than 90d).\n");
+    let unused = list(&["--unused-for", "90d"]).await;
+    assert!(unused.status == 1 && unused.stderr.contains("no last uses are recorded here"), "{unused:?}");
+
+    std::fs::create_dir(desk.path("state")).unwrap();
+    let used = "{\"format\":\"keyside-last-used\",\"version\":1}\n\
+                {\"key\":\"key_year\",\"at\":\"2026-01-01T00:00:00Z\",\"ip\":\"203.0.113.42\"}\n";
+    let moment = (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1)).to_string();
+    desk.write("state/last-used.ndjson", &used.replace("2026-01-01T00:00:00Z", &moment));
+    let said = list(&[]).await.done();
+    let expected = "Older than 90d, to be rotated: 2 (keys list --older-than 90d). \
+                    Not used for 90d, to be revoked: 1 (keys list --unused-for 90d).\n";
+    assert_eq!(said.stderr, expected);
+    for (more, expected) in [
+        (&["--older-than", "90d"][..], &["key_year", "key_quarter"][..]),
+        (&["--unused-for", "90d"], &["key_quarter"]),
+        (&["--unused-for", "1d"], &["key_quarter", "key_week"]),
+        (&["--unused-for", "1d", "--older-than", "26w"], &[]),
+        (&["--older-than", "90d", "--status", "revoked"], &[]),
+    ] {
+        let ended = list(&[more, &["--output", "json"]].concat()).await.done();
+        let ids: Vec<_> = ended.json().as_array().unwrap().iter().map(|key| key["id"].clone()).collect();
+        assert_eq!((ids, &*ended.stderr), (expected.iter().map(|id| (*id).into()).collect(), ""), "{more:?}");
+    }
 }
 
 /// What the configuration takes is what is minted, and a token has the mode that its prefix says.

@@ -211,7 +211,6 @@ async fn withdrawals_ask_for_an_approved_kyc() {
 /// [IP whitelist] "several, with a space after the comma"
 /// [IP whitelist] "blank: any address"
 /// [errors] "403 forbidden_caller_ip: the address is not in the list"
-/// [errors] "a caller whose address has changed: update the list"
 #[tokio::test]
 async fn a_key_may_be_bound_to_addresses() {
     let system = System::unlimited("wallet", "[listen]\ntrusted_proxies = [\"127.0.0.1\"]").await;
@@ -243,14 +242,37 @@ async fn a_key_may_be_bound_to_addresses() {
         assert_eq!(system.run(&create).await.status, 2, "{list:?}");
     }
     assert_eq!(system.keys().await.len(), 3);
-    // The list is updated where it stands, in the key file.
-    let text = system.key_file();
-    let updated = text.replace("allow_ips = [\"203.0.113.42\"]", "allow_ips = [\"203.0.113.43\"]");
-    assert_ne!(updated, text, "{text}");
-    system.sidecar.replace("keys.toml", updated);
-    let from = |address: &str| single.on(get(&format!("{API}/wallets"))).field("X-Forwarded-For", address);
+}
+
+/// The same pair goes on, from where it is called now.
+///
+/// [errors] "403 forbidden_caller_ip: the caller's address has changed; update the list"
+#[tokio::test]
+async fn a_caller_who_moved_is_let_in_by_one_command() {
+    let system = System::unlimited("wallet", "[listen]\ntrusted_proxies = [\"127.0.0.1\"]").await;
+    let pair = system.mint("Accounting export script", "svc", "read", &["--allow-ip", "203.0.113.42"]).await;
+    let from = |address: &str| pair.on(get(&format!("{API}/wallets"))).field("X-Forwarded-For", address);
+    let set = async |list: &str| {
+        let set = ["keys", "set", "Accounting export script", "--allow-ip", list];
+        system.run(&set).await.done().stderr
+    };
+    const NO: &str = "403 forbidden_caller_ip";
+    assert_eq!(system.sidecar.ask(from("203.0.113.42")).await.status, 200);
+    assert_eq!(system.sidecar.ask(from("203.0.113.43")).await.brief(), NO);
+    let said = set("203.0.113.43, 198.51.100.10").await;
+    assert!(said.contains("This key may read for svc, from 203.0.113.43 and 198.51.100.10 only"), "{said}");
     system.becomes("200", || from("203.0.113.43")).await;
-    assert_eq!(system.sidecar.ask(from("203.0.113.42")).await.brief(), NO);
+    for (address, expected) in [("198.51.100.10", "200"), ("203.0.113.42", NO)] {
+        assert_eq!(system.sidecar.ask(from(address)).await.brief(), expected, "{address}");
+    }
+    // A slip shuts nobody out, and lets nobody in.
+    for list in ["", "203.0.113.300", "any,203.0.113.43"] {
+        let set = ["keys", "set", &pair.id, "--allow-ip", list];
+        assert_eq!(system.run(&set).await.status, 2, "{list:?}");
+    }
+    assert_eq!(system.keys().await[0]["allow_ips"], json!(["203.0.113.43", "198.51.100.10"]));
+    assert!(set("any").await.contains("from any address"));
+    system.becomes("200", || from("192.0.2.77")).await;
 }
 
 /// Four integrations as the document combines scope and addresses, each with a key of its own.
