@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     first_steps::follow,
+    hygiene::old_and_unused_keys_are_found,
     service::{Minted, Present, Service, told},
 };
 use crate::harness::{
@@ -165,6 +166,18 @@ impl Case {
         assert_eq!(service.ask((self.present)(request(), token)).await.status, 200);
         let wrong = format!("{}x", &token[..token.len() - 1]);
         assert_eq!(service.ask((self.present)(request(), &wrong)).await.status, 401);
+    }
+
+    /// Old keys and unused ones are found, rotated and revoked.
+    pub(super) async fn grows_old(&self) {
+        let key = |name: &str| {
+            let mut key = Key::token(name).scopes([self.scope]).with("mode = \"live\"");
+            key.secret = format!("{}{}", self.prefixes[0], &key.secret["ck_live_".len()..]);
+            key.public = key.secret[..self.prefixes[0].len() + self.shown].to_owned();
+            key
+        };
+        let read = |key: &Key| (self.present)(get(self.path).host(self.hosts[0]), &key.secret);
+        old_and_unused_keys_are_found(self.preset, key, read).await;
     }
 
     /// The list as it is printed, for a key that was used, one that was not, and one whose secret was only guessed at.

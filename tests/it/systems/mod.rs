@@ -7,6 +7,7 @@
 
 mod agreement;
 mod first_steps;
+mod hygiene;
 mod life;
 mod payment_links;
 mod proof;

@@ -427,6 +427,13 @@ async fn commands_help_to_follow_the_advice() {
     assert_eq!([service.ask(CASE.read(&key)).await.status, service.ask(CASE.read(&new)).await.status], [401, 200]);
 }
 
+/// [advice the product should turn into help] "Rotate keys on a regular schedule, such as every 90 days: the list says how
+/// many are due, and which; and which nobody uses."
+#[tokio::test]
+async fn old_and_unused_keys_are_found() {
+    CASE.grows_old().await;
+}
+
 /// [credential] "The document's three examples work: curl, Node's fetch and Python's requests, unmodified, over TLS
 /// with the certificate verified."
 /// [mode / environment] "The base URL decides: what a client calls must be that of its key."
