@@ -2,7 +2,7 @@
 
 use super::{
     console::{Console, Failure, Output},
-    create::{address, name, scope, text, warn_of_name, warn_of_owner},
+    create::{address, name, scope, text, warn_of_name, warn_of_owner, warn_of_scopes},
     describe::{listed, sentence, status},
     moments::{Expiry, expiry},
     place::{Named, PlaceArgs, Tolerate},
@@ -101,6 +101,9 @@ impl Args {
         }
         if row.owner != old.owner {
             warn_of_owner(console, &edit, &row);
+        }
+        if row.scopes != old.scopes {
+            warn_of_scopes(console, place.asked.as_deref(), &row);
         }
         edit.draft.change(&old, &row);
         let written = edit.finish()?;
