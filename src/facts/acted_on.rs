@@ -25,7 +25,7 @@ pub enum ActedOn<'f> {
 
 /// The path that a parameter names, in canonical form behind the configured prefix; judged like one that was sent.
 pub(super) fn named(encoded: &[u8], parameter: &str, settings: &Settings) -> Result<Option<Box<str>>, Rejection> {
-    let differ = |effective::Conflict| ambiguous(&format!("\"{parameter}\" is sent more than once."));
+    let differ = |effective::Conflict| ambiguous(&format!("\"{parameter}\" can be read in two ways. Send it once."));
     let Some(value) = effective::parameter(encoded, parameter).map_err(differ)? else { return Ok(None) };
     let is_it = |(name, _): (&[u8], &[u8])| effective::named(name, parameter) != effective::Named::No;
     if !effective::parameters(encoded).take(MOST_BEFORE + 1).any(is_it) {
@@ -59,13 +59,24 @@ impl Front {
     pub(super) fn of(path: &str, controllers: &[Box<str>]) -> Self {
         let behind = controllers.iter().find_map(|controller| {
             let rest = path.strip_prefix(&**controller).filter(|rest| rest.starts_with('/'))?;
-            let folder = &controller[..controller.rfind('/')?];
-            (**controller != *"/").then(|| Box::from([folder, rest].concat()))
+            let (folder, file) = controller.rsplit_once('/')?;
+            (**controller != *"/" && !ends_like(rest, file)).then(|| Box::from([folder, rest].concat()))
         });
         let acted_on = behind.as_deref().unwrap_or(path);
         let yields = controllers.iter().any(|controller| **controller == *acted_on);
         Self { behind, yields }
     }
+}
+
+/// Whether a path ends like this file, as WordPress compares them: a dot stands for any byte. It then drops the path
+/// behind the front controller and serves the front page.
+fn ends_like(path: &str, file: &str) -> bool {
+    let mut path: Vec<u8> = effective::decode(path.as_bytes()).collect();
+    path.reverse();
+    file.bytes().rev().zip(path.iter().map(Some).chain(std::iter::repeat(None))).all(|(wanted, found)| match found {
+        Some(found) => wanted == b'.' || wanted == *found,
+        None => false,
+    })
 }
 
 #[cfg(test)]
@@ -86,7 +97,14 @@ mod tests {
             ("/index.php/", "/", true),
             ("/index.php/wp-json/a", "/wp-json/a", false),
             ("/index.php/index.php/a", "/index.php/a", false),
+            ("/index.php/index.php", "/index.php/index.php", false),
             ("/index.phps/a", "/index.phps/a", false),
+            // WordPress serves the front page: to the judge that is a path without a route.
+            ("/index.php/wp-json/index.php", "/index.php/wp-json/index.php", false),
+            ("/index.php/wp-json/xindex-php", "/index.php/wp-json/xindex-php", false),
+            ("/index.php/wp-json/index%20php", "/index.php/wp-json/index%20php", false),
+            ("/index.php/wp-json/index.php/", "/wp-json/index.php/", false),
+            ("/index.php/php", "/php", false),
             ("/INDEX.PHP/a", "/INDEX.PHP/a", false),
             ("/a/index.php/b", "/a/index.php/b", false),
             ("/wp-json/a", "/wp-json/a", false),

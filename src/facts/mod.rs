@@ -239,7 +239,7 @@ fn effective_method(
     let ambiguous = |hint: &str| Rejection::from(Reason::AmbiguousMethod).hint(hint);
     let query = query.unwrap_or_default().as_bytes();
     let parameter = effective::parameter(query, effective::METHOD_PARAMETER)
-        .map_err(|effective::Conflict| ambiguous("The query overrides the method more than once."))?;
+        .map_err(|effective::Conflict| ambiguous("The query overrides the method in a way that can be read in two."))?;
     if parameter.is_none() && fields.is_empty() {
         return Ok(None);
     }

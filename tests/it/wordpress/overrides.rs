@@ -78,6 +78,9 @@ async fn a_read_key_changes_nothing_by_another_method() {
         row("a NUL, at which PHP stops", by("_method%00=POST"), SCOPE, Acts),
         row("more after the NUL", by("_method%00x=POST"), SCOPE, Acts),
         row("behind other parameters", by("&&a=b;c&=&_method=POST"), SCOPE, Acts),
+        row("a second question mark, which PHP's own server drops", by("?_method=POST"), UNCLEAR, Acts),
+        row("four of them, and an escape", by("???%5Fmethod=POST"), UNCLEAR, Acts),
+        row("an escaped one", by("%3F_method=POST"), "200", Ignores),
         row("small letters", by("_method=post"), SCOPE, Acts),
         row("an escaped value", by("_method=%50OST"), SCOPE, Acts),
         row("PUT", by("_method=PUT"), SCOPE, Acts),
@@ -137,6 +140,7 @@ async fn a_read_key_changes_nothing_on_another_path() {
         row("the parameter at the root", by("/?rest_route=", "&"), SCOPE, Acts),
         row("a dot, which PHP folds", by("/?rest.route=", "&"), SCOPE, Acts),
         row("a space", by("/?rest+route=", "&"), SCOPE, Acts),
+        row("a second question mark", by("/??rest_route=", "&"), UNCLEAR, Acts),
         row("a bracket that is not closed", by("/?rest[route=", "&"), SCOPE, Acts),
         row("an escaped bracket", by("/?rest%5Broute=", "&"), SCOPE, Acts),
         row("an escaped letter", by("/?rest%5Froute=", "&"), SCOPE, Acts),
@@ -325,6 +329,10 @@ async fn a_key_gets_no_page_by_naming_a_path_that_wordpress_does_not_read() {
         ("a second type", form("text/plain").field("Content-Type", "application/x-www-form-urlencoded"), ROUTE),
         ("no type", post("/", named), ROUTE),
         ("an array", get("/?rest_route[]=/wkwp-wallet/v1/who"), UNCLEAR),
+        // WordPress drops a path behind its front controller that ends like it, and serves the front page.
+        ("the front controller twice", get("/index.php/wp-json/wkwp-wallet/v1/index.php?author=1"), ROUTE),
+        ("something like it", get("/index.php/wp-json/wkwp-wallet/v1/who/index-php"), ROUTE),
+        ("something like it, escaped", get("/index.php/wp-json/wkwp-wallet/v1/who/index%20php"), ROUTE),
         ("nothing", get("/?rest_route="), UNCLEAR),
         ("what PHP takes for nothing", get("/?rest_route=0"), UNCLEAR),
     ];
