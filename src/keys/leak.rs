@@ -9,7 +9,7 @@ use base64::{
 };
 use zeroize::Zeroizing;
 
-use super::mint::Settings;
+use super::{mint::Settings, secret::MAX_SECRET_BYTES};
 
 /// A string that may be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +67,10 @@ impl Search<'_> {
             let begin = end + start;
             end = bytes[begin..].iter().position(|byte| !is_of_words(*byte)).map_or(bytes.len(), |n| begin + n);
             let password = text[end..].strip_prefix(':').map(|after| {
-                let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
-                &after[..end.unwrap_or(after.len())]
+                // No longer than a secret may be: in a text of colons, each password would be all that is left.
+                let most = after.floor_char_boundary(MAX_SECRET_BYTES);
+                let end = after[..most].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
+                &after[..end.unwrap_or(most)]
             });
             self.word(&text[begin..end], begin, password, layer);
         }

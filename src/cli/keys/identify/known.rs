@@ -26,9 +26,9 @@ use crate::keys::{
     store::Terms,
 };
 
-/// How many slow hashes one text may cost, but for those of a consumer secret that stands alone: a minute or so. More
+/// How many slow hashes one text may cost, but for those of the first consumer secret: some ten seconds. More
 /// strings like keys than that are a dump of something, or an attempt to keep somebody busy.
-const MOST_SLOW_HASHES: usize = 2000;
+const MOST_SLOW_HASHES: usize = 500;
 
 /// The keys to compare with.
 pub(super) struct Known {
