@@ -1,10 +1,10 @@
 //! README.md, pasted: what it tells a newcomer to type works as it stands.
 
-use std::{net::TcpListener, path::Path, process::Command};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use tempfile::TempDir;
 
-use crate::harness::{Answer, Upstream, run};
+use crate::harness::{Answer, Upstream, free_port, run};
 
 fn readme() -> String {
     std::fs::read_to_string(root().join("README.md")).unwrap()
@@ -29,11 +29,6 @@ fn blocks(text: &str) -> Vec<&str> {
 /// What stands between single backticks.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.contains("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The text with one thing in it replaced; a README that no longer says it fails here, and not by using a real port.
@@ -108,6 +103,56 @@ fn its_two_commands_come_first() {
     // The first is what `demo` tests, of a build that is not optimised; the second runs this test.
     assert_eq!(blocks(first), ["cargo run --release -- demo\n", "tests/run\n"]);
     assert!(readme.lines().count() < 120, "it is read before anything else: keep it short");
+}
+
+/// A folder for `PATH` with what `tests/run` cannot begin without, and these scripts.
+fn bare_path(folder: &Path, scripts: &[(&str, &str)]) {
+    let path = std::env::var_os("PATH").unwrap();
+    for name in ["dirname", "mkdir", "rm", "mv", "cmp"] {
+        let program = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
+        std::os::unix::fs::symlink(program.unwrap_or_else(|| panic!("no {name}")), folder.join(name)).unwrap();
+    }
+    // Whatever else the machine has, it ends there.
+    for (name, script) in scripts.iter().chain(&[("python3", "exit 1"), ("rustup", "exit 1")]) {
+        let program = folder.join(name);
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// Where it cannot install what it needs, `tests/run` says all that is missing; where it can, it asks for the list of
+/// packages once.
+#[tokio::test]
+async fn its_tests_say_what_is_missing_or_get_it() {
+    let apt = ("apt-get", "echo \"$*\" >> \"$CARGO_TARGET_DIR/apt.log\"");
+    let rows = [
+        ("root without apt", vec![("id", "echo 0")], None),
+        ("anybody without apt", vec![("id", "echo 1000")], None),
+        ("anybody with apt", vec![("id", "echo 1000"), apt], None),
+        ("root with apt", vec![("id", "echo 0"), ("dpkg-deb", ""), apt], Some(1)),
+    ];
+    for (rule, scripts, updates) in rows {
+        let folder = TempDir::with_prefix("keyside-it-").unwrap();
+        bare_path(folder.path(), &scripts);
+        let mut script = Command::new("/bin/bash");
+        script.arg(root().join("tests/run")).env_clear();
+        script.env("PATH", folder.path()).env("CARGO_TARGET_DIR", folder.path().join("target"));
+        let ended = run(script, "").await;
+        assert_ne!(ended.status, 0, "{rule}: there is no Python: {ended:?}");
+        let said = ended.stderr.lines().find(|line| line.starts_with("missing: "));
+        let log = std::fs::read_to_string(folder.path().join("target/apt.log")).unwrap_or_default();
+        let Some(updates) = updates else {
+            let said = said.unwrap_or_else(|| panic!("{rule}: {ended:?}"));
+            let has_it = Path::new("/usr/share/wordpress/wp-includes/version.php").exists();
+            assert_eq!(said.contains(" wordpress "), !has_it && !rule.contains("with apt"), "{rule}: {said}");
+            assert!(["gcc", "curl", "jq", "nodejs"].iter().all(|name| said.contains(name)), "{rule}: {said}");
+            assert_eq!((ended.stderr.lines().count(), &*log), (1, ""), "{rule}: {ended:?}");
+            continue;
+        };
+        assert!(said.is_none(), "{rule}: {ended:?}");
+        assert_eq!(log.lines().filter(|line| line.starts_with("update")).count(), updates, "{rule}: {log}");
+        assert!(log.contains("\ninstall ") && log.contains(" gcc "), "{rule}: {log}");
+    }
 }
 
 #[test]

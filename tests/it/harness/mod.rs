@@ -59,6 +59,11 @@ pub(crate) use self::{
 /// Long enough for anything on a machine that does ten other things; a test that works never waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A port that was free a moment ago, for what cannot be told to take any and say which.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// The future's value, or a failed test when it takes longer than anything may take.
 #[track_caller]
 pub(crate) fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
