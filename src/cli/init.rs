@@ -1,17 +1,20 @@
 //! `keyside init`: what a sidecar needs to start, written once and never over anything.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
+use rustls_pki_types::ServerName;
+
 use super::{Exit, certificate};
 use crate::{
     clock::{self, Wall},
-    config,
-    keys::{Mode, Permission},
+    config::{self, Config},
+    keys::{Kind, Mode, Permission},
     policy::Policy,
 };
 
@@ -21,16 +24,27 @@ pub struct Args {
     /// The key system that the configuration is for.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(config::preset_names()))]
     preset: Option<String>,
+    /// One more name or address for the development certificate; may be repeated. It has those of this machine, and the
+    /// hosts of the preset.
+    #[arg(long = "host", value_name = "NAME", value_parser = host)]
+    hosts: Vec<String>,
     /// The folder to write into; it is made if need be.
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 }
 
+/// A name that a certificate can be for, as it is compared: in lower case.
+fn host(text: &str) -> Result<String, &'static str> {
+    ServerName::try_from(text)
+        .map(|_| text.to_ascii_lowercase())
+        .map_err(|_| "expected a host name or an address, without a port, such as api.example.com")
+}
+
 pub(super) fn run(args: &Args) -> Exit {
-    match init(&args.dir, args.preset.as_deref(), clock::now().wall) {
-        Ok(written) => {
-            let list: Vec<_> = written.iter().map(|path| path.display().to_string()).collect();
-            anstream::eprintln!("Wrote {}.\n\n{}", list.join(", "), next_steps(&args.dir, args.preset.as_deref()));
+    match init(args, clock::now().wall) {
+        Ok(Written { paths, next }) => {
+            let list: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            anstream::eprintln!("Wrote {}.\n\n{next}", list.join(", "));
             Exit::Done
         }
         Err(why) => {
@@ -38,6 +52,12 @@ pub(super) fn run(args: &Args) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// What was written, and what is to be done with it.
+struct Written {
+    paths: Vec<PathBuf>,
+    next: String,
 }
 
 /// A file to be written.
@@ -48,8 +68,11 @@ struct File {
 }
 
 /// Writes all files or none. What is there already is named, all of it at once.
-fn init(dir: &Path, preset: Option<&str>, now: Wall) -> Result<Vec<PathBuf>, String> {
-    let files = files(preset, now)?;
+fn init(args: &Args, now: Wall) -> Result<Written, String> {
+    let (dir, preset) = (args.dir.as_path(), args.preset.as_deref());
+    let config = settings(preset)?;
+    let names = names(&config, &args.hosts);
+    let files = files(preset, &names, now)?;
     let there: Vec<_> = files
         .iter()
         .map(|file| dir.join(file.name))
@@ -59,24 +82,43 @@ fn init(dir: &Path, preset: Option<&str>, now: Wall) -> Result<Vec<PathBuf>, Str
     if !there.is_empty() {
         return Err(format!("{} exists already; nothing was written", there.join(", ")));
     }
-    let mut written = Vec::new();
+    let mut paths = Vec::new();
     for file in &files {
         let path = dir.join(file.name);
         if let Err(error) = write(&path, file) {
             // Only what this run has created is taken away again.
-            for path in &written {
+            for path in &paths {
                 let _ = fs::remove_file(path);
             }
             return Err(format!("cannot write {}: {error}", path.display()));
         }
-        written.push(path);
+        paths.push(path);
     }
-    Ok(written)
+    Ok(Written { paths, next: next_steps(dir, &config, &names) })
 }
 
-fn files(preset: Option<&str>, now: Wall) -> Result<Vec<File>, String> {
-    let issued = certificate::issue(&["localhost", "127.0.0.1", "::1"], now)
-        .map_err(|error| format!("cannot make a certificate: {error}"))?;
+/// The settings of a preset by itself, or the defaults.
+fn settings(preset: Option<&str>) -> Result<Config, String> {
+    let preset = preset.map_or(String::new(), |name| format!("preset = \"{name}\"\n"));
+    let text = format!("{preset}[listen]\nplaintext = true\n");
+    config::load_text(&text, Path::new(""), []).map(|loaded| loaded.config).map_err(|faults| faults.to_string())
+}
+
+/// What the certificate is for: this machine, the hosts of the preset, and what was asked for.
+fn names(config: &Config, hosts: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let of_preset = config.policy.hosts.keys().map(|host| host.trim_matches(['[', ']']).to_owned());
+    for name in of_preset.chain(hosts.iter().cloned()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn files(preset: Option<&str>, names: &[String], now: Wall) -> Result<Vec<File>, String> {
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let issued = certificate::issue(&names, now).map_err(|error| format!("cannot make a certificate: {error}"))?;
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| format!("no random numbers: {error}"))?;
     let pepper: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -106,6 +148,7 @@ const KEYS: &str = "\
 # Keys and their owners. Keyside watches this file; a change takes effect within one second.
 # Best edited by `keyside keys …` and `keyside owners …`, which keep comments and order.
 
+# How many there are, so that a file that is half written is not believed. Who edits by hand keeps these right.
 [end]
 owners = 0
 keys = 0
@@ -155,50 +198,74 @@ fn commented_out(line: &str) -> String {
     }
 }
 
-fn next_steps(dir: &Path, preset: Option<&str>) -> String {
+fn next_steps(dir: &Path, config: &Config, names: &[String]) -> String {
     let path = |name: &str| dir.join(name).display().to_string();
-    let (config, ca) = (path("keyside.toml"), path("tls/ca.crt"));
-    let First { kind, scope, credential, host } = First::of(preset);
-    let (hosts, host) = match host {
-        Some(host) => (", and what its hosts are called: [hosts]", format!("-H 'Host: {host}' ")),
-        None => ("", String::new()),
+    let (file, ca) = (path("keyside.toml"), path("tls/ca.crt"));
+    let First { kind, mode, scope, capabilities, credential, host } = First::of(config);
+    let kind = kind.as_str();
+    let (hosts, connect, host) = match host {
+        Some(host) => {
+            let connect = format!("--connect-to {host}:443:localhost:8443 ");
+            (", and what its hosts are called: [hosts]", connect, host)
+        }
+        None => ("", String::new(), "localhost:8443".to_owned()),
     };
+    let test_keys = if mode.is_empty() || !config.upstream.modes.is_empty() {
+        ""
+    } else {
+        "Test keys reach [upstream] url, as live ones do, unless [upstream.modes] gives them another.\n"
+    };
+    let (last, others) = names.split_last().expect("the names of this machine");
     format!(
         "Next:
-  1. Say in {config} where your API is: [upstream] url{hosts}.
-  2. keyside keys create --config {config} --name \"First key\" --owner me --kind {kind} --scope {scope}
-  3. keyside check --config {config}
-  4. keyside proxy --config {config}
-  5. curl --cacert {ca} {host}{credential} https://localhost:8443/…
+  1. Say in {file} where your API is: [upstream] url{hosts}.
+  2. keyside owners create me --config {file} --name \"First owner\"{capabilities}
+  3. keyside keys create --config {file} --name \"First key\" --owner me --kind {kind}{mode} --scope {scope}
+  4. keyside check --config {file}
+  5. keyside proxy --config {file}
+  6. curl --cacert {ca} {connect}{credential} https://{host}/…
 
-The certificate is for development: it names localhost, 127.0.0.1 and ::1 alone. Before production, put your own in \
-         its place."
+{test_keys}The certificate is for development: it names {} and {last} alone; `--host NAME` adds names. Before \
+         production, put your own in its place.",
+        others.join(", ")
     )
 }
 
 /// A first key that a preset has a use for, and how `curl` presents it.
 struct First {
-    kind: &'static str,
+    kind: Kind,
+    /// The option that gives it its mode, where keys of its kind have one.
+    mode: &'static str,
     scope: String,
+    /// The option that gives its owner what routes ask of owners.
+    capabilities: String,
     credential: String,
     /// A host that takes it, where a host takes only keys of its mode: the machine's own name is none of these.
     host: Option<String>,
 }
 
 impl First {
-    fn of(preset: Option<&str>) -> Self {
-        let text = format!("preset = \"{}\"\n[listen]\nplaintext = true\n", preset.unwrap_or_default());
-        let config = config::load_text(&text, Path::new(""), []).ok().map(|loaded| loaded.config);
-        let policy = config.as_ref().map(|config| Policy::new(&config.policy));
-        let asked = policy.as_ref().map_or(Vec::new(), Policy::scopes_asked);
-        let host = policy.as_ref().and_then(|policy| policy.hosts_of(Mode::Live).next().map(str::to_owned));
+    fn of(config: &Config) -> Self {
+        let policy = Policy::new(&config.policy);
+        let asked = policy.scopes_asked();
         let scope = if asked.contains(&Permission::Read) { None } else { asked.first() };
-        let (kind, credential) = match config.map(|config| (config.credential.basic, config.credential.header)) {
-            Some((false, Some(header))) => ("token", format!("-H '{header}: …'")),
-            Some((false, None)) => ("token", "-H 'Authorization: Bearer …'".to_owned()),
-            Some((true, _)) | None => ("pair", "-u ck_…:cs_…".to_owned()),
+        let capabilities: BTreeSet<&str> =
+            config.policy.routes.iter().filter_map(|route| route.capability.as_deref()).collect();
+        let capabilities = capabilities.into_iter().collect::<Vec<_>>().join(",");
+        let (kind, credential) = match (config.credential.basic, &config.credential.header) {
+            (true, _) => (Kind::Pair, "-u ck_…:cs_…".to_owned()),
+            (false, Some(header)) => (Kind::Token, format!("-H '{header}: …'")),
+            (false, None) => (Kind::Token, "-H 'Authorization: Bearer …'".to_owned()),
         };
-        Self { kind, scope: scope.map_or("read".into(), Permission::to_string), credential, host }
+        let token = &config.keys.mint.token;
+        Self {
+            kind,
+            mode: if kind == Kind::Token && token.live != token.test { " --mode live" } else { "" },
+            scope: scope.map_or("read".into(), Permission::to_string),
+            capabilities: if capabilities.is_empty() { capabilities } else { format!(" --capability {capabilities}") },
+            credential,
+            host: policy.hosts_of(Mode::Live).next().map(str::to_owned),
+        }
     }
 }
 
@@ -213,12 +280,17 @@ mod tests {
         clock::now().wall
     }
 
+    fn init(dir: &Path, preset: Option<&str>) -> Result<Written, String> {
+        let args = Args { preset: preset.map(str::to_owned), hosts: Vec::new(), dir: dir.to_owned() };
+        super::init(&args, now())
+    }
+
     #[test]
     fn what_is_written_passes_the_check() {
         for preset in config::preset_names().map(Some).chain([None]) {
             let folder = tempfile::tempdir().unwrap();
             let dir = folder.path().join("new");
-            init(&dir, preset, now()).unwrap();
+            init(&dir, preset).unwrap();
             let faults = examine(&dir.join("keyside.toml"), [], now());
             assert!(faults.is_empty(), "{preset:?}: {faults:?}");
             let config = config::load(&dir.join("keyside.toml"), []).unwrap().config;
@@ -230,7 +302,7 @@ mod tests {
     #[test]
     fn a_preset_is_not_overridden_by_written_out_defaults() {
         let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), Some("web3pay"), now()).unwrap();
+        init(dir.path(), Some("web3pay")).unwrap();
         let config = config::load(&dir.path().join("keyside.toml"), []).unwrap().config;
         assert!(!config.credential.basic && config.credential.header.is_some());
         assert_eq!(config.keys.mint.token.shown, 8);
@@ -248,13 +320,13 @@ mod tests {
     #[test]
     fn secrets_are_for_their_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), None, now()).unwrap();
+        init(dir.path(), None).unwrap();
         for name in ["pepper", "tls/tls.key"] {
             let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         let other = tempfile::tempdir().unwrap();
-        init(other.path(), None, now()).unwrap();
+        init(other.path(), None).unwrap();
         let pepper = |dir: &Path| fs::read(dir.join("pepper")).unwrap();
         assert_ne!(pepper(dir.path()), pepper(other.path()));
     }
@@ -264,7 +336,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("pepper"), "mine").unwrap();
         std::os::unix::fs::symlink("nowhere", dir.path().join("keys.toml")).unwrap();
-        let why = init(dir.path(), None, now()).unwrap_err();
+        let why = init(dir.path(), None).err().unwrap();
         assert!(why.contains("keys.toml") && why.contains("pepper"), "{why}");
         assert_eq!(fs::read(dir.path().join("pepper")).unwrap(), b"mine");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was written");
@@ -274,23 +346,62 @@ mod tests {
     fn what_failed_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("tls"), "a file where a folder should be").unwrap();
-        init(dir.path(), None, now()).unwrap_err();
+        assert!(init(dir.path(), None).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn the_next_steps_present_the_credential_of_the_preset() {
+    fn the_next_steps_are_whole() {
         #[track_caller]
-        fn check(preset: Option<&str>, expected: &str) {
-            let steps = next_steps(Path::new("dir"), preset);
-            assert!(steps.contains(expected), "{steps}");
+        fn check(preset: Option<&str>, expected: &[&str]) {
+            let config = settings(preset).unwrap();
+            let steps = next_steps(Path::new("dir"), &config, &names(&config, &[]));
+            for expected in expected {
+                assert!(steps.contains(expected), "no {expected:?}: {steps}");
+            }
+            let modes = expected.iter().any(|expected| expected.contains("--mode"));
+            assert_eq!(steps.contains("[upstream.modes]"), modes, "{steps}");
+            let owner = steps.find("keyside owners create me --config dir/keyside.toml --name ");
+            assert!(owner.unwrap() < steps.find("keyside keys create ").unwrap(), "{steps}");
         }
-        check(None, "--kind pair --scope read");
-        check(Some("wallet"), "-u ck_…:cs_…");
-        check(Some("web3pay"), "-H 'x-api-key: …'");
-        check(Some("web3pay"), "--kind token --scope onramp:create");
-        check(Some("payment-links"), "ca.crt -H 'Authorization: Bearer …'");
-        check(Some("wontopos"), "-H 'Host: api.wontopos.com' -H 'Authorization: Bearer …'");
-        check(Some("wontopos"), "what its hosts are called");
+        check(
+            None,
+            &["\"First owner\"\n", "--owner me --kind pair --scope read\n", "-u ck_…:cs_… https://localhost:8443/…"],
+        );
+        let manages = "\"First owner\" --capability manage_woocommerce\n";
+        check(Some("wallet"), &[manages, "--kind pair --scope read\n", "-u ck_…:cs_…"]);
+        check(Some("woocommerce"), &[manages, "--kind pair --scope read\n", "-u ck_…:cs_…"]);
+        check(Some("web3pay"), &["--kind token --mode live --scope onramp:create\n", "-H 'x-api-key: …'"]);
+        check(Some("payment-links"), &["--kind token --mode live ", "ca.crt -H 'Authorization: Bearer …'"]);
+        let call =
+            "--connect-to api.wontopos.com:443:localhost:8443 -H 'Authorization: Bearer …' https://api.wontopos.com/…";
+        check(Some("wontopos"), &["--kind token --mode live ", call, "what its hosts are called"]);
+    }
+
+    #[test]
+    fn test_keys_have_an_upstream_of_their_own_where_the_settings_say_so() {
+        let text =
+            "preset = \"payment-links\"\n[listen]\nplaintext = true\n[upstream.modes]\ntest = \"http://127.0.0.1:1\"";
+        let config = config::load_text(text, Path::new(""), []).unwrap().config;
+        let steps = next_steps(Path::new("dir"), &config, &names(&config, &[]));
+        assert!(!steps.contains("[upstream.modes]"), "{steps}");
+    }
+
+    #[test]
+    fn the_certificate_is_for_the_hosts_of_the_preset_and_those_asked_for() {
+        let named = |preset, hosts: &[&str]| {
+            let hosts: Vec<_> = hosts.iter().map(|name| host(name).unwrap()).collect();
+            names(&settings(preset).unwrap(), &hosts)
+        };
+        let own = ["localhost", "127.0.0.1", "::1"];
+        assert_eq!(named(None, &[]), own);
+        assert_eq!(named(None, &["API.example.com", "localhost", "10.0.0.1"])[3..], ["api.example.com", "10.0.0.1"]);
+        assert_eq!(
+            named(Some("wontopos"), &["x.example"])[3..],
+            ["api.wontopos.com", "sandbox.wontopos.com", "x.example"]
+        );
+        for bad in ["", "api.example.com:443", "https://api.example.com", "a b", "*", "é.example"] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
     }
 }

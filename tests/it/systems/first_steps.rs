@@ -10,7 +10,7 @@ use crate::harness::{Ended, Upstream, executable, run};
 pub(super) async fn follow(preset: &str, target: &str, upstream: &Upstream) -> Ended {
     let home = TempDir::with_prefix("keyside-it-").unwrap();
     let mut init = executable();
-    init.args(["init", "--preset", preset, "shop"]).current_dir(home.path());
+    init.args(["init", "--preset", preset, "--host", "own.example", "shop"]).current_dir(home.path());
     let printed = run(init, "").await.done().stderr;
     let step = |number: usize| {
         let mark = format!("  {number}. ");
@@ -25,8 +25,8 @@ pub(super) async fn follow(preset: &str, target: &str, upstream: &Upstream) -> E
     assert_ne!(told, text, "{text}");
     std::fs::write(&config, told).unwrap();
 
-    // Only the port is another one, and the key is the one that was printed.
-    let [create, check, proxy, call] = [2, 3, 4, 5].map(step);
+    // Only the port is another one, and the key is the one that was printed. Nothing is left to warn of.
+    let [own, create, check, proxy, call] = [2, 3, 4, 5, 6].map(step);
     // Start with read, the documents say; a permission to create does that, too.
     assert!(["read", ":create"].iter().any(|scope| create.ends_with(scope)), "{create}");
     let call = replace(&replace(&call, "localhost:8443", "localhost:$port"), "/…", target);
@@ -38,15 +38,20 @@ pub(super) async fn follow(preset: &str, target: &str, upstream: &Upstream) -> E
     };
     let script = format!(
         "set -e
+        {own}
         {create} > key
         key=$(awk '/^consumer_key/ {{ print $2 }}' key) secret=$(awk '/^consumer_secret/ {{ print $2 }}' key)
         token=$(awk '/^token/ {{ print $2 }}' key)
-        {check}
+        {check} 2> checked || {{ cat checked; exit 1; }}
+        grep -q 'no warnings' checked || {{ cat checked; exit 1; }}
         {proxy} > access 2> log &
         trap 'kill $!; wait $!' EXIT
-        until grep -q '\"message\":\"listening\"' log; do kill -0 $!; done
+        until grep -q '\"message\":\"listening\"' log; do kill -0 $!; sleep 0.1; done
         port=$(sed -n 's/.*listener.addresses[^0-9]*127.0.0.1:\\([0-9]*\\).*/\\1/p' log)
-        {call} -sS --retry 10 --retry-delay 0 --noproxy '*' -w '\\n%{{http_code}}'\n",
+        {call} -sS --max-time 20 --retry 10 --retry-delay 0 --noproxy '*' -w '\\n%{{http_code}}'
+        # The certificate is for the name that was asked for, too.
+        curl --cacert shop/tls/ca.crt --resolve own.example:$port:127.0.0.1 -sS --max-time 20 --noproxy '*' -o other \\
+            https://own.example:$port/\n",
     );
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).current_dir(home.path()).env_clear().env("PATH", path());
