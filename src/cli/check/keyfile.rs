@@ -143,7 +143,7 @@ impl Sight<'_> {
         }
     }
 
-    /// A mode that no host accepts; and none, where modes keep keys apart.
+    /// A mode that no host accepts; none, where modes keep keys apart; and test, where they do not.
     fn mode(&mut self, row: &KeyRow, starts: &Starts<'_>) {
         let hosts = &self.config.policy.hosts;
         let modes = &self.config.upstream.modes;
@@ -154,6 +154,11 @@ impl Sight<'_> {
             }
             None if !hosts.is_empty() => format!("key {} has no mode, so every host of [hosts] accepts it", row.id),
             None if !modes.is_empty() => format!("key {} has no mode, so none of [upstream.modes] is its own", row.id),
+            Some(Mode::Test) if hosts.is_empty() && modes.is_empty() => {
+                let message = format!("key {} is a test key, and reaches the upstream of live keys", row.id);
+                let advice = "set [upstream.modes], or [hosts]".to_owned();
+                return self.add(starts, row.id.as_str(), "mode", Fault::warning(message).suggest(advice));
+            }
             Some(_) | None => return,
         };
         self.add(starts, row.id.as_str(), "mode", Fault::warning(message));

@@ -163,6 +163,21 @@ fn a_key_without_a_mode_is_warned_of_where_modes_keep_keys_apart() {
     check("[upstream.modes]\ntest = \"http://127.0.0.1:1\"", &keys, &[modes]);
 }
 
+#[test]
+fn a_test_key_is_warned_of_where_nothing_keeps_it_from_the_live_upstream() {
+    let keys =
+        |mode: &str| format!("{OWNER}{}", key(&format!("owner = \"o\"\nscopes = [\"read\"]\nmode = \"{mode}\"")));
+    let warning = "keys.toml:12:1 warning: key key_1 is a test key, and reaches the upstream of live keys";
+    check("", &keys("test"), &[warning]);
+    check("", &keys("live"), &[]);
+    for apart in ["test = \"http://127.0.0.1:1\"", "live = \"http://127.0.0.1:1\""] {
+        check(&format!("[upstream.modes]\n{apart}"), &keys("test"), &[]);
+    }
+    check("[hosts]\n\"a\" = \"live\"\n\"b\" = \"test\"", &keys("test"), &[]);
+    // One that is over reaches nothing.
+    check("", &format!("{}revoked_at = 2026-02-01T00:00:00Z\n", keys("test")), &[]);
+}
+
 /// A folder with TLS whose certificate was issued at this time.
 fn with_tls(issued_at: Wall) -> Folder {
     let folder = Folder::new("", &format!("{OWNER}{}", key("owner = \"o\"\nscopes = [\"read\"]")));
