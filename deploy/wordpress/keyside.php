@@ -40,7 +40,8 @@ final class Keyside
             return;
         }
         // It has done its work. Plugins that take any Bearer token for theirs, and WordPress's application passwords,
-        // which take any Basic one, would refuse it.
+        // which take any Basic one, would refuse it. What the web server was sent stays as it is, so that plugins which
+        // ask getallheaders() or apache_request_headers() still see it.
         unset($_SERVER['HTTP_AUTHORIZATION'], $_SERVER['REDIRECT_HTTP_AUTHORIZATION']);
         unset($_SERVER['PHP_AUTH_USER'], $_SERVER['PHP_AUTH_PW'], $_SERVER['PHP_AUTH_DIGEST']);
 

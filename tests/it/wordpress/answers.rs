@@ -50,16 +50,16 @@ async fn wordpress_sees_https() {
     let path = format!("/wp-json/wp/v2/posts/{post}");
     let own = |body: &serde_json::Value| body["_links"]["self"][0]["href"].as_str().unwrap().to_owned();
     let straight = site.straight(get(&path)).await;
-    assert_eq!(own(&straight.json()), format!("http://api.example.com{path}"), "without Keyside: {straight:?}");
+    assert_eq!(own(&straight.json()), format!("http://shop.example.com{path}"), "without Keyside: {straight:?}");
     let pages = "/wp-json/wkwp-wallet/v1/wallets?per_page=2";
     for version in BOTH {
         let answer = sidecar.send(version, get(&path).key(&reader)).await;
-        assert_eq!(own(&answer.json()), format!("https://api.example.com{path}"), "{answer:?}");
+        assert_eq!(own(&answer.json()), format!("https://shop.example.com{path}"), "{answer:?}");
         let page = sidecar.send(version, get(pages).key(&reader)).await;
-        let next = "<https://api.example.com/wp-json/wkwp-wallet/v1/wallets?per_page=2&page=2>; rel=\"next\"";
+        let next = "<https://shop.example.com/wp-json/wkwp-wallet/v1/wallets?per_page=2&page=2>; rel=\"next\"";
         assert!(page.all("Link").contains(&next), "{page:?}");
     }
     // Who says so in Keyside's place changes nothing.
     let forged = get(&path).key(&reader).field("X-Forwarded-Proto", "http");
-    assert_eq!(own(&sidecar.ask(forged).await.json()), format!("https://api.example.com{path}"));
+    assert_eq!(own(&sidecar.ask(forged).await.json()), format!("https://shop.example.com{path}"));
 }

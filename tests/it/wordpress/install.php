@@ -3,7 +3,7 @@
 // JSON: the users' ids, and what a browser of the administrator's would send.
 
 define('WP_INSTALLING', true);
-$_SERVER['HTTP_HOST'] = 'api.example.com';
+$_SERVER['HTTP_HOST'] = 'shop.example.com';
 $_SERVER['REQUEST_URI'] = '/';
 $_SERVER['REQUEST_METHOD'] = 'GET';
 
@@ -21,8 +21,8 @@ add_filter('pre_http_request', static function (): WP_Error {
 });
 wp_install('Shop', 'admin', 'admin@example.com', true, '', 'a password that nobody uses');
 // By http, so that links say https only where WordPress has seen it.
-update_option('siteurl', 'http://api.example.com');
-update_option('home', 'http://api.example.com');
+update_option('siteurl', 'http://shop.example.com');
+update_option('home', 'http://shop.example.com');
 
 global $wp_rewrite, $wpdb;
 $wp_rewrite->set_permalink_structure('/%postname%/');

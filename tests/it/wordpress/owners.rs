@@ -87,7 +87,7 @@ async fn a_key_without_the_right_writes_nothing() {
     }
 }
 
-/// What other plugins may ask, and what they do not get to see.
+/// What other plugins may ask, and where they do not get to see the credential.
 #[tokio::test]
 async fn plugins_learn_of_the_key_and_nothing_of_the_credential() {
     let site = wordpress().await;
@@ -99,6 +99,8 @@ async fn plugins_learn_of_the_key_and_nothing_of_the_credential() {
         let key = json!({"id": "key_live", "owner": MANAGER, "scopes": ["read", "links:read"], "mode": "live"});
         assert_eq!(answer.json()["key"], key, "{answer:?}");
         assert_eq!(answer.json()["authorization"], Value::Array(Vec::new()), "{answer:?}");
+        // What the web server was sent is not the plugin's to change, as the README warns.
+        assert_eq!(answer.json()["sent"], site.credential(), "{answer:?}");
         assert_eq!(answer.json()["is_ssl"], true, "{answer:?}");
     }
     let without = site.straight(get(WHO)).await.json();
@@ -230,6 +232,35 @@ async fn a_basic_credential_is_no_login() {
     std::fs::write(&file, good).unwrap();
     acts_as(&answer, EDITOR, "Basic");
     assert_eq!(answer.json()["authorization"], Value::Array(Vec::new()), "{answer:?}");
+}
+
+/// WooCommerce's own authentication is hooked in where that of the fixture is.
+#[tokio::test]
+async fn a_plugin_with_keys_of_its_own_is_not_in_the_way() {
+    let site = wordpress().await;
+    let reader = key("reader", "read", EDITOR);
+    let ghost = key("ghost", "read", "ghost");
+    let sidecar = in_front(&site, "", [&reader, &ghost]).await;
+    let in_query = format!("{WHO}?consumer_key=ck_other&consumer_secret=cs_other");
+    let by_oauth = format!("{WHO}?oauth_consumer_key=ck_other");
+    let theirs = || get(WHO).basic("ck_other", "cs_other");
+    let secure = |request: Request| site.straight(request.field("X-Forwarded-Proto", "https"));
+    acts_as(&secure(theirs()).await, "admin", "its own key, without Keyside");
+    acts_as(&secure(get(&in_query)).await, "admin", "its own key in the query, without Keyside");
+    assert_eq!(secure(get(&by_oauth)).await.brief(), "401 wkwp_oauth", "OAuth, without Keyside");
+    for version in BOTH {
+        acts_as(&sidecar.send(version, get(WHO).key(&reader)).await, EDITOR, "a key");
+        acts_as(&sidecar.send(version, get(&in_query).key(&reader)).await, EDITOR, "its own key beside a key");
+        for path in [WHO, &in_query] {
+            let nobody = sidecar.send(version, get(path).key(&ghost)).await;
+            assert_eq!(nobody.brief(), "403 keyside_unknown_owner", "{path}");
+        }
+        for (rule, request) in [("its own key", theirs()), ("its own key in the query", get(&in_query))] {
+            assert_eq!(sidecar.send(version, request).await.status, 401, "{rule} instead of a key");
+        }
+        let oauth = sidecar.send(version, get(&by_oauth).key(&reader)).await;
+        assert_eq!(oauth.brief(), "401 wkwp_oauth", "OAuth beside a key");
+    }
 }
 
 /// An administrator's login beside a key counts for nothing, with and without the nonce that makes it count elsewhere.

@@ -196,6 +196,11 @@ impl Site {
         deploy::settings(self.folder.path(), &self.url())
     }
 
+    /// Where all of it is.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where WordPress is.
     pub(super) fn root(&self) -> PathBuf {
         self.folder.path().join("site")
