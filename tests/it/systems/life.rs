@@ -184,9 +184,12 @@ impl Case {
     pub(super) async fn listed(&self) -> (Service, Value) {
         let upstream = Upstream::start().await;
         let service = self.service(&upstream).await;
+        let before = jiff::Timestamp::now();
         let used = service.create("live", self.scope).await;
         let unused = service.create("test", self.scope).await;
+        let asked = jiff::Timestamp::now();
         assert_eq!(service.ask(self.read(&used)).await.status, 200);
+        let answered = jiff::Timestamp::now();
         let list = async |id: &str| {
             let list = service.json(&["keys", "list"]).await;
             list.as_array().unwrap().iter().find(|key| key["id"] == id).unwrap().clone()
@@ -201,7 +204,11 @@ impl Case {
         }
         assert_eq!((&first["prefix"], &first["status"]), (&Value::from(used.prefix.as_str()), &Value::from("active")));
         let moment = |name: &str| first[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-        assert!(moment("created_at").duration_since(moment("last_used_at")).as_secs() <= 1, "{first}");
+        // Uses are told to the millisecond, creation to the second; the rest is cut off.
+        let (created, last_used) = (moment("created_at"), moment("last_used_at"));
+        assert!((before.as_second()..=asked.as_second()).contains(&created.as_second()), "{before} {asked} {first}");
+        let use_ms = asked.as_millisecond()..=answered.as_millisecond();
+        assert!(use_ms.contains(&last_used.as_millisecond()), "{asked} {answered} {first}");
 
         // Only a successful authentication is a use.
         for key in [&used, &unused] {
