@@ -76,27 +76,29 @@ fn step_json(step: &Step) -> Value {
     json!({ "name": step.name, "finding": step.finding, "outcome": outcome, "reason": reason })
 }
 
-/// Methods of one path with one outcome.
+/// Methods of one route with one outcome.
 struct Row<'a> {
+    route: Option<usize>,
     path: &'a str,
     methods: Vec<&'a str>,
     step: &'a Step,
 }
 
-/// Neighbours that differ in nothing but the method become one row.
+/// What differs in nothing but the method becomes one row, but not across routes: two that ask for the same are two.
 fn rows(abilities: &[Ability]) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = Vec::new();
-    let mut route = None;
     for ability in abilities {
         let method = ability.method.as_str();
-        match rows.iter_mut().rev().take_while(|_| route == Some(ability.route)).find(|row| *row.step == ability.step) {
+        let mut of_route = rows.iter_mut().rev().take_while(|row| row.route == ability.route);
+        match of_route.find(|row| *row.step == ability.step) {
             Some(row) => row.methods.push(method),
-            None => {
-                let path = ability.path.as_deref().unwrap_or("every path");
-                rows.push(Row { path, methods: vec![method], step: &ability.step });
-            }
+            None => rows.push(Row {
+                route: ability.route,
+                path: ability.path.as_deref().unwrap_or("every path"),
+                methods: vec![method],
+                step: &ability.step,
+            }),
         }
-        route = Some(ability.route);
     }
     rows
 }

@@ -1,6 +1,9 @@
 //! `explain`: every step of the decision and the verdict, without the secret. It must agree with what happens.
 
-use crate::harness::{Key, Sidecar, Upstream, get, keyside, request};
+use serde_json::{Value, json};
+
+use super::Desk;
+use crate::harness::{Key, Sidecar, Upstream, get, key_file, keyside, request};
 
 #[tokio::test]
 async fn explain_agrees_with_what_happens() {
@@ -80,4 +83,20 @@ async fn explain_agrees_with_what_happens() {
     assert!(could.stdout.contains("/things"), "{}", could.stdout);
     assert_eq!(keyside(["explain", "--config", path.to_str().unwrap(), "--key", "nobody"]).await.status, 1);
     assert_eq!(sidecar.ask(get("/things").key(&reader)).await.status, 200);
+}
+
+/// Routes that ask for the same are rows of their own, also where the one before them is covered by the one after.
+#[tokio::test]
+async fn every_route_has_its_own_rows() {
+    let desk = Desk::new();
+    let config = "[listen]\nplaintext = true\n[[route]]\npath = \"/v1/slow\"\n[[route]]\npath = \"/v1/**\"\n";
+    let config = desk.write("keyside.toml", config);
+    desk.write("keys.toml", &key_file([&Key::pair("reader")]));
+    let arguments = ["explain", "--output", "json", "--key", "key_reader", "--config", config.to_str().unwrap()];
+    let could = keyside(arguments).await.done().json();
+    let rows: Vec<(&Value, &Value, &Value)> =
+        could["abilities"].as_array().unwrap().iter().map(|row| (&row["path"], &row["methods"], &row["may"])).collect();
+    let (reads, writes) = (json!(["GET", "HEAD", "OPTIONS"]), json!(["POST", "PUT", "PATCH", "DELETE"]));
+    let (slow, all, yes, no) = (json!("/v1/slow"), json!("/v1/**"), json!(true), json!(false));
+    assert_eq!(rows, [(&slow, &reads, &yes), (&slow, &writes, &no), (&all, &reads, &yes), (&all, &writes, &no)]);
 }
