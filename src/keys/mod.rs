@@ -25,7 +25,9 @@ pub mod verify;
 
 pub use id::{KeyId, Kind, Mode, OwnerId};
 pub use last_use::{LastUse, LastUsed};
-pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState, Standing};
+pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState, Since, Standing};
+/// Ids that were seen revoked, each with the moment as far as it is known.
+pub type Revocations = std::collections::BTreeMap<KeyId, Option<crate::clock::Wall>>;
 pub use scope::{Permission, Scopes};
 pub use set::KeySet;
 pub use store::KeyStore;

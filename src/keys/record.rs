@@ -87,8 +87,8 @@ pub struct KeyRecord {
     pub created_at: Option<Wall>,
     /// From then on it is refused.
     pub expires_at: Option<Wall>,
-    /// When it was revoked. It is refused whatever the moment says: the clock that wrote it may run ahead of ours.
-    pub revoked_at: Option<Wall>,
+    /// Since when it is revoked. It is refused whatever the moment says: the clock that wrote it may run ahead of ours.
+    pub revoked_at: Option<Since>,
     /// The key that this one replaces.
     pub rotated_from: Option<KeyId>,
     /// The scopes as the upstream is told them, separated by spaces.
@@ -97,6 +97,24 @@ pub struct KeyRecord {
     pub state: Arc<KeyState>,
     /// The digest of the secret that was verified against this version, once one was.
     pub verified: Verified,
+}
+
+/// Since when a key is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Since this moment.
+    At(Wall),
+    /// Its row does not say it, and what is remembered of it has no moment.
+    Earlier,
+}
+
+impl std::fmt::Display for Since {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::At(moment) => moment.fmt(f),
+            Self::Earlier => f.write_str("earlier (remembered in the state folder)"),
+        }
+    }
 }
 
 /// Whether a key may be used.

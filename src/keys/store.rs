@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hmac::Mac as _;
 
 use super::{
-    KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerRecord, OwnerState,
+    KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerRecord, OwnerState, Revocations, Since,
     document::{Document, KeyRow, OwnerRow},
     format, mint,
     record::{PublicPart, Verified},
@@ -54,8 +54,10 @@ pub struct Applied {
     pub removed: usize,
     /// Keys that could be used until now and no longer can: revoked, removed, set aside, or of a suspended owner.
     pub cut_off: usize,
-    /// Ids that were never seen revoked before: to be kept in the saved state.
-    pub newly_revoked: Vec<KeyId>,
+    /// What was not known of revocations before: to be kept in the saved state.
+    pub newly_revoked: Revocations,
+    /// Keys that are revoked although their rows do not say it: an older document took the place of a newer one.
+    pub revived: Vec<KeyId>,
     /// Ids that are not accepted although their rows could be read.
     pub set_aside: Vec<KeyId>,
     /// Why they are not.
@@ -70,12 +72,14 @@ pub struct KeyStore {
     books: Mutex<Books>,
 }
 
+type Revoked = HashMap<KeyId, Option<Wall>, RandomState>;
+
 /// What outlives a set.
 #[derive(Debug, Default)]
 struct Books {
     revision: u64,
-    /// Every id ever seen revoked. Only grows.
-    revoked: HashSet<KeyId, RandomState>,
+    /// Every id ever seen revoked, with the first moment that was told. Only grows.
+    revoked: Revoked,
     departed_keys: Departed<KeyId, KeyState>,
     departed_owners: Departed<OwnerId, OwnerState>,
     /// Replaced sets that a request was still reading.
@@ -88,7 +92,7 @@ struct Books {
 
 impl KeyStore {
     /// An empty store that knows these ids as revoked.
-    pub fn new(revoked: impl IntoIterator<Item = KeyId>) -> Self {
+    pub fn new(revoked: impl IntoIterator<Item = (KeyId, Option<Wall>)>) -> Self {
         let books = Books { revoked: revoked.into_iter().collect(), ..Books::default() };
         Self { current: arc_swap::ArcSwapOption::empty(), books: Mutex::new(books) }
     }
@@ -147,7 +151,7 @@ impl KeyStore {
 
     /// All ids ever seen revoked, in order.
     pub fn revoked(&self) -> Vec<KeyId> {
-        let mut revoked: Vec<_> = self.books().revoked.iter().cloned().collect();
+        let mut revoked: Vec<_> = self.books().revoked.keys().cloned().collect();
         revoked.sort_unstable();
         revoked
     }
@@ -167,15 +171,20 @@ impl KeyStore {
 impl Books {
     /// Learns what the document says is revoked, and cuts it off at once.
     fn revoke(&mut self, document: &Document, current: Option<&KeySet>, applied: &mut Applied) {
-        let rows = document.keys.iter().filter(|row| row.revoked_at.is_some()).map(|row| &row.id);
-        for id in document.revoked.iter().chain(rows) {
-            if !self.revoked.contains(id) {
-                self.revoked.insert(id.clone());
-                applied.newly_revoked.push(id.clone());
+        let rows = document.keys.iter().filter(|row| row.revoked_at.is_some()).map(|row| (&row.id, row.revoked_at));
+        for (id, at) in document.revoked.iter().map(|(id, at)| (id, *at)).chain(rows) {
+            // A state folder of an older build knows no moments: they are learnt while a row still tells them.
+            if self.revoked.get(id).is_none_or(|held| held.is_none() && at.is_some()) {
+                self.revoked.insert(id.clone(), at);
+                applied.newly_revoked.insert(id.clone(), at);
             }
         }
+        let revived = |row: &&Arc<KeyRow>| {
+            row.revoked_at.is_none() && self.revoked.contains_key(&row.id) && !document.revoked.contains_key(&row.id)
+        };
+        applied.revived = document.keys.iter().filter(revived).map(|row| row.id.clone()).collect();
         for record in current.into_iter().flat_map(KeySet::keys) {
-            if self.revoked.contains(&record.id) {
+            if self.revoked.contains_key(&record.id) {
                 applied.cut_off += usize::from(!record.state.dead.swap(true, Ordering::Relaxed));
             }
         }
@@ -263,12 +272,7 @@ struct Rows<'d> {
 }
 
 impl<'d> Rows<'d> {
-    fn select(
-        document: &'d Document,
-        terms: &Terms,
-        revoked: &HashSet<KeyId, RandomState>,
-        applied: &mut Applied,
-    ) -> Self {
+    fn select(document: &'d Document, terms: &Terms, revoked: &Revoked, applied: &mut Applied) -> Self {
         let mut rows =
             Self { keys: HashMap::default(), owners: HashMap::default(), ambiguous_owners: HashSet::default() };
         for row in &document.owners {
@@ -310,11 +314,11 @@ impl<'d> Rows<'d> {
 /// name may be given anew.
 fn same_public_part(
     document: &Document,
-    revoked: &HashSet<KeyId, RandomState>,
+    revoked: &Revoked,
     aside: &mut HashSet<KeyId, RandomState>,
     applied: &mut Applied,
 ) {
-    let living = || document.keys.iter().filter(|row| row.kind == Kind::Pair && !revoked.contains(&row.id));
+    let living = || document.keys.iter().filter(|row| row.kind == Kind::Pair && !revoked.contains_key(&row.id));
     let mut seen = HashMap::<&PublicPart, &KeyId, RandomState>::default();
     let mut clashes = Vec::new();
     let mut digest_keys = Vec::<&str>::new();
@@ -418,12 +422,13 @@ impl Builder<'_, '_> {
     /// The record of a row, and whether it was made anew.
     fn key(&mut self, row: &Arc<KeyRow>, owner: Arc<OwnerRecord>) -> (Arc<KeyRecord>, bool) {
         let older = self.current.and_then(|set| set.keys.get(&row.id));
-        let is_revoked = self.books.revoked.contains(&row.id);
+        let revoked_at = self.books.revoked.get(&row.id);
+        let revoked_at = revoked_at.map(|first| row.revoked_at.or(*first).map_or(Since::Earlier, Since::At));
         let pepper = self.pepper.as_ref().filter(|_| row.hash.algorithm() == Algorithm::HmacSha256);
         if let Some(older) = older
             && same(Some(&older.row), Some(row))
             && Arc::ptr_eq(&older.record.owner, &owner)
-            && older.record.revoked_at.is_some() == is_revoked
+            && older.record.revoked_at == revoked_at
             && older.record.has_pepper(pepper)
             && self.books.mint.as_ref() == Some(&self.terms.mint)
         {
@@ -433,7 +438,7 @@ impl Builder<'_, '_> {
             Some(older) => Arc::clone(&older.record.state),
             None => self.books.departed_keys.state(&row.id),
         };
-        if is_revoked {
+        if revoked_at.is_some() {
             state.dead.store(true, Ordering::Relaxed);
         }
         let record = KeyRecord {
@@ -453,7 +458,7 @@ impl Builder<'_, '_> {
             limits: row.limits.as_ref().map(|quotas| Arc::new(Rules::new(Subject::Key, quotas))),
             created_at: row.created_at,
             expires_at: row.expires_at,
-            revoked_at: is_revoked.then(|| row.revoked_at.unwrap_or(self.now.wall)),
+            revoked_at,
             rotated_from: row.rotated_from.clone(),
             state,
             verified: Verified::default(),

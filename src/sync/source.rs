@@ -17,7 +17,7 @@ use crate::{
     clock::{self, Mono, Now, Wall},
     fault::Fault,
     keys::{
-        KeyId, KeyStore,
+        KeyId, KeyStore, Revocations,
         document::{Care, Document, LastGood, Parser, Refused},
         store::Terms,
     },
@@ -102,7 +102,7 @@ struct Kept {
 
 #[derive(Default)]
 struct Unsaved {
-    revoked: Vec<KeyId>,
+    revoked: Revocations,
     /// Revoked ids that were handed over and could not be written.
     revoked_again: bool,
     text: bool,
@@ -123,7 +123,7 @@ impl FileSource {
             let folder = StateFolder::new(path);
             Kept { revoked: Revoked::open(folder.folder()), folder }
         });
-        let revoked = state.as_ref().map(|state| state.revoked.ids().to_vec()).unwrap_or_default();
+        let revoked = state.as_ref().map(|state| state.revoked.all().clone()).unwrap_or_default();
         let mut source = Self {
             store: Arc::new(KeyStore::new(revoked)),
             state,
@@ -371,11 +371,9 @@ impl FileSource {
         if faults > LOGGED {
             tracing::warn!(faults, "more entries of the key file are wrong; keyside check shows all of them");
         }
-        let aside: Vec<&str> = document.set_aside.iter().chain(&applied.set_aside).map(KeyId::as_str).collect();
-        if !aside.is_empty() {
-            let (count, some) = (aside.len(), aside[..aside.len().min(LOGGED)].join(" "));
-            tracing::warn!(count, key.ids = some, "these keys are not accepted, for their entries are wrong");
-        }
+        let aside = document.set_aside.iter().chain(&applied.set_aside);
+        warn_of(aside, "these keys are not accepted, for their entries are wrong");
+        warn_of(&applied.revived, "these keys were revoked and stay so, although their rows do not say it");
         tracing::info!(
             file = %self.settings.file.display(), revision = applied.revision, keys = applied.keys,
             owners = applied.owners, changed = applied.changed, removed = applied.removed,
@@ -391,7 +389,7 @@ impl FileSource {
             }
         });
         // The state folder comes after: a revocation waits for no disk.
-        self.unsaved.revoked.extend(applied.newly_revoked.iter().cloned());
+        self.unsaved.revoked.extend(applied.newly_revoked.iter().map(|(id, at)| (id.clone(), *at)));
         self.unsaved.text |= !from_state;
         self.unsaved.in_force =
             Some(InForce { digest: digest_of(text), revision: applied.revision, pid: std::process::id() });
@@ -457,6 +455,14 @@ impl FileSource {
             tracing::warn!(file = %self.settings.file.display(), "{words}");
         }
         self.exposed = exposed;
+    }
+}
+
+/// One line, however many keys it is about.
+fn warn_of<'k>(keys: impl IntoIterator<Item = &'k KeyId>, what: &str) {
+    let ids: Vec<&str> = keys.into_iter().map(KeyId::as_str).collect();
+    if !ids.is_empty() {
+        tracing::warn!(count = ids.len(), key.ids = ids[..ids.len().min(LOGGED)].join(" "), "{what}");
     }
 }
 

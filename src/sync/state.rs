@@ -8,7 +8,6 @@
 //! A folder that cannot be written is alarmed once, by whoever calls; serving goes on.
 
 use std::{
-    collections::HashSet,
     io,
     path::{Path, PathBuf},
 };
@@ -17,7 +16,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    keys::KeyId,
+    keys::Revocations,
     usage::{Folder, read_revoked},
 };
 
@@ -50,13 +49,13 @@ impl StateFolder {
         &self.0
     }
 
-    /// The ids that were ever seen revoked.
+    /// The keys that were ever seen revoked.
     ///
     /// # Errors
     ///
     /// The file is there and cannot be read.
-    pub fn revoked(&self) -> io::Result<HashSet<KeyId>> {
-        Ok(read_revoked(&self.0)?.into_iter().collect())
+    pub fn revoked(&self) -> io::Result<Revocations> {
+        read_revoked(&self.0)
     }
 
     /// The last text of this key file that was put into force.

@@ -5,19 +5,23 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::{Folder, journal::Journal};
-use crate::keys::KeyId;
+use crate::{clock::Wall, keys::Revocations};
 
 /// The file of ids once seen revoked. A revocation is in force before it is written here: it never waits for a disk.
 #[derive(Debug)]
 pub struct Revoked {
     journal: Journal,
-    /// All ids of the file, and those that could not be written yet.
-    ids: Vec<KeyId>,
+    /// All that the file holds, and what could not be written yet.
+    all: Revocations,
 }
 
+/// Later lines replace earlier ones of the same id.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     revoked: String,
+    /// Builds before this field wrote none, and read past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<jiff::Timestamp>,
 }
 
 /// The ids once seen revoked, as saved in a state folder; for commands, which change nothing there.
@@ -25,11 +29,11 @@ struct Line {
 /// # Errors
 ///
 /// When there is a file of which nothing can be read.
-pub fn read_revoked(folder: &Folder) -> io::Result<Vec<KeyId>> {
+pub fn read_revoked(folder: &Folder) -> io::Result<Revocations> {
     let read = journal(folder).read::<Line>();
     match read.fault {
         Some(fault) if read.lines.is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, fault)),
-        _ => Ok(read.lines.iter().filter_map(|line| line.revoked.parse().ok()).collect()),
+        _ => Ok(revocations(&read.lines)),
     }
 }
 
@@ -37,29 +41,35 @@ fn journal(folder: &Folder) -> Journal {
     Journal::new(folder.clone(), "revoked.ndjson", "keyside-revoked", None)
 }
 
+fn revocations(lines: &[Line]) -> Revocations {
+    lines.iter().filter_map(|line| Some((line.revoked.parse().ok()?, line.at.map(Wall::from)))).collect()
+}
+
+fn lines(revocations: &Revocations) -> Vec<Line> {
+    revocations.iter().map(|(id, at)| Line { revoked: id.as_str().to_owned(), at: at.map(Wall::timestamp) }).collect()
+}
+
 impl Revoked {
     /// Reads the file. A damaged one is alarmed and set aside; what could be read of it holds.
     pub fn open(folder: &Folder) -> Self {
         let journal = journal(folder);
-        let read = journal.open::<Line>();
-        let ids = read.lines.iter().filter_map(|line| line.revoked.parse().ok()).collect();
-        Self { journal, ids }
+        let all = revocations(&journal.open::<Line>().lines);
+        Self { journal, all }
     }
 
-    /// The ids that were read and added.
-    pub fn ids(&self) -> &[KeyId] {
-        &self.ids
+    /// What was read and added.
+    pub fn all(&self) -> &Revocations {
+        &self.all
     }
 
-    /// Adds ids and waits until they are on the disk. After an error the next call writes these, too; call it with
-    /// none to try again.
-    pub fn add(&mut self, ids: &[KeyId]) -> io::Result<()> {
-        self.ids.extend_from_slice(ids);
-        let line = |id: &KeyId| Line { revoked: id.as_str().to_owned() };
+    /// Adds revocations and waits until they are on the disk. After an error the next call writes these, too; call it
+    /// with none to try again.
+    pub fn add(&mut self, new: &Revocations) -> io::Result<()> {
+        self.all.extend(new.iter().map(|(id, at)| (id.clone(), *at)));
         if self.journal.wants_rewrite() {
-            self.journal.rewrite(&self.ids.iter().map(line).collect::<Vec<_>>())
+            self.journal.rewrite(&lines(&self.all))
         } else {
-            self.journal.append(&ids.iter().map(line).collect::<Vec<_>>())
+            self.journal.append(&lines(new))
         }
     }
 }
@@ -68,19 +78,28 @@ impl Revoked {
 mod tests {
     use super::*;
 
-    fn ids(names: &[&str]) -> Vec<KeyId> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
+    fn some(ids: &[(&str, Option<i64>)]) -> Revocations {
+        ids.iter().map(|(id, at)| (id.parse().unwrap(), at.map(Wall::from_unix_millis))).collect()
     }
 
     #[test]
-    fn an_id_once_revoked_is_read_back() {
+    fn an_id_once_revoked_is_read_back_with_its_moment() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
         let mut revoked = Revoked::open(&folder);
-        revoked.add(&ids(&["a", "b"])).unwrap();
-        revoked.add(&ids(&["c"])).unwrap();
-        assert_eq!(read_revoked(&folder).unwrap(), ids(&["a", "b", "c"]));
-        assert_eq!(Revoked::open(&folder).ids(), ids(&["a", "b", "c"]));
+        revoked.add(&some(&[("a", Some(1000)), ("b", None)])).unwrap();
+        revoked.add(&some(&[("b", Some(2500)), ("c", None)])).unwrap();
+        let all = some(&[("a", Some(1000)), ("b", Some(2500)), ("c", None)]);
+        assert_eq!(read_revoked(&folder).unwrap(), all);
+        assert_eq!(*Revoked::open(&folder).all(), all);
+    }
+
+    #[test]
+    fn a_file_of_an_older_build_has_no_moments() {
+        let root = tempfile::tempdir().unwrap();
+        let old = "{\"format\":\"keyside-revoked\",\"version\":1}\n{\"revoked\":\"a\"}\n";
+        std::fs::write(root.path().join("revoked.ndjson"), old).unwrap();
+        assert_eq!(read_revoked(&Folder::new(root.path())).unwrap(), some(&[("a", None)]));
     }
 
     #[test]
@@ -89,9 +108,9 @@ mod tests {
         let folder = Folder::new(root.path().join("state"));
         std::fs::write(folder.path(), "a file in the way").unwrap();
         let mut revoked = Revoked::open(&folder);
-        revoked.add(&ids(&["a"])).unwrap_err();
+        revoked.add(&some(&[("a", Some(0))])).unwrap_err();
         std::fs::remove_file(folder.path()).unwrap();
-        revoked.add(&[]).unwrap();
-        assert_eq!(Revoked::open(&folder).ids(), ids(&["a"]));
+        revoked.add(&Revocations::new()).unwrap();
+        assert_eq!(*Revoked::open(&folder).all(), some(&[("a", Some(0))]));
     }
 }

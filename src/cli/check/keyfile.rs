@@ -14,7 +14,7 @@ use crate::{
         document::{Care, Document, KeyRow, LastGood, OwnerRow, Parser},
     },
     policy::Policy,
-    sync::keyfile,
+    sync::{keyfile, state::StateFolder},
 };
 
 /// Checks the key file, and its keys against what the configuration asks of them.
@@ -31,7 +31,14 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
     let mut found = Vec::new();
     match Parser::default().parse(&text) {
         Err(refused) => found.extend(refused.faults),
-        Ok(document) => {
+        Ok(mut document) => {
+            match StateFolder::new(&loaded.config.keys.state).revoked() {
+                Ok(revoked) => document.recall(&revoked),
+                Err(error) => {
+                    let fault = Fault::warning(format!("cannot read which keys were ever revoked: {error}"));
+                    faults.push(loaded.effective.mark("keys.state", fault));
+                }
+            }
             if let Err(refused) = LastGood::judge_first(&document, Care::Careful) {
                 found.extend(refused.faults);
             }
@@ -71,10 +78,17 @@ impl Sight<'_> {
         let owners: BTreeMap<_, _> = document.owners.iter().map(|row| (&row.id, row)).collect();
         let mut strangers = HashSet::new();
         let starts = Starts::new(self.text);
+        let now = self.now;
         let live = |row: &&std::sync::Arc<KeyRow>| {
-            let over = |at: Option<Wall>| at.is_some_and(|at| at <= self.now);
-            !over(row.revoked_at) && !over(row.expires_at)
+            let over = |at: Option<Wall>| at.is_some_and(|at| at <= now);
+            !document.revoked.contains_key(&row.id) && !over(row.expires_at)
         };
+        for row in document.revived() {
+            let message = format!("key {} was revoked and stays so, although its row does not say it", row.id);
+            let command = format!("keyside keys revoke {} --file {}", row.id, self.config.keys.file.display());
+            let fault = Fault::warning(message).suggest(format!("write it down again: {command}"));
+            self.add(&starts, row.id.as_str(), "id", fault);
+        }
         for row in document.keys.iter().filter(live).cloned().collect::<Vec<_>>() {
             self.scopes(&row, &asked, &starts);
             self.hash(&row, &starts);

@@ -20,10 +20,7 @@ use super::{
         place::{self, Named, Place},
     },
 };
-use crate::{
-    keys::{KeyRecord, KeyStore, store::Terms},
-    usage::{Folder, read_revoked},
-};
+use crate::keys::{KeyRecord, KeyStore, store::Terms};
 use trace::{Question, Rules, Verdict};
 
 /// Explain every step of the decision about a request, or, without one, what a key could do.
@@ -128,17 +125,10 @@ impl RequestArgs {
 
 /// The key as the sidecar would have it in force: with the revocations that the state folder remembers.
 fn find(place: &Place, reference: &str, console: &mut Console<'_>) -> Result<Arc<KeyRecord>, Failure> {
-    let document = place.read()?;
+    let document = place.recall(place.read()?, console);
     let named = place::find(&document, reference, &place.mint)?;
-    let revoked = match &place.state {
-        Some(state) => read_revoked(&Folder::new(state)).unwrap_or_else(|error| {
-            console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
-            Vec::new()
-        }),
-        None => Vec::new(),
-    };
-    let was_revoked = revoked.contains(named.id());
-    let store = KeyStore::new(revoked);
+    let was_revoked = document.revoked.contains_key(named.id());
+    let store = KeyStore::default();
     let terms = Terms { mint: place.mint.clone(), pepper: place.pepper.clone() };
     let applied = store.apply(&document, &terms, console.now);
     if let Some(key) = store.load().as_ref().and_then(|set| set.by_id(named.id().as_str())) {

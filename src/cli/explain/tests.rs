@@ -105,7 +105,8 @@ fn run(line: &str) -> (Exit, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.toml");
     fs::write(&file, KEYS).unwrap();
-    Revoked::open(&Folder::new(folder.path().join("state"))).add(&["key_gone".parse().unwrap()]).unwrap();
+    let revoked = [("key_gone".parse().unwrap(), None)].into();
+    Revoked::open(&Folder::new(folder.path().join("state"))).add(&revoked).unwrap();
     let words = line.split(' ').map(|word| word.replace('~', " "));
     let line =
         match Line::try_parse_from(["explain", "--config", "keyside.toml"].map(str::to_owned).into_iter().chain(words))
@@ -193,7 +194,11 @@ fn a_key_goes_by_id_name_or_prefix_and_a_bad_one_is_named() {
     }
     check("--key key_bad", Exit::Failed, &["key_bad is set aside"]);
     // Its row says nothing of it, the state folder does.
-    check("--key key_gone --method GET --path /v1/transactions --ip 127.0.0.1", Exit::Failed, &["revoked"]);
+    check(
+        "--key key_gone --method GET --path /v1/transactions --ip 127.0.0.1",
+        Exit::Failed,
+        &["revoked earlier (remembered"],
+    );
     check("--key key_none", Exit::Failed, &["no key has the id"]);
 }
 

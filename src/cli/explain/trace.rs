@@ -167,7 +167,10 @@ pub(super) fn standing(key: &KeyRecord, now: Wall) -> Step {
                 None => "active".to_owned(),
             },
         ),
-        Standing::Revoked => Step::refused("key", Reason::Revoked, format!("revoked{}", at(key.revoked_at))),
+        Standing::Revoked => {
+            let since = key.revoked_at.map_or_else(String::new, |since| format!(" {since}"));
+            Step::refused("key", Reason::Revoked, format!("revoked{since}"))
+        }
         Standing::Expired => Step::refused("key", Reason::Expired, format!("expired{}", at(key.expires_at))),
         Standing::Suspended => Step::refused(
             "key",

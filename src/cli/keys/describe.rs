@@ -108,13 +108,14 @@ pub(crate) fn listed(key: &Named, document: &Document, used: Option<&LastUsed>, 
     let mut value = match key {
         Named::Row(row) => {
             let mut value = created(row);
-            value["revoked_at"] = row.revoked_at.map(|at| at.to_string()).into();
             value["rotated_from"] = row.rotated_from.as_ref().map(|id| id.as_str()).into();
             value["hash"] = row.hash.algorithm().as_str().into();
             value
         }
         Named::SetAside(id) => json!({ "id": id.as_str() }),
     };
+    // Null with the status revoked: only that it was revoked is remembered, and not when.
+    value["revoked_at"] = document.revoked.get(key.id()).copied().flatten().map(|at| at.to_string()).into();
     value["status"] = status(key, document, now).into();
     value["last_used_at"] = used.map(|used| used.at.to_string()).into();
     value["last_used_ip"] = used.map(|used| used.ip.to_string()).into();
@@ -123,12 +124,11 @@ pub(crate) fn listed(key: &Named, document: &Document, used: Option<&LastUsed>, 
 
 /// Whether a key works now, in a word.
 pub(crate) fn status(key: &Named, document: &Document, now: Wall) -> &'static str {
-    let Named::Row(row) = key else {
-        return if document.revoked.contains(key.id()) { "revoked" } else { "set aside" };
-    };
-    if row.revoked_at.is_some() {
-        "revoked"
-    } else if row.expires_at.is_some_and(|at| at <= now) {
+    if document.revoked.contains_key(key.id()) {
+        return "revoked";
+    }
+    let Named::Row(row) = key else { return "set aside" };
+    if row.expires_at.is_some_and(|at| at <= now) {
         "expired"
     } else if owner(document, &row.owner).is_some_and(|owner| owner.suspended_at.is_some()) {
         "suspended"
@@ -146,12 +146,12 @@ pub(crate) fn cells(key: &Named, document: &Document, used: Option<&LastUsed>, n
     let none = || "-".to_owned();
     let used = used.map_or_else(none, |used| format!("{} {}", minute(used.at), used.ip));
     let mut status = status(key, document, now).to_owned();
+    // Since when belongs to it: nothing else of the row says when the key stopped.
+    if let Some(Some(at)) = document.revoked.get(key.id()) {
+        status = format!("{status} {}", minute(*at));
+    }
     match key {
         Named::Row(row) => {
-            // Since when belongs to it: nothing else of the row says when the key stopped.
-            if let Some(at) = row.revoked_at {
-                status = format!("{status} {}", minute(at));
-            }
             [
                 row.id.to_string(),
                 row.name.to_string(),

@@ -8,7 +8,7 @@ use super::{
     console::{Console, Failure, Output},
     describe::{HEADINGS, cells, listed, sentence, status},
     moments::{span, typed},
-    place::{Named, PlaceArgs, find},
+    place::{Named, PlaceArgs, find, warn_of_revived},
 };
 use crate::{
     cli::Exit,
@@ -56,8 +56,8 @@ pub(super) struct ShowArgs {
 impl ListArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let place = self.place.settle()?;
-        let document = place.read()?;
-        place.warn_of_revived(&document, console);
+        let document = place.recall(place.read()?, console);
+        warn_of_revived(&document, console);
         let known = place.last_used(console);
         if self.unused_for.is_some() && known.is_none() {
             return Err(Failure::new(
@@ -141,9 +141,9 @@ fn advise(console: &mut Console<'_>, document: &Document, known: Option<&BTreeMa
 impl ShowArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let place = self.place.settle()?;
-        let document = place.read()?;
+        let document = place.recall(place.read()?, console);
         let key = find(&document, &self.key, &place.mint)?;
-        place.warn_of_revived(&document, console);
+        warn_of_revived(&document, console);
         let used = place.last_used(console).unwrap_or_default();
         let value = listed(&key, &document, used.get(key.id()), console.now.wall);
         match console.output {

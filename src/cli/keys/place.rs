@@ -1,7 +1,7 @@
 //! Which key file a command works on, and how it reads and writes it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -153,21 +153,14 @@ impl Place {
         Ok(Edit { place: self, locked, document, draft })
     }
 
-    /// Warns of keys whose row was taken back to before they were revoked: the sidecar knows better.
-    pub(crate) fn warn_of_revived(&self, document: &Document, console: &mut Console<'_>) {
-        let revoked = self.revoked(console);
-        for row in document.keys.iter().filter(|row| row.revoked_at.is_none() && revoked.contains(&row.id)) {
-            console.warn(format_args!("key {} was revoked and stays so, although its row does not say it", row.id));
+    /// The document as it is in force: with the revocations of its keys that the state folder remembers.
+    pub(crate) fn recall(&self, mut document: Document, console: &mut Console<'_>) -> Document {
+        let Some(state) = &self.state else { return document };
+        match StateFolder::new(state).revoked() {
+            Ok(revoked) => document.recall(&revoked),
+            Err(error) => console.warn(format_args!("cannot read the revocations in {}: {error}", state.display())),
         }
-    }
-
-    /// The ids that the running sidecar ever saw revoked.
-    fn revoked(&self, console: &mut Console<'_>) -> HashSet<KeyId> {
-        let Some(state) = &self.state else { return HashSet::new() };
-        StateFolder::new(state).revoked().unwrap_or_else(|error| {
-            console.warn(format_args!("cannot read the revocations in {}: {error}", state.display()));
-            HashSet::new()
-        })
+        document
     }
 
     /// Finds a key that may be changed or replaced: a revoked one stays what it is.
@@ -183,7 +176,7 @@ impl Place {
                 return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check")));
             }
         };
-        if row.revoked_at.is_some() || self.revoked(console).contains(&row.id) {
+        if self.recall(document.clone(), console).revoked.contains_key(&row.id) {
             return Err(Failure::new(format!("key {} is revoked, for good; create a new one", row.id)));
         }
         Ok(row)
@@ -196,6 +189,13 @@ impl Place {
             console.warn(format_args!("cannot read the last uses in {}: {error}", state.display()));
             None
         })
+    }
+}
+
+/// Warns of keys whose row was taken back to before they were revoked: the sidecar knows better.
+pub(crate) fn warn_of_revived(recalled: &Document, console: &mut Console<'_>) {
+    for row in recalled.revived() {
+        console.warn(format_args!("key {} was revoked and stays so, although its row does not say it", row.id));
     }
 }
 
@@ -275,7 +275,7 @@ impl Named {
 
 /// Finds the key that an id, or a name or prefix that only one key has, stands for.
 pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings) -> Result<Named, Failure> {
-    let set_aside = || document.set_aside.iter().chain(&document.revoked);
+    let set_aside = || document.set_aside.iter().chain(document.revoked.keys());
     if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
         return Ok(Named::Row(row.clone()));
     }

@@ -62,17 +62,22 @@ impl RevokeArgs {
         let mut edit = place.edit(Tolerate::BadEntries)?;
         edit.tell_faults(console);
         let key = find(&edit.document, &self.key, &place.mint)?;
-        let before = match &key {
-            Named::Row(row) => row.revoked_at,
-            Named::SetAside(_) => None,
-        };
-        let at = before.unwrap_or(console.now.wall);
-        if before.is_some() {
-            console.say(format_args!("Key {} was revoked before, at {at}.", key.label()));
-        } else {
+        let is_said = edit.document.revoked.contains_key(key.id());
+        let before = place.recall(edit.document.clone(), console).revoked.get(key.id()).copied();
+        // The first moment stays, also where the row lost it and the state folder remembers it.
+        let at = before.flatten().unwrap_or(console.now.wall);
+        if !is_said {
             edit.draft.set(List::Keys, key.id().as_str(), "revoked_at", Some(&moment(at)));
             edit.finish()?;
-            console.say(format_args!("Key {} is revoked; its entry stays.", key.label()));
+        }
+        let label = key.label();
+        match before {
+            None => console.say(format_args!("Key {label} is revoked; its entry stays.")),
+            Some(_) if is_said => console.say(format_args!("Key {label} was revoked before, at {at}.")),
+            Some(Some(_)) => console.say(format_args!("Key {label} was revoked before, at {at}; its entry says so again.")),
+            Some(None) => console.say(format_args!(
+                "Key {label} was revoked earlier (remembered in the state folder); its entry says now that it is, since {at}."
+            )),
         }
         let in_force = state.as_ref().map(|state| self.await_sidecar(&place, state));
         if console.output == Output::Json {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{KeyId, Kind, Kyc, Mode, OwnerId, Scopes, record::PublicPart, secret::SecretHash};
+use super::{KeyId, Kind, Kyc, Mode, OwnerId, Revocations, Scopes, record::PublicPart, secret::SecretHash};
 use crate::{
     clock::Wall,
     fault::Fault,
@@ -33,8 +33,9 @@ pub struct Document {
     pub keys: Vec<Arc<KeyRow>>,
     /// Everything that is wrong with the text, entry by entry.
     pub faults: Vec<Fault>,
-    /// The ids of all keys with a readable `revoked_at`, those included whose other fields could not be read.
-    pub revoked: Vec<KeyId>,
+    /// All keys with a readable `revoked_at`, those included whose other fields could not be read; and what was
+    /// [recalled](Self::recall).
+    pub revoked: Revocations,
     /// The ids of keys that are not accepted because something in their entry is wrong, whatever an older version said.
     pub set_aside: Vec<KeyId>,
     /// The ids of owners whose entry is wrong. Each has a row in `owners` that is suspended and may nothing: what
@@ -50,6 +51,20 @@ pub struct Document {
     pub end: Option<End>,
     /// SHA-256 of the text.
     pub digest: [u8; 32],
+}
+
+impl Document {
+    /// Adds what is remembered of the revocations of its keys: a row may have been taken back to before its own.
+    pub fn recall(&mut self, remembered: &Revocations) {
+        let ids = self.keys.iter().map(|row| &row.id).chain(&self.set_aside);
+        let lost = ids.filter(|id| !self.revoked.contains_key(*id)).filter_map(|id| remembered.get_key_value(id));
+        self.revoked.extend(lost.map(|(id, at)| (id.clone(), *at)).collect::<Vec<_>>());
+    }
+
+    /// Keys that are revoked although their rows do not say it.
+    pub fn revived(&self) -> impl Iterator<Item = &Arc<KeyRow>> {
+        self.keys.iter().filter(|row| row.revoked_at.is_none() && self.revoked.contains_key(&row.id))
+    }
 }
 
 /// One `[[key]]`.

@@ -75,7 +75,6 @@ struct Assembly<'t> {
     owners: Vec<(usize, Option<OwnerId>, Option<Arc<OwnerRow>>)>,
     /// Entries under a misspelt header, each a key or an owner: neither of that name is accepted.
     misspelt: Vec<(Option<KeyId>, OwnerId)>,
-    revoked: HashSet<KeyId>,
     owner_entries: usize,
     ends: usize,
     refused: Option<Why>,
@@ -90,7 +89,6 @@ impl<'t> Assembly<'t> {
             keys: Vec::new(),
             owners: Vec::new(),
             misspelt: Vec::new(),
-            revoked: HashSet::new(),
             owner_entries: 0,
             ends: 0,
             refused: None,
@@ -119,12 +117,14 @@ impl<'t> Assembly<'t> {
         let at = block.header;
         self.document.last = Last::Other;
         match &read.entry {
-            Entry::Key { id, row, revoked } => {
+            Entry::Key { id, row, revoked_at } => {
                 self.document.key_entries += 1;
                 if let Some(id) = id {
                     self.document.last = Last::Key(id.clone());
-                    if *revoked {
-                        self.revoked.insert(id.clone());
+                    if let Some(at) = revoked_at {
+                        // Of two entries with one id, the earlier revocation is the one that was meant to last.
+                        let held = self.document.revoked.entry(id.clone()).or_insert(Some(*at));
+                        *held = (*held).min(Some(*at));
                     }
                 }
                 self.keys.push((at, id.clone(), row.clone()));
@@ -167,9 +167,6 @@ impl<'t> Assembly<'t> {
         }
         self.finish_owners();
         self.finish_keys();
-        let mut revoked: Vec<KeyId> = self.revoked.into_iter().collect();
-        revoked.sort_unstable();
-        self.document.revoked = revoked;
         self.document.faults.sort_by_key(|fault| (fault.line, fault.column));
         Ok(self.document)
     }

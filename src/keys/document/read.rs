@@ -23,7 +23,7 @@ pub(super) enum Entry {
     Key {
         id: Option<KeyId>,
         row: Option<Arc<KeyRow>>,
-        revoked: bool,
+        revoked_at: Option<Wall>,
     },
     Owner {
         id: Option<OwnerId>,
@@ -170,7 +170,7 @@ fn key(table: &DeTable<'_>) -> Read {
         })),
         _ => None,
     };
-    Read { entry: Entry::Key { id, row, revoked: revoked_at.is_some() }, notes: fields.notes }
+    Read { entry: Entry::Key { id, row, revoked_at }, notes: fields.notes }
 }
 
 fn owner(table: &DeTable<'_>) -> Read {

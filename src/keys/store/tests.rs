@@ -128,7 +128,7 @@ fn a_verified_secret_goes_along_exactly_while_the_hash_stays() {
 
 #[test]
 fn what_was_seen_revoked_stays_revoked() {
-    let store = KeyStore::new([id("old")]);
+    let store = KeyStore::new([(id("old"), None)]);
     let living = document(["a", "b", "old"].map(|id| pair(id, id, fast("s"))), []);
     let applied = apply(&store, &living);
     assert!(applied.newly_revoked.is_empty());
@@ -139,9 +139,10 @@ fn what_was_seen_revoked_stays_revoked() {
     Arc::make_mut(&mut revoking.keys[0]).revoked_at = Some(Wall::from_unix_millis(i64::MAX));
     // The entry of b cannot be read but for its revocation.
     revoking.keys.remove(1);
-    revoking.revoked = vec![id("a"), id("b")];
+    revoking.revoked = [(id("a"), Some(Wall::from_unix_millis(i64::MAX))), (id("b"), Some(Wall::default()))].into();
     let applied = apply(&store, &revoking);
-    assert_eq!(applied.newly_revoked, [id("a"), id("b")]);
+    assert_eq!(applied.newly_revoked, revoking.revoked);
+    assert_eq!(applied.revived, [id("old")]);
     assert_eq!(record(&store, "a").standing(Wall::default()), Standing::Revoked);
 
     let applied = apply(&store, &living);
@@ -151,6 +152,10 @@ fn what_was_seen_revoked_stays_revoked() {
         assert_eq!(record.standing(Wall::default()), Standing::Revoked, "{id}");
         assert!(record.is_dead() && !store.is_current(&record), "{id}");
     }
+    assert_eq!(applied.revived, [id("a"), id("b"), id("old")]);
+    // What an older build remembered has no moment; no other one is made up for it.
+    assert_eq!(record(&store, "old").revoked_at, Some(Since::Earlier));
+    assert_eq!(record(&store, "b").revoked_at, Some(Since::At(Wall::default())));
     assert_eq!(store.revoked(), [id("a"), id("b"), id("old")]);
     assert_eq!(store.load().as_ref().unwrap().count(Wall::default())[1], (Standing::Revoked, 3));
 }

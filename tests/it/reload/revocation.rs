@@ -45,8 +45,8 @@ async fn a_revoked_key_stays_revoked() {
     let sidecar = Sidecar::in_front_of(&upstream).keys([&key, &other]).start().await;
     assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
     let config = sidecar.path("keyside.toml");
-    let revoke = ["keys", "revoke", "key_key", "--wait", "--config", config.to_str().unwrap()];
-    keyside(revoke).await.done();
+    let revoke = ["keys", "revoke", "key_key", "--wait", "--config", config.to_str().unwrap(), "--output", "json"];
+    let first = keyside(revoke).await.done().json();
     assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 401);
     let older = crate::harness::key_file([&key, &other]);
     let is_dead = async |sidecar: &Sidecar, when: &str| {
@@ -58,14 +58,50 @@ async fn a_revoked_key_stays_revoked() {
     sidecar.replace("keys.toml", &older);
     sidecar.measures("keyside_reloads_total", &reloads, move |count| count > before).await;
     is_dead(&sidecar, "with the older file").await;
-    // Its row says that it is active, and whoever looks is told otherwise.
+    let revived = "these keys were revoked and stay so";
+    sidecar.log.find("the warning", |line| line.contains(revived).then_some(())).await;
+    // Its row says that it is active, and whoever looks is told otherwise, with the moment of the first time.
     let listed = keyside(["keys", "list", "--config", config.to_str().unwrap()]).await;
     assert!(listed.stderr.contains("key_key was revoked and stays so"), "{}", listed.stderr);
     assert!(!listed.stderr.contains("key_other"), "{}", listed.stderr);
+    for (command, pointer) in [(&["keys", "list"][..], "/0"), (&["keys", "show", "key_key"], "")] {
+        let arguments = [command, &["--config", config.to_str().unwrap(), "--output", "json"]].concat();
+        let said = keyside(arguments).await.done().json();
+        let told = |field: &str| said.pointer(&format!("{pointer}/{field}")).cloned();
+        assert_eq!((told("status"), told("revoked_at")), (Some("revoked".into()), Some(first["revoked_at"].clone())));
+    }
+    let explained = keyside(["explain", "--key", "key_key", "--config", config.to_str().unwrap()]).await.done();
+    let moment = format!("revoked {}", first["revoked_at"].as_str().unwrap());
+    assert!(explained.stdout.contains(&moment), "{moment}: {}", explained.stdout);
+    let checked = keyside(["check", "--config", config.to_str().unwrap(), "--output", "json"]).await.done().json();
+    let warned = checked["faults"].as_array().unwrap().iter().find(|fault| {
+        fault["message"].as_str().is_some_and(|message| message.contains("key_key was revoked and stays so"))
+    });
+    assert_eq!(warned.map(|fault| &fault["source_line"]), Some(&"id = \"key_key\"".into()), "{checked}");
+    assert_eq!(keyside(["keys", "rotate", "key_key", "--config", config.to_str().unwrap()]).await.status, 1);
+
     let sidecar = sidecar.restart().await;
     is_dead(&sidecar, "after a restart").await;
     let sidecar = sidecar.crash_and_restart().await;
     is_dead(&sidecar, "after a crash").await;
+    // Revoked once more, its row says the first moment again.
+    let again = keyside(revoke).await.done().json();
+    assert_eq!((&again["revoked_at"], &again["already_revoked"]), (&first["revoked_at"], &true.into()), "{again}");
+    let text = std::fs::read_to_string(config.with_file_name("keys.toml")).unwrap();
+    assert!(text.contains(&format!("revoked_at = {}", first["revoked_at"].as_str().unwrap())), "{text}");
+}
+
+/// A revocation that is told for the second time keeps its first moment, also in an entry that is wrong otherwise.
+#[tokio::test]
+async fn the_first_moment_of_a_revocation_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let key = Key::pair("key").with("revoked_at = 2026-01-02T00:00:00Z\nallow_ips = [\"everywhere\"]");
+    std::fs::write(&file, crate::harness::key_file([&key])).unwrap();
+    let revoke = ["keys", "revoke", "key_key", "--file", file.to_str().unwrap()];
+    let said = keyside(revoke).await.done();
+    assert!(said.stderr.contains("was revoked before, at 2026-01-02T00:00:00Z"), "{}", said.stderr);
+    assert!(std::fs::read_to_string(&file).unwrap().contains("revoked_at = 2026-01-02T00:00:00Z"));
 }
 
 /// How fast revocations take effect is measured by revocations alone: other changes may wait, and would hide a slow one.
