@@ -161,7 +161,9 @@ impl Policy {
             }
             Stage::Mode => match (record.mode, self.binds_hosts()) {
                 (None, _) => "a key without mode passes on any host".to_owned(),
-                (Some(mode), false) => format!("a {} key; no host is bound to a mode", mode.as_str()),
+                (Some(mode), false) => {
+                    format!("a {} key; every host takes it, since there are no [hosts]", mode.as_str())
+                }
                 (Some(mode), true) => format!("a {} key on {}", mode.as_str(), facts.host.name()),
             },
             Stage::Route => match need.route() {
@@ -219,7 +221,7 @@ impl Policy {
     pub fn hosts_for(&self, record: &KeyRecord) -> String {
         match record.mode {
             None => "any: the key has no mode".to_owned(),
-            Some(_) if !self.binds_hosts() => "any: no host is bound to a mode".to_owned(),
+            Some(_) if !self.binds_hosts() => "any: there are no [hosts] that keep modes apart".to_owned(),
             Some(mode) => match self.hosts_of(mode).collect::<Vec<_>>().join(", ") {
                 none if none.is_empty() => format!("none: no host takes {} keys", mode.as_str()),
                 hosts => hosts,

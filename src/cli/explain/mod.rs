@@ -21,7 +21,7 @@ use super::{
     },
 };
 use crate::keys::{KeyRecord, KeyStore, store::Terms};
-use trace::{Question, Rules, Verdict};
+use trace::{Question, Rules, Upstreams, Verdict};
 
 /// Explain every step of the decision about a request, or, without one, what a key could do.
 ///
@@ -81,7 +81,9 @@ pub(super) fn run(args: &Args) -> Exit {
 /// What the configuration decides by, and where its keys are.
 fn load(path: &Path) -> Result<(Rules, Place), Failure> {
     let config = place::load(path)?;
-    let rules = Rules::new(config.facts.clone(), &config.policy, config.limits.clone(), config.listener.tls.is_some());
+    let upstreams = Upstreams { url: config.upstream.url.clone(), modes: config.upstream.modes.clone() };
+    let secure = config.listener.tls.is_some();
+    let rules = Rules::new(config.facts.clone(), &config.policy, config.limits.clone(), upstreams, secure);
     Ok((rules, Place::from(config)))
 }
 

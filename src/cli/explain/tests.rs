@@ -1,9 +1,12 @@
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use clap::Parser as _;
 use serde_json::Value;
 
-use super::{Args, trace::Rules};
+use super::{
+    Args,
+    trace::{Rules, Upstreams},
+};
 use crate::{
     cli::{
         Exit,
@@ -91,7 +94,8 @@ fn rules() -> Rules {
         plans: [("pro".to_owned(), quotas(&["600/1m", "50000/1d"]))].into(),
         ..limits::Settings::default()
     };
-    Rules::new(facts::Settings::default(), &policy, limits, true)
+    let upstreams = Upstreams { url: "http://127.0.0.1:8080".parse().unwrap(), modes: BTreeMap::new() };
+    Rules::new(facts::Settings::default(), &policy, limits, upstreams, true)
 }
 
 #[derive(clap::Parser)]

@@ -1,15 +1,16 @@
 //! The decision about one request, step by step, in the order in which the sidecar takes the steps.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     clock::Wall,
     facts::{self, ActedOn, Arrival, Facts},
-    keys::{KeyRecord, record::Standing},
+    keys::{KeyRecord, Mode, record::Standing},
     limits::{self, Plan, Quota},
     policy::{self, Need, OpenFor, Outcome, Policy, Step},
+    proxy::settings::UpstreamUrl,
     rejection::{Reason, Rejection},
 };
 
@@ -19,8 +20,15 @@ pub(super) struct Rules {
     pub(super) policy: Policy,
     pub(super) limits: limits::Settings,
     pub(super) plan: Plan,
+    pub(super) upstreams: Upstreams,
     /// Whether the sidecar listens with TLS.
     pub(super) secure: bool,
+}
+
+/// Where requests go whose route names no upstream of its own.
+pub(super) struct Upstreams {
+    pub(super) url: UpstreamUrl,
+    pub(super) modes: BTreeMap<Mode, UpstreamUrl>,
 }
 
 impl Rules {
@@ -28,9 +36,10 @@ impl Rules {
         facts: facts::Settings,
         policy: &policy::Settings,
         limits: limits::Settings,
+        upstreams: Upstreams,
         secure: bool,
     ) -> Self {
-        Self { facts, policy: Policy::new(policy), plan: Plan::new(&limits), limits, secure }
+        Self { facts, policy: Policy::new(policy), plan: Plan::new(&limits), limits, upstreams, secure }
     }
 }
 
@@ -91,6 +100,7 @@ fn take_steps(
     steps.push(Step::noted("ip limit", ip_limit(rules, &facts, &need)));
     if let Some(open) = need.open() {
         steps.push(Step::noted("key", "no key is needed: a credential is stripped and not judged"));
+        steps.push(Step::noted("upstream", upstream(rules, Some(&need), None)));
         return Ok(Verdict::Open(open.reason()));
     }
     if need.open_without_credential().is_some() {
@@ -104,10 +114,31 @@ fn take_steps(
         Outcome::Refused(reason) => Some(reason),
         Outcome::Noted | Outcome::Passed => None,
     });
-    match refusal {
-        None => Ok(Verdict::Allowed),
-        Some(reason) if need.observed(reason.into()).is_ok() => Ok(Verdict::Observed(reason)),
-        Some(reason) => Err(reason),
+    let verdict = match refusal {
+        None => Verdict::Allowed,
+        Some(reason) if need.observed(reason.into()).is_ok() => Verdict::Observed(reason),
+        Some(reason) => return Err(reason),
+    };
+    steps.push(Step::noted("upstream", upstream(rules, Some(&need), Some(key))));
+    Ok(verdict)
+}
+
+/// Where the request goes: to its route's upstream, else to that of its key's mode, else to all others'. Without a
+/// request: what holds for the key where no route says otherwise.
+fn upstream(rules: &Rules, need: Option<&Need<'_>>, key: Option<&KeyRecord>) -> String {
+    let Upstreams { url, modes } = &rules.upstreams;
+    if let Some(route) = need.and_then(|need| rules.policy.upstreams().get(need.upstream()?)) {
+        return format!("{route} (the route's own)");
+    }
+    let some_have_own = need.is_none() && !rules.policy.upstreams().is_empty();
+    let others = if some_have_own { "; some routes have their own" } else { "" };
+    match key.map(|key| (key.mode, key.mode.and_then(|mode| modes.get(&mode)))) {
+        Some((Some(mode), Some(of_mode))) => format!("{of_mode} ([upstream.modes] {}){others}", mode.as_str()),
+        Some((Some(mode), None)) if !modes.is_empty() => {
+            format!("{url} (upstream.url: [upstream.modes] names none for {} keys){others}", mode.as_str())
+        }
+        Some((None, _)) if !modes.is_empty() => format!("{url} (upstream.url: the key has no mode){others}"),
+        _ => format!("{url} (upstream.url){others}"),
     }
 }
 
@@ -218,6 +249,7 @@ pub(super) fn about(rules: &Rules, key: &KeyRecord, now: Wall) -> Vec<Step> {
         Step::noted("scopes", some(key.scopes.to_string(), "none")),
         Step::noted("addresses", some(addresses.join(", "), "any")),
         Step::noted("hosts", rules.policy.hosts_for(key)),
+        Step::noted("upstream", upstream(rules, None, Some(key))),
         Step::noted("limits", key_limits(rules, key)),
     ]
 }

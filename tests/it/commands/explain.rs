@@ -100,3 +100,53 @@ async fn every_route_has_its_own_rows() {
     let (slow, all, yes, no) = (json!("/v1/slow"), json!("/v1/**"), json!(true), json!(false));
     assert_eq!(rows, [(&slow, &reads, &yes), (&slow, &writes, &no), (&all, &reads, &yes), (&all, &writes, &no)]);
 }
+
+/// Where a request goes is said for it, and for the key: its route's upstream, its mode's, or everybody's.
+#[tokio::test]
+async fn explain_names_the_upstream() {
+    let desk = Desk::new();
+    let config = r#"
+        [listen]
+        plaintext = true
+        [upstream]
+        url = "http://127.0.0.1:8080"
+        [upstream.modes]
+        test = "http://127.0.0.1:8081"
+        [[route]]
+        path = "/own"
+        upstream = "http://127.0.0.1:8082"
+        [[route]]
+        path = "/open"
+        public = true
+        [[route]]
+        path = "/**"
+    "#;
+    let config = desk.write("keyside.toml", config);
+    let keys =
+        [Key::token("none"), Key::token("live").with("mode = \"live\""), Key::token("test").with("mode = \"test\"")];
+    desk.write("keys.toml", &key_file(&keys));
+    let said = async |key: &str, path: Option<&str>, list: &str| {
+        let mut arguments = vec!["explain", "--output", "json", "--key", key, "--config", config.to_str().unwrap()];
+        arguments.extend(path.into_iter().flat_map(|path| ["--method", "GET", "--ip", "127.0.0.1", "--path", path]));
+        let all = keyside(arguments).await.done().json();
+        let find = |name: &str| {
+            let step = all[list].as_array().unwrap().iter().find(|step| step["name"] == name);
+            step.unwrap_or_else(|| panic!("{name}: {all}"))["finding"].as_str().unwrap().to_owned()
+        };
+        (find("upstream"), if path.is_none() { find("hosts") } else { String::new() })
+    };
+    let rows = [
+        ("key_none", "/", "http://127.0.0.1:8080 (upstream.url: the key has no mode)"),
+        ("key_live", "/", "http://127.0.0.1:8080 (upstream.url: [upstream.modes] names none for live keys)"),
+        ("key_test", "/", "http://127.0.0.1:8081 ([upstream.modes] test)"),
+        ("key_test", "/own", "http://127.0.0.1:8082 (the route's own)"),
+        // Nobody looks at the key there.
+        ("key_test", "/open", "http://127.0.0.1:8080 (upstream.url)"),
+    ];
+    for (key, path, upstream) in rows {
+        assert_eq!(said(key, Some(path), "steps").await.0, upstream, "{key} {path}");
+    }
+    let (upstream, hosts) = said("key_test", None, "about").await;
+    assert_eq!(upstream, "http://127.0.0.1:8081 ([upstream.modes] test); some routes have their own");
+    assert_eq!(hosts, "any: there are no [hosts] that keep modes apart");
+}
