@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `last-good-keys.toml` | the last text that was put into force, below a line that names the file it came from |
-//! | `applied` | which text is in force in the running sidecar: what `revoke --wait` asks for |
+//! | `applied` | which text is in force in the running sidecar: what `--wait` asks for |
 //!
 //! A folder that cannot be written is alarmed once, by whoever calls; serving goes on.
 

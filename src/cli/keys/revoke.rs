@@ -1,22 +1,15 @@
 //! `keys revoke` and `keys delete`: the ends of a key.
 
-use std::{path::Path, time::Duration};
-
 use serde_json::json;
 
 use super::{
     console::{Console, Failure, Output},
-    moments::span,
-    place::{Named, Place, PlaceArgs, Tolerate, find},
+    place::{Named, PlaceArgs, Tolerate, find},
+    wait::{WaitArgs, conclude},
 };
 use crate::{
     cli::Exit,
-    clock,
     keys::document::edit::{List, moment},
-    sync::{
-        keyfile,
-        state::{StateFolder, digest_of},
-    },
 };
 
 /// Revoke a key, for good: it stops, and its entry stays to be looked up.
@@ -27,12 +20,8 @@ pub(super) struct RevokeArgs {
     /// The key: its id, or a name or prefix that only one key has.
     #[arg(value_name = "KEY")]
     key: String,
-    /// Return when the running sidecar has it.
-    #[arg(long)]
-    wait: bool,
-    /// How long to wait for the sidecar.
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span, requires = "wait")]
-    timeout: Duration,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// Remove the entry of a key. Nothing is left to look up; revoke leaves it.
@@ -46,19 +35,14 @@ pub(super) struct DeleteArgs {
     /// Do not ask for the key's name.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 impl RevokeArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let place = self.place.settle()?;
-        let state = match (&place.state, self.wait) {
-            (None, true) => {
-                return Err(Failure::usage(
-                    "--wait asks the state folder of the running sidecar: give --config, or --state DIR",
-                ));
-            }
-            (state, wait) => state.clone().filter(|_| wait),
-        };
+        let waiting = self.wait.begin(&place)?;
         let mut edit = place.edit(Tolerate::BadEntries)?;
         edit.tell_faults(console);
         let key = find(&edit.document, &self.key, &place.mint)?;
@@ -79,7 +63,7 @@ impl RevokeArgs {
                 "Key {label} was revoked earlier (remembered in the state folder); its entry says now that it is, since {at}."
             )),
         }
-        let in_force = state.as_ref().map(|state| self.await_sidecar(&place, state));
+        let in_force = waiting.map(|waiting| waiting.until_in_force("the key is revoked"));
         if console.output == Output::Json {
             let sidecar = in_force.as_ref().map(Result::is_ok);
             console.print_json(&json!({
@@ -87,42 +71,15 @@ impl RevokeArgs {
                 "already_revoked": before.is_some(), "in_force": sidecar,
             }))?;
         }
-        match in_force {
-            Some(Ok(())) => console.say("The running sidecar has it."),
-            Some(Err(failure)) => return Err(failure),
-            None => {}
-        }
+        conclude(console, in_force)?;
         Ok(Exit::Done)
-    }
-
-    /// Waits until the sidecar says that what is in force is the key file as it is now, which holds the revocation.
-    fn await_sidecar(&self, place: &Place, state: &Path) -> Result<(), Failure> {
-        let folder = StateFolder::new(state);
-        let began = clock::mono();
-        let mut said = "it has not said what is in force";
-        loop {
-            if let (Ok(Some(in_force)), Ok(text)) = (folder.in_force(), keyfile::read(&place.file)) {
-                if in_force.digest == digest_of(&text) {
-                    return Ok(());
-                }
-                said = "it still has another version in force";
-            }
-            if clock::mono().since(began) >= self.timeout {
-                return Err(Failure::new(format!(
-                    "the key is revoked in {}, but the sidecar that uses {} did not confirm it: {said}; is it running, \
-                     with this key file? its log says why it refuses one",
-                    place.file.display(),
-                    state.display(),
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 
 impl DeleteArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let place = self.place.settle()?;
+        let waiting = self.wait.begin(&place)?;
         // Nobody else shall have to wait while somebody types: the question is asked before the file is locked.
         let document = place.read()?;
         let key = find(&document, &self.key, &place.mint)?;
@@ -142,9 +99,12 @@ impl DeleteArgs {
         }
         edit.finish()?;
         console.say(format_args!("Key {} is deleted.", key.label()));
+        let in_force = waiting.map(|waiting| waiting.until_in_force("the key is deleted"));
         if console.output == Output::Json {
-            console.print_json(&json!({ "id": key.id().as_str(), "deleted": true }))?;
+            let sidecar = in_force.as_ref().map(Result::is_ok);
+            console.print_json(&json!({ "id": key.id().as_str(), "deleted": true, "in_force": sidecar }))?;
         }
+        conclude(console, in_force)?;
         Ok(Exit::Done)
     }
 }

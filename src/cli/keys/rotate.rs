@@ -8,6 +8,7 @@ use super::{
     describe::sentence,
     moments::{Expiry, expiry, span, typed},
     place::{PlaceArgs, Tolerate},
+    wait::{WaitArgs, conclude},
 };
 use crate::{
     cli::Exit,
@@ -35,12 +36,15 @@ pub(super) struct Args {
     /// When the new key expires; default: after as long a life as the old one was given.
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
     expires: Option<Expiry>,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 impl Args {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let now = console.now.wall;
         let place = self.place.settle()?;
+        let waiting = self.wait.begin(&place)?;
         let mut edit = place.edit(Tolerate::Nothing)?;
         let old = place.find_living(&edit.document, &self.key, console)?;
         let expires_at = self.new_expiry(&old, now)?;
@@ -68,7 +72,10 @@ impl Args {
             None => console.say(format_args!("The old key {} is revoked.", old.id)),
         }
         console.say(sentence(&row));
-        hand_out(console, &row, &minted)
+        // The secret first: whatever becomes of the wait, it is shown this once.
+        let exit = hand_out(console, &row, &minted)?;
+        conclude(console, waiting.map(|waiting| waiting.until_in_force("the key is rotated")))?;
+        Ok(exit)
     }
 
     fn new_expiry(&self, old: &KeyRow, now: Wall) -> Result<Option<Wall>, Failure> {

@@ -284,16 +284,27 @@ fn revoke_waits_for_the_sidecar() {
     bench.check("keys revoke Export --wait", Exit::Usage, "--state DIR");
     let state = bench.folder.path().join("state");
     fs::create_dir(&state).unwrap();
-    bench.check("keys revoke Export --wait --timeout 0", Exit::Failed, "it has not said what is in force");
+    bench.check(
+        "keys revoke Export --wait --timeout 0",
+        Exit::Failed,
+        "no running sidecar confirmed it within 0: none ever said",
+    );
     let folder = StateFolder::new(&state);
     let say =
         |text: &str| folder.set_in_force(&InForce { digest: digest_of(text.as_bytes()), revision: 1, pid: 1 }).unwrap();
     say("another");
-    bench.check("keys revoke Export --wait --timeout 0", Exit::Failed, "another version");
+    bench.check("keys revoke Export --wait --timeout 0", Exit::Failed, "no running sidecar confirmed it");
+    bench.check("keys revoke Export --wait --timeout 0", Exit::Failed, "process 1, had another version");
     std::thread::scope(|scope| {
         scope.spawn(|| say(&bench.text()));
         bench.check("keys revoke Export --wait", Exit::Done, "The running sidecar has it.");
     });
+    // A key that was rotated is handed out, whoever confirms it.
+    bench.run("keys create --name New --owner svc --scope read");
+    let said = bench.run("keys rotate New --overlap 0 --wait --timeout 0 --output json");
+    assert_eq!(said.exit, Exit::Failed);
+    assert!(said.out.contains("consumer_secret") && said.err.contains("the key is rotated in"), "{}", said.err);
+    bench.check("keys delete Export --yes --wait --timeout 0", Exit::Failed, "the key is deleted in");
 }
 
 #[test]

@@ -164,10 +164,12 @@ async fn a_key_lives_and_dies_by_commands() {
     becomes(&created, 200).await;
 
     // Rotated: both work until the overlap ends.
-    let rotated = command(&["keys", "rotate", "Export script"]).await.done().json();
+    let rotated = command(&["keys", "rotate", "Export script", "--wait"]).await.done();
+    assert!(rotated.stderr.contains("The running sidecar has it."), "{}", rotated.stderr);
+    let rotated = rotated.json();
     assert_eq!(rotated["rotated_from"], created["id"], "{rotated}");
     assert_eq!(rotated["scopes"], created["scopes"]);
-    becomes(&rotated, 200).await;
+    assert_eq!(sidecar.ask(key(&rotated)).await.status, 200, "it works as soon as the command returns");
     becomes(&created, 200).await;
     let old = command(&["keys", "show", created["id"].as_str().unwrap()]).await.done().json();
     let left =
@@ -192,7 +194,8 @@ async fn a_key_lives_and_dies_by_commands() {
     let delete = ["keys", "delete", id, "--config", path.to_str().unwrap()];
     assert_eq!(keyside_with_input(delete, "something else\n").await.status, 1);
     assert!(std::fs::read_to_string(sidecar.path("keys.toml")).unwrap().contains(id));
-    command(&["keys", "delete", id, "--yes"]).await.done();
+    let deleted = command(&["keys", "delete", id, "--yes", "--wait"]).await.done().json();
+    assert_eq!(deleted["in_force"], true, "{deleted}");
     assert!(!std::fs::read_to_string(sidecar.path("keys.toml")).unwrap().contains(id));
     assert_eq!(command(&["keys", "show", id]).await.status, 1);
     becomes(&created, 200).await;
