@@ -137,6 +137,9 @@ pub(crate) fn status(key: &Named, document: &Document, now: Wall) -> &'static st
     }
 }
 
+/// How many characters of a longer prefix the table shows.
+pub(crate) const SHOWN: usize = 20;
+
 /// The headings of [`cells`].
 pub(crate) const HEADINGS: [&str; 10] =
     ["ID", "NAME", "PREFIX", "OWNER", "SCOPES", "MODE", "STATUS", "LAST USED", "CREATED", "EXPIRES"];
@@ -156,7 +159,7 @@ pub(crate) fn cells(key: &Named, document: &Document, used: Option<&LastUsed>, n
                 row.id.to_string(),
                 row.name.to_string(),
                 // A consumer key is long, and its beginning tells it from others.
-                prefix(row).map_or_else(none, |prefix| match prefix.char_indices().nth(20) {
+                prefix(row).map_or_else(none, |prefix| match prefix.char_indices().nth(SHOWN) {
                     Some((end, _)) => format!("{}…", &prefix[..end]),
                     None => prefix.to_owned(),
                 }),

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::console::{Console, Failure};
+use super::{
+    console::{Console, Failure},
+    describe::{SHOWN, prefix},
+};
 use crate::{
     cli::Exit,
     config::{self, Config},
@@ -273,7 +276,7 @@ impl Named {
     }
 }
 
-/// Finds the key that an id, or a name or prefix that only one key has, stands for.
+/// Finds the key that an id, or a name or prefix that only one key has, stands for. A prefix may be cut as in the list.
 pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings) -> Result<Named, Failure> {
     let set_aside = || document.set_aside.iter().chain(document.revoked.keys());
     if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
@@ -283,7 +286,14 @@ pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings
         return Ok(Named::SetAside(id.clone()));
     }
     let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
-    let found: Vec<_> = document.keys.iter().filter(|row| *row.name == *reference || public(row)).collect();
+    let mut found: Vec<_> = document.keys.iter().filter(|row| *row.name == *reference || public(row)).collect();
+    if found.is_empty() {
+        // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant.
+        let shown = reference.strip_suffix('…').unwrap_or(reference);
+        let begins = |row: &KeyRow| prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
+        let is_shown = shown.chars().count() >= SHOWN;
+        found = document.keys.iter().filter(|row| is_shown && begins(row)).collect();
+    }
     match found[..] {
         [row] => Ok(Named::Row(row.clone())),
         [] => {

@@ -129,6 +129,26 @@ async fn a_key_is_named_by_id_name_or_prefix() {
         assert_eq!(shown["id"], other["id"]);
         assert_eq!((shown["status"].as_str(), shown.get("consumer_secret")), (Some("active"), None));
     }
+    // The prefix as the list shows it, with and without the mark of the cut; no shorter.
+    let cut = &other["prefix"].as_str().unwrap()[..20];
+    let marked = format!("{cut}…");
+    assert!(desk.run(&["keys", "list"]).await.done().stdout.contains(&marked));
+    for reference in [cut, &marked] {
+        assert_eq!(desk.json(&["keys", "show", reference]).await["id"], other["id"], "{reference}");
+    }
+    let short = desk.run(&["keys", "show", &cut[..19]]).await;
+    assert!(short.status == 1 && short.stderr.contains("no key has"), "{short:?}");
+    let alike = ["1", "2"].map(|name| {
+        let mut key = Key::pair(name);
+        key.public = format!("{cut}{name}");
+        key
+    });
+    let alike = key_file(&alike);
+    let file = desk.write("alike.toml", &alike);
+    for command in [&["keys", "show"][..], &["keys", "revoke"], &["keys", "rotate"], &["keys", "delete", "--yes"]] {
+        let ended = desk.run_on(&file, &[command, &[&marked]].concat()).await;
+        assert!(ended.status == 1 && ended.stderr.contains("2 keys are called so"), "{command:?}: {ended:?}");
+    }
     desk.json(&create).await;
     let ended = desk.run(&["keys", "revoke", "Other"]).await;
     assert_eq!(ended.status, 1, "two keys have that name: {ended:?}");
