@@ -197,6 +197,7 @@ fn routes(reader: &Reader<'_>, config: &Config) {
         reader.about(&[&format!("route[{index}].methods"), &format!("route[{index}]")], fault);
     }
     for (index, route) in config.policy.routes.iter().enumerate() {
+        behind_front(reader, config, index);
         if route.public && route.observe {
             let fault = Fault::warning(format!("route {}: a public route has nothing to observe", index + 1));
             reader.about(&[&format!("route[{index}].mode")], fault);
@@ -210,6 +211,25 @@ fn routes(reader: &Reader<'_>, config: &Config) {
             ));
             reader.about(&[&format!("route[{index}].hosts")], fault);
         }
+    }
+}
+
+/// A path behind a front controller is judged as what follows it, in the folder that it serves.
+fn behind_front(reader: &Reader<'_>, config: &Config, index: usize) {
+    let path = config.policy.routes[index].path.as_str();
+    for controller in config.facts.front_controllers.iter().filter(|controller| ***controller != *"/") {
+        let Some(rest) = path.strip_prefix(&**controller).filter(|rest| rest.starts_with('/')) else { continue };
+        let (folder, file) = controller.rsplit_once('/').unwrap_or_default();
+        // Judged as they stand are the controller's own path, and what ends like it.
+        if rest == "/**" || rest.ends_with(file) {
+            continue;
+        }
+        let fault = Fault::warning(format!(
+            "route {} will not match: a path behind the front controller {controller} is judged as what follows it",
+            index + 1
+        ));
+        let fault = fault.suggest(format!("path = \"{folder}{rest}\""));
+        return reader.about(&[&format!("route[{index}].path"), &format!("route[{index}]")], fault);
     }
 }
 

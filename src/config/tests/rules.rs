@@ -150,6 +150,34 @@ fn what_can_never_take_effect_is_warned_of() {
 }
 
 #[test]
+fn routes_behind_a_front_controller_are_warned_of() {
+    let judged = |controllers: &str, path: &str| {
+        format!("[policy]\nfront_controllers = {controllers}\n[[route]]\npath = \"{path}\"\n")
+    };
+    let (root, shop) = (r#"["/", "/index.php"]"#, r#"["/shop/", "/shop/index.php"]"#);
+    let warning = |controller: &str, instead: &str| {
+        format!(
+            "4:8 warning: route 1 can never match: a path behind the front controller {controller} is judged as what \
+             follows it (path = \"{instead}\")"
+        )
+    };
+    check(&judged(root, "/index.php/wp-json/x"), &[&warning("/index.php", "/wp-json/x")]);
+    check(&judged(root, "/index.php/"), &[&warning("/index.php", "/")]);
+    check(&judged(shop, "/shop/index.php/{id}/**"), &[&warning("/shop/index.php", "/shop/{id}/**")]);
+    for (controllers, path) in [
+        (root, "/index.php"),
+        (root, "/index.php/**"),
+        (root, "/index.php/x/index.php"),
+        (root, "/index.phps/x"),
+        (root, "/wp-json/x"),
+        (shop, "/shop/x"),
+    ] {
+        check(&judged(controllers, path), &[]);
+    }
+    check(&judged("[]", "/index.php/x"), &[]);
+}
+
+#[test]
 fn limits_by_address_on_a_public_address_are_warned_of() {
     let text = |more: &str| format!("[listen]\nplaintext = true\n{more}\n[limits]\nper_ip = [\"60/1m\"]\n");
     let warnings = read_with(&text("address = \"0.0.0.0:8443\""), &[]).unwrap().warnings;
