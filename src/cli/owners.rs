@@ -1,5 +1,7 @@
 //! `keyside owners`: whom keys act for, in the key file.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -9,14 +11,18 @@ use super::{
         create::{name, text},
         describe::{administrator, owner},
         list::{plain, table, verdict},
-        place::{Edit, PlaceArgs, Tolerate},
+        place::{Edit, Place, PlaceArgs, Tolerate},
     },
 };
-use crate::keys::{
-    Kyc, OwnerId,
-    document::{
-        self, Document, OwnerRow,
-        edit::{self, List, list, moment, owner_fields},
+use crate::{
+    clock::Wall,
+    fault::nearest,
+    keys::{
+        Kyc, OwnerId,
+        document::{
+            self, Document, KeyRow, OwnerRow,
+            edit::{self, List, list, moment, owner_fields},
+        },
     },
 };
 
@@ -149,7 +155,8 @@ fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &F
     let place = place.settle()?;
     let mut edit = place.edit(Tolerate::NoFile)?;
     if owner(&edit.document, id).is_some() {
-        return Err(Failure::new(format!("owner {id} is there already; change it with owners set")));
+        let set = place.command(format_args!("owners set {id}"));
+        return Err(Failure::new(format!("owner {id} is there already; change it: {set} …")));
     }
     let some = |typed: &Option<String>| typed.as_deref().filter(|typed| !typed.is_empty()).map(Into::into);
     let row = OwnerRow {
@@ -160,6 +167,7 @@ fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &F
         plan: some(&fields.plan),
         suspended_at: None,
     };
+    warn_of_plan(console, &place, fields);
     edit.draft.add(List::Owners, &owner_fields(&row));
     finish(console, edit, id, "is added")
 }
@@ -167,7 +175,7 @@ fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &F
 fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fields) -> Result<Exit, Failure> {
     let place = place.settle()?;
     let mut edit = place.edit(Tolerate::Nothing)?;
-    known(&edit.document, id)?;
+    known(&place, &edit.document, id)?;
     let mut changes: Vec<(&'static str, Option<toml::Value>)> = Vec::new();
     let some = |typed: &String| (!typed.is_empty()).then(|| edit::text(typed));
     changes.extend(fields.name.as_ref().map(|typed| ("name", some(typed))));
@@ -177,6 +185,7 @@ fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fiel
     if changes.is_empty() {
         return Err(Failure::usage("nothing to change: give --name, --capability, --kyc or --plan"));
     }
+    warn_of_plan(console, &place, fields);
     for (field, value) in changes {
         edit.draft.set(List::Owners, id.as_str(), field, value.as_ref());
     }
@@ -191,7 +200,7 @@ fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: boo
         // An owner without an entry can be suspended too: the entry is what says it.
         edit.draft.add(List::Owners, &[("id", edit::text(id))]);
     } else {
-        known(&edit.document, id)?;
+        known(&place, &edit.document, id)?;
     }
     let at = (!lift).then(|| moment(console.now.wall));
     edit.draft.set(List::Owners, id.as_str(), "suspended_at", at.as_ref());
@@ -202,7 +211,7 @@ fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: boo
 fn delete(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
     let place = place.settle()?;
     let document = place.read()?;
-    let row = known(&document, id)?;
+    let row = known(&place, &document, id)?;
     if !yes {
         let keys = count(&document, id);
         let mut question = format!("{keys} keys act for owner {id}; they lose its capabilities, KYC and plan.");
@@ -216,8 +225,18 @@ fn delete(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, yes: bool)
     if !edit.draft.remove(List::Owners, id.as_str()) {
         return Err(Failure::new(format!("owner {id} is not there any more")));
     }
+    let left = place.recall(edit.document.clone(), console);
     edit.finish()?;
     console.say(format_args!("Owner {id} is deleted."));
+    let working = working(&left, id, console.now.wall);
+    if working > 0 {
+        let (keys, acts) = if working == 1 { ("key", "acts") } else { ("keys", "act") };
+        let list = place.command(format_args!("keys list --owner {id}"));
+        console.warn(format_args!(
+            "{working} {keys} that {acts} for {id} can still be used, without capabilities, KYC and plan; to stop them, \
+             revoke them: {list} shows them"
+        ));
+    }
     if console.output == Output::Json {
         console.print_json(&json!({ "id": id.as_str(), "deleted": true }))?;
     }
@@ -272,6 +291,31 @@ fn count(document: &Document, id: &OwnerId) -> usize {
     document.keys.iter().filter(|key| key.owner == *id && key.revoked_at.is_none()).count()
 }
 
-fn known<'a>(document: &'a Document, id: &OwnerId) -> Result<&'a OwnerRow, Failure> {
-    owner(document, id).ok_or_else(|| Failure::new(format!("there is no owner {id}; see owners list")))
+/// How many keys of an owner can be used once nothing suspends it.
+fn working(document: &Document, id: &OwnerId, now: Wall) -> usize {
+    let works = |key: &&Arc<KeyRow>| {
+        key.owner == *id && !document.revoked.contains_key(&key.id) && key.expires_at.is_none_or(|at| at > now)
+    };
+    document.keys.iter().filter(works).count()
+}
+
+/// Warns of a plan that the configuration does not know: keys of such an owner have the limits of all keys.
+fn warn_of_plan(console: &mut Console<'_>, place: &Place, fields: &Fields) {
+    let (Some(plan), Some(plans)) = (fields.plan.as_ref().filter(|plan| !plan.is_empty()), &place.plans) else {
+        return;
+    };
+    if plans.contains(plan) {
+        return;
+    }
+    let help = match nearest(plan, plans.iter().map(String::as_str)) {
+        Some(near) => format!("; did you mean {near}?"),
+        None if plans.is_empty() => String::new(),
+        None => format!("; there are {}", plans.join(", ")),
+    };
+    console.warn(format_args!("the plan {plan} is none of [limits.plans]: its keys have the limits of all keys{help}"));
+}
+
+fn known<'a>(place: &Place, document: &'a Document, id: &OwnerId) -> Result<&'a OwnerRow, Failure> {
+    let none = || Failure::new(format!("there is no owner {id}; see {}", place.command("owners list")));
+    owner(document, id).ok_or_else(none)
 }

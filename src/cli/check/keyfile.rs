@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    cli::keys::place::word,
     clock::Wall,
     config::{Config, Loaded, unreachable_quotas},
     fault::Fault,
@@ -85,7 +86,7 @@ impl Sight<'_> {
         };
         for row in document.revived() {
             let message = format!("key {} was revoked and stays so, although its row does not say it", row.id);
-            let command = format!("keyside keys revoke {} --file {}", row.id, self.config.keys.file.display());
+            let command = self.command(&format!("keys revoke {}", row.id));
             let fault = Fault::warning(message).suggest(format!("write it down again: {command}"));
             self.add(&starts, row.id.as_str(), "id", fault);
         }
@@ -97,7 +98,7 @@ impl Sight<'_> {
             self.presentation(&row, &starts);
             if !owners.contains_key(&row.owner) && strangers.insert(row.owner.clone()) {
                 let message = format!("the owner {} has no row: no capabilities, KYC none, no plan", row.owner);
-                let fault = Fault::warning(message).suggest(format!("keyside owners create --id {}", row.owner));
+                let fault = Fault::warning(message).suggest(self.command(&format!("owners create {}", row.owner)));
                 self.add(&starts, row.id.as_str(), "owner", fault);
             }
         }
@@ -105,6 +106,12 @@ impl Sight<'_> {
             self.plan(row, &starts);
         }
         self.capabilities();
+    }
+
+    /// A command on the same configuration, to be typed as it stands.
+    fn command(&self, words: &str) -> String {
+        let config = self.config.sources.first().map(|file| format!(" --config {}", word(file)));
+        format!("keyside {words}{}", config.unwrap_or_default())
     }
 
     fn add(&mut self, starts: &Starts<'_>, id: &str, field: &str, fault: Fault) {

@@ -128,7 +128,7 @@ impl RequestArgs {
 /// The key as the sidecar would have it in force: with the revocations that the state folder remembers.
 fn find(place: &Place, reference: &str, console: &mut Console<'_>) -> Result<Arc<KeyRecord>, Failure> {
     let document = place.recall(place.read()?, console);
-    let named = place::find(&document, reference, &place.mint)?;
+    let named = place.find(&document, reference)?;
     let was_revoked = document.revoked.contains_key(named.id());
     let store = KeyStore::default();
     let terms = Terms { mint: place.mint.clone(), pepper: place.pepper.clone() };

@@ -140,7 +140,7 @@ impl Args {
         warn_of_owner(console, &edit, &row);
         edit.finish()?;
         console.say(sentence(&row));
-        hand_out(console, &row, &minted)
+        hand_out(console, &place, &row, &minted)
     }
 }
 
@@ -197,7 +197,8 @@ pub(super) fn warn_of_owner(console: &mut Console<'_>, edit: &Edit<'_>, row: &Ke
     let id = &row.owner;
     match owner(&edit.document, id) {
         None => console.warn(format_args!(
-            "owner {id} has no entry: no capabilities, KYC none; add one with: owners create {id} …"
+            "owner {id} has no entry: no capabilities, KYC none; add one: {}",
+            edit.place().command(format_args!("owners create {id}"))
         )),
         Some(owner) => {
             if let Some(capability) = administrator(owner) {
@@ -214,7 +215,12 @@ pub(super) fn warn_of_owner(console: &mut Console<'_>, edit: &Edit<'_>, row: &Ke
 }
 
 /// Prints a new key with its secret, which is shown this once.
-pub(super) fn hand_out(console: &mut Console<'_>, row: &KeyRow, minted: &Minted) -> Result<Exit, Failure> {
+pub(super) fn hand_out(
+    console: &mut Console<'_>,
+    place: &Place,
+    row: &KeyRow,
+    minted: &Minted,
+) -> Result<Exit, Failure> {
     let mut secret = String::from_utf8_lossy(minted.secret.expose()).into_owned();
     let mut printed = match console.output {
         Output::Json => {
@@ -240,8 +246,8 @@ pub(super) fn hand_out(console: &mut Console<'_>, row: &KeyRow, minted: &Minted)
     secret.zeroize();
     printed.zeroize();
     written.map_err(|failure| {
-        let advice = format!("{}\nnobody has seen the secret of key {}: delete the key", failure.message, row.id);
-        Failure::new(advice)
+        let delete = place.command(format_args!("keys delete {} --yes", row.id));
+        Failure::new(format!("{}\nnobody has seen the secret of key {}: {delete}", failure.message, row.id))
     })?;
     console.say("Keep the secret now: only its hash was stored, and it is not shown again.");
     Ok(Exit::Done)

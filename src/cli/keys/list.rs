@@ -8,7 +8,7 @@ use super::{
     console::{Console, Failure, Output},
     describe::{HEADINGS, cells, listed, sentence, status},
     moments::{span, typed},
-    place::{Named, PlaceArgs, find, warn_of_revived},
+    place::{Named, Place, PlaceArgs, warn_of_revived},
 };
 use crate::{
     cli::Exit,
@@ -80,7 +80,7 @@ impl ListArgs {
                 let rows = keys.iter().map(|key| cells(key, &document, used.get(key.id()), now).to_vec());
                 console.print(table(&HEADINGS, rows))?;
                 if !self.is_filtered() {
-                    advise(console, &document, known.as_ref());
+                    advise(console, &place, &document, known.as_ref());
                 }
             }
         }
@@ -118,7 +118,7 @@ fn is_unused(row: &KeyRow, used: Option<&LastUsed>, span: Duration, now: Wall) -
 
 /// Says how many active keys should be rotated or revoked, and how to list them. Of last uses of which nothing is known,
 /// nothing is said.
-fn advise(console: &mut Console<'_>, document: &Document, known: Option<&BTreeMap<KeyId, LastUsed>>) {
+fn advise(console: &mut Console<'_>, place: &Place, document: &Document, known: Option<&BTreeMap<KeyId, LastUsed>>) {
     let now = console.now.wall;
     let is_active = |row: &&Arc<KeyRow>| status(&Named::Row(Arc::clone(row)), document, now) == "active";
     let active: Vec<_> = document.keys.iter().filter(is_active).collect();
@@ -128,10 +128,12 @@ fn advise(console: &mut Console<'_>, document: &Document, known: Option<&BTreeMa
     let long = typed(LONG);
     let mut advice = Vec::new();
     if older > 0 {
-        advice.push(format!("Older than {long}, to be rotated: {older} (keys list --older-than {long})."));
+        let list = place.command(format_args!("keys list --older-than {long}"));
+        advice.push(format!("Older than {long}, to be rotated: {older} ({list})."));
     }
     if unused > 0 {
-        advice.push(format!("Not used for {long}, to be revoked: {unused} (keys list --unused-for {long})."));
+        let list = place.command(format_args!("keys list --unused-for {long}"));
+        advice.push(format!("Not used for {long}, to be revoked: {unused} ({list})."));
     }
     if !advice.is_empty() {
         console.say(advice.join(" "));
@@ -142,7 +144,7 @@ impl ShowArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let place = self.place.settle()?;
         let document = place.recall(place.read()?, console);
-        let key = find(&document, &self.key, &place.mint)?;
+        let key = place.find(&document, &self.key)?;
         warn_of_revived(&document, console);
         let used = place.last_used(console).unwrap_or_default();
         let value = listed(&key, &document, used.get(key.id()), console.now.wall);
@@ -261,20 +263,21 @@ mod tests {
     fn list_counts_what_is_to_be_rotated_and_revoked() {
         let mut bench = bench();
         // Where no sidecar wrote down last uses, a key that is in use looks like one that is not.
-        let older = "Older than 90d, to be rotated: 3 (keys list --older-than 90d).";
+        let file = format!("--file {}", bench.file().display());
+        let older = format!("Older than 90d, to be rotated: 3 (keyside keys list --older-than 90d {file}).");
         let unknown = bench.run("keys list");
         assert_eq!(unknown.err, format!("{older}\n"));
         bench.check("keys list --unused-for 90d", Exit::Failed, "no last uses are recorded here");
         used(&bench);
         let said = bench.run("keys list");
-        let unused = "Not used for 90d, to be revoked: 2 (keys list --unused-for 90d).";
+        let unused = format!("Not used for 90d, to be revoked: 2 (keyside keys list --unused-for 90d {file}).");
         assert_eq!(said.err, format!("{older} {unused}\n"));
         assert!(!said.out.contains("90d"), "{}", said.out);
         for more in ["--output json", "--owner young", "--status active", "--older-than 1d", "--unused-for 1d"] {
             assert_eq!(bench.run(&format!("keys list {more}")).err, "", "{more}");
         }
         bench.now = NOW - 20 * DAY;
-        assert_eq!(bench.run("keys list").err, "Older than 90d, to be rotated: 2 (keys list --older-than 90d).\n");
+        assert_eq!(bench.run("keys list").err, format!("{}\n", older.replace(": 3", ": 2")));
     }
 
     /// When it was minted is not known of a key that somebody wrote by hand.

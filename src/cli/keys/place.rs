@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -64,6 +65,10 @@ pub(crate) struct Place {
     pub(crate) binds_modes: bool,
     /// What routes ask for, where a configuration says so.
     pub(crate) asked: Option<Vec<Permission>>,
+    /// The plans that there are, where a configuration says so.
+    pub(crate) plans: Option<Vec<String>>,
+    /// How it was named on the command line.
+    pub(crate) typed: String,
 }
 
 impl PlaceArgs {
@@ -84,11 +89,13 @@ impl PlaceArgs {
                 Place { state, ..Place::at(file) }
             }
         };
-        if let Some(file) = &self.file {
+        if let (Some(file), Some(_)) = (&self.file, &self.config) {
             place.file.clone_from(file);
+            place.typed.push_str(&format!(" --file {}", word(file)));
         }
-        if self.state.is_some() {
-            place.state.clone_from(&self.state);
+        if let Some(state) = &self.state {
+            place.state = Some(state.clone());
+            place.typed.push_str(&format!(" --state {}", word(state)));
         }
         Ok(place)
     }
@@ -112,6 +119,8 @@ impl From<Config> for Place {
             kind: if takes_pairs { Kind::Pair } else { Kind::Token },
             binds_modes: !config.policy.hosts.is_empty() || !config.upstream.modes.is_empty(),
             asked: Some(Policy::new(&config.policy).scopes_asked()),
+            plans: Some(config.limits.plans.into_keys().collect()),
+            typed: config.sources.first().map_or_else(String::new, |file| format!("--config {}", word(file))),
         }
     }
 }
@@ -120,6 +129,7 @@ impl Place {
     /// A key file of which no configuration says more.
     pub(crate) fn at(file: PathBuf) -> Self {
         Self {
+            typed: format!("--file {}", word(&file)),
             file,
             state: None,
             mint: mint::Settings::default(),
@@ -127,7 +137,13 @@ impl Place {
             kind: Kind::Pair,
             binds_modes: false,
             asked: None,
+            plans: None,
         }
+    }
+
+    /// A command on the same place, to be typed as it stands.
+    pub(crate) fn command(&self, words: impl Display) -> String {
+        format!("keyside {words} {}", self.typed)
     }
 
     /// Reads the key file without locking it: what is read is always one whole version.
@@ -173,10 +189,11 @@ impl Place {
         reference: &str,
         console: &mut Console<'_>,
     ) -> Result<Arc<KeyRow>, Failure> {
-        let row = match find(document, reference, &self.mint)? {
+        let row = match self.find(document, reference)? {
             Named::Row(row) => row,
             Named::SetAside(id) => {
-                return Err(Failure::new(format!("the entry of key {id} is wrong; see keyside check")));
+                let list = self.command("keys list");
+                return Err(Failure::new(format!("the entry of key {id} is wrong; {list} tells how")));
             }
         };
         if self.recall(document.clone(), console).revoked.contains_key(&row.id) {
@@ -193,6 +210,13 @@ impl Place {
             None
         })
     }
+}
+
+/// A path as a shell takes it.
+pub(crate) fn word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    if path.bytes().all(plain) && !path.is_empty() { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 /// Warns of keys whose row was taken back to before they were revoked: the sidecar knows better.
@@ -244,6 +268,11 @@ impl Edit<'_> {
         Ok(text.to_owned())
     }
 
+    /// Where the file is.
+    pub(crate) fn place(&self) -> &Place {
+        self.place
+    }
+
     /// Tells what else is wrong with the file.
     pub(crate) fn tell_faults(&self, console: &mut Console<'_>) {
         console.tell(&self.place.file, &self.document.faults);
@@ -276,45 +305,49 @@ impl Named {
     }
 }
 
-/// Finds the key that an id, or a name or prefix that only one key has, stands for. A prefix may be cut as in the list.
-pub(crate) fn find(document: &Document, reference: &str, shapes: &mint::Settings) -> Result<Named, Failure> {
-    let set_aside = || document.set_aside.iter().chain(document.revoked.keys());
-    if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
-        return Ok(Named::Row(row.clone()));
-    }
-    if let Some(id) = set_aside().find(|id| id.as_str() == reference) {
-        return Ok(Named::SetAside(id.clone()));
-    }
-    let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
-    let mut found: Vec<_> = document.keys.iter().filter(|row| *row.name == *reference || public(row)).collect();
-    if found.is_empty() {
-        // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant.
-        let shown = reference.strip_suffix('…').unwrap_or(reference);
-        let begins = |row: &KeyRow| prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
-        let is_shown = shown.chars().count() >= SHOWN;
-        found = document.keys.iter().filter(|row| is_shown && begins(row)).collect();
-    }
-    match found[..] {
-        [row] => Ok(Named::Row(row.clone())),
-        [] => {
-            // The wrong answer would be to repeat it.
-            if matches!(
-                recognise(shapes, reference),
-                Recognised::ConsumerSecret | Recognised::Token { checksum: Checksum::Good | Checksum::Bad, .. }
-            ) {
-                return Err(Failure::new(
-                    "that is a secret, and now it is in the shell's history and was in the process list: name the key \
-                     by its id, name or prefix, and rotate it",
-                ));
-            }
-            Err(Failure::new(format!(
-                "no key has the id, name or prefix \"{}\"; see keys list",
-                reference.escape_debug()
-            )))
+impl Place {
+    /// Finds the key that an id, or a name or prefix that only one key has, stands for. A prefix may be cut as in the
+    /// list.
+    pub(crate) fn find(&self, document: &Document, reference: &str) -> Result<Named, Failure> {
+        let set_aside = || document.set_aside.iter().chain(document.revoked.keys());
+        if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
+            return Ok(Named::Row(row.clone()));
         }
-        _ => {
-            let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();
-            Err(Failure::new(format!("{} keys are called so; take the id of one:\n{}", ids.len(), ids.join("\n"))))
+        if let Some(id) = set_aside().find(|id| id.as_str() == reference) {
+            return Ok(Named::SetAside(id.clone()));
+        }
+        let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
+        let mut found: Vec<_> = document.keys.iter().filter(|row| *row.name == *reference || public(row)).collect();
+        if found.is_empty() {
+            // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant.
+            let shown = reference.strip_suffix('…').unwrap_or(reference);
+            let begins = |row: &KeyRow| prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
+            let is_shown = shown.chars().count() >= SHOWN;
+            found = document.keys.iter().filter(|row| is_shown && begins(row)).collect();
+        }
+        match found[..] {
+            [row] => Ok(Named::Row(row.clone())),
+            [] => {
+                // The wrong answer would be to repeat it.
+                if matches!(
+                    recognise(&self.mint, reference),
+                    Recognised::ConsumerSecret | Recognised::Token { checksum: Checksum::Good | Checksum::Bad, .. }
+                ) {
+                    return Err(Failure::new(
+                        "that is a secret, and now it is in the shell's history and was in the process list: name the key \
+                     by its id, name or prefix, and rotate it",
+                    ));
+                }
+                Err(Failure::new(format!(
+                    "no key has the id, name or prefix \"{}\"; see {}",
+                    reference.escape_debug(),
+                    self.command("keys list")
+                )))
+            }
+            _ => {
+                let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();
+                Err(Failure::new(format!("{} keys are called so; take the id of one:\n{}", ids.len(), ids.join("\n"))))
+            }
         }
     }
 }

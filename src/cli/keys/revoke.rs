@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     console::{Console, Failure, Output},
-    place::{Named, PlaceArgs, Tolerate, find},
+    place::{Named, PlaceArgs, Tolerate},
     wait::{WaitArgs, conclude},
 };
 use crate::{
@@ -45,7 +45,7 @@ impl RevokeArgs {
         let waiting = self.wait.begin(&place)?;
         let mut edit = place.edit(Tolerate::BadEntries)?;
         edit.tell_faults(console);
-        let key = find(&edit.document, &self.key, &place.mint)?;
+        let key = place.find(&edit.document, &self.key)?;
         let is_said = edit.document.revoked.contains_key(key.id());
         let before = place.recall(edit.document.clone(), console).revoked.get(key.id()).copied();
         // The first moment stays, also where the row lost it and the state folder remembers it.
@@ -82,7 +82,7 @@ impl DeleteArgs {
         let waiting = self.wait.begin(&place)?;
         // Nobody else shall have to wait while somebody types: the question is asked before the file is locked.
         let document = place.read()?;
-        let key = find(&document, &self.key, &place.mint)?;
+        let key = place.find(&document, &self.key)?;
         if !self.yes {
             let name = match &key {
                 Named::Row(row) if !row.name.is_empty() => row.name.to_string(),

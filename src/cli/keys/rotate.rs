@@ -73,7 +73,7 @@ impl Args {
         }
         console.say(sentence(&row));
         // The secret first: whatever becomes of the wait, it is shown this once.
-        let exit = hand_out(console, &row, &minted)?;
+        let exit = hand_out(console, &place, &row, &minted)?;
         conclude(console, waiting.map(|waiting| waiting.until_in_force("the key is rotated")))?;
         Ok(exit)
     }

@@ -58,7 +58,7 @@ impl Bench {
         Self { folder: tempfile::tempdir().unwrap(), now: NOW, typed: None, piped: "" }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("keys.toml")
     }
 

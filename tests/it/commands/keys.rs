@@ -348,7 +348,9 @@ async fn the_list_tells_what_is_to_be_rotated_and_revoked() {
     desk.write("keys.toml", &rows.concat());
     let list = async |more: &[&str]| desk.run(&[&["keys", "list"], more].concat()).await;
     let said = list(&[]).await.done();
-    assert_eq!(said.stderr, "Older than 90d, to be rotated: 2 (keys list --older-than 90d).\n");
+    let file = format!("--file {}", desk.path("keys.toml").display());
+    let older = format!("Older than 90d, to be rotated: 2 (keyside keys list --older-than 90d {file}).");
+    assert_eq!(said.stderr, format!("{older}\n"));
     let unused = list(&["--unused-for", "90d"]).await;
     assert!(unused.status == 1 && unused.stderr.contains("no last uses are recorded here"), "{unused:?}");
 
@@ -358,9 +360,8 @@ async fn the_list_tells_what_is_to_be_rotated_and_revoked() {
     let moment = (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1)).to_string();
     desk.write("state/last-used.ndjson", &used.replace("2026-01-01T00:00:00Z", &moment));
     let said = list(&[]).await.done();
-    let expected = "Older than 90d, to be rotated: 2 (keys list --older-than 90d). \
-                    Not used for 90d, to be revoked: 1 (keys list --unused-for 90d).\n";
-    assert_eq!(said.stderr, expected);
+    let unused = format!("Not used for 90d, to be revoked: 1 (keyside keys list --unused-for 90d {file}).");
+    assert_eq!(said.stderr, format!("{older} {unused}\n"));
     for (more, expected) in [
         (&["--older-than", "90d"][..], &["key_year", "key_quarter"][..]),
         (&["--unused-for", "90d"], &["key_quarter"]),

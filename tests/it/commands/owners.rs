@@ -1,6 +1,7 @@
 //! The life of an owner on the key file.
 
 use super::Desk;
+use crate::harness::keyside;
 
 #[tokio::test]
 async fn an_owner_lives_and_goes() {
@@ -60,4 +61,51 @@ async fn the_list_counts_keys() {
     assert_eq!(desk.json(&["owners", "list"]).await[0]["keys"], 2);
     let table = desk.run(&["owners", "list"]).await.done().stdout;
     assert!(table.contains("acme"), "{table}");
+}
+
+/// What will surprise is said where it is typed, and what is advised can be typed as it stands.
+#[tokio::test]
+async fn owners_are_warned_of_where_they_are_typed() {
+    let desk = Desk::new();
+    let config = "[listen]\nplaintext = true\n[limits.plans]\nfree = [\"60/1m\"]\npro = [\"600/1m\"]\n";
+    let config = desk.write("keyside.toml", config);
+    let configured = format!("--config {}", config.display());
+    let run = async |line: &str| {
+        let line = line.split(' ').map(str::to_owned).chain(configured.split(' ').map(str::to_owned));
+        keyside(line).await
+    };
+    for (line, warning) in [
+        ("owners create one --plan pro", ""),
+        ("owners create two --plan por", "the plan por is none of [limits.plans]"),
+        ("owners create three --plan gold", "; there are free, pro"),
+        ("owners set one --plan fre", "did you mean free?"),
+        ("owners set one --plan free", ""),
+    ] {
+        let ended = run(line).await.done();
+        assert_eq!(ended.stderr.contains("warning"), !warning.is_empty(), "{line}: {}", ended.stderr);
+        assert!(ended.stderr.contains(warning), "{line}: {}", ended.stderr);
+    }
+    for name in ["a", "b", "c"] {
+        run(&format!("keys create --name {name} --owner one --scope read")).await.done();
+    }
+    run("keys revoke c").await.done();
+    let deleted = run("owners delete one --yes").await.done().stderr;
+    assert!(deleted.contains("2 keys that act for one can still be used, without capabilities"), "{deleted}");
+    let deleted = run("owners delete two --yes").await.done().stderr;
+    assert!(!deleted.contains("warning"), "nobody acts for it: {deleted}");
+
+    // Every command that is advised, as it would be typed.
+    let gone = run("keys create --name d --owner one --scope read").await.done();
+    for (ended, advised) in [
+        (gone, "keyside owners create one"),
+        (run("keys show nobody").await, "keyside keys list"),
+        (run("owners set nobody --kyc none").await, "keyside owners list"),
+        (run("owners create three").await, "keyside owners set three"),
+        (run("check").await, "keyside owners create one"),
+    ] {
+        assert!(ended.stderr.contains(&format!("{advised} {configured}")), "{advised}: {ended:?}");
+    }
+    let quoted = desk.write("my keys.toml", &desk.keys());
+    let ended = desk.run_on(&quoted, &["keys", "show", "nobody"]).await;
+    assert!(ended.stderr.contains(&format!("keyside keys list --file '{}'", quoted.display())), "{}", ended.stderr);
 }

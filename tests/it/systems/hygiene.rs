@@ -48,8 +48,8 @@ pub(super) async fn old_and_unused_keys_are_found(
     assert_eq!(list(&["--older-than", "90d"]).await, [&*busy.id, &forgotten.id, &never.id]);
     let advice = async || service.run(&["keys", "list"]).await.done().stderr;
     let said = advice().await;
-    assert!(said.contains("to be rotated: 3 (keys list --older-than 90d)"), "{said}");
-    assert!(said.contains("to be revoked: 2 (keys list --unused-for 90d)"), "{said}");
+    assert!(said.contains("to be rotated: 3 (keyside keys list --older-than 90d --"), "{said}");
+    assert!(said.contains("to be revoked: 2 (keyside keys list --unused-for 90d --"), "{said}");
 
     for id in unused {
         service.change(&["keys", "revoke", &id]).await;
