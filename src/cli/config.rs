@@ -50,6 +50,11 @@ pub(super) fn run(args: &Args) -> Exit {
     };
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => Exit::Done,
-        Err(_) => Exit::Failed,
+        // A reader that has seen enough, as `| head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            anstream::eprintln!("keyside config: {error}");
+            Exit::Failed
+        }
     }
 }

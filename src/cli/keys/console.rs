@@ -69,6 +69,15 @@ impl Failure {
     }
 }
 
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::new(format!("cannot write to standard output: {error}"))
+}
+
+/// Whether nobody reads any more.
+fn is_reader_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
 impl Console<'_> {
     /// Runs a command on the process's own ends.
     pub(crate) fn run(output: Output, command: impl FnOnce(&mut Console<'_>) -> Result<Exit, Failure>) -> Exit {
@@ -87,7 +96,7 @@ impl Console<'_> {
             }
         };
         match (exit, console.out.flush()) {
-            (Exit::Done, Err(error)) => {
+            (Exit::Done, Err(error)) if !is_reader_gone(&error) => {
                 console.mark("error", "31", &format!("cannot write to standard output: {error}"));
                 Exit::Failed
             }
@@ -122,10 +131,18 @@ impl Console<'_> {
         self.say(format_args!("\x1b[1;{colour}m{mark}:\x1b[0m {text}"));
     }
 
-    /// Prints a result.
+    /// Prints a result. Whoever reads it may have seen enough, as `| head` has: that is no failure.
     pub(crate) fn print(&mut self, text: impl Display) -> Result<(), Failure> {
-        let written = writeln!(self.out, "{text}").and_then(|()| self.out.flush());
-        written.map_err(|error| Failure::new(format!("cannot write to standard output: {error}")))
+        self.write(text).or_else(|error| if is_reader_gone(&error) { Ok(()) } else { Err(unwritten(&error)) })
+    }
+
+    /// Prints what must reach somebody.
+    pub(crate) fn hand_over(&mut self, text: impl Display) -> Result<(), Failure> {
+        self.write(text).map_err(|error| unwritten(&error))
+    }
+
+    fn write(&mut self, text: impl Display) -> io::Result<()> {
+        writeln!(self.out, "{text}").and_then(|()| self.out.flush())
     }
 
     /// Prints a JSON value.

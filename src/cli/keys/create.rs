@@ -242,7 +242,7 @@ pub(super) fn hand_out(
             }
         }
     };
-    let written = console.print(&printed);
+    let written = console.hand_over(&printed);
     secret.zeroize();
     printed.zeroize();
     written.map_err(|failure| {

@@ -1,6 +1,7 @@
 //! Help, completions, the manual page, and how wrong command lines end.
 
-use crate::harness::keyside;
+use super::Desk;
+use crate::harness::{Key, executable, key_file, keyside};
 
 #[tokio::test]
 async fn help_and_version_are_there() {
@@ -50,5 +51,40 @@ async fn a_missing_configuration_is_named() {
         let ended = keyside([command, "--config", "/nonexistent/keyside.toml"]).await;
         assert!([1, 78].contains(&ended.status), "{command}: {ended:?}");
         assert!(ended.stderr.contains("/nonexistent/keyside.toml"), "{command}: {ended:?}");
+    }
+}
+
+/// A reader that has seen enough, as `| head` has, is no failure; but a secret that nobody has seen is one.
+#[test]
+fn a_closed_output_is_no_failure() {
+    let desk = Desk::new();
+    desk.write("keyside.toml", "[listen]\nplaintext = true\n");
+    desk.write("keys.toml", &key_file([&Key::pair("one"), &Key::pair("two")]));
+    let config = desk.path("keyside.toml");
+    let run = |line: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let line = line.split(' ').chain(["--config", config.to_str().unwrap()]);
+        let ended = executable().args(line).stdin(std::process::Stdio::null()).stdout(writer).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    for line in [
+        "keys list",
+        "keys list --output json",
+        "keys show key_one",
+        "owners list --output json",
+        "explain --key key_one",
+        "check --output json",
+        "config print",
+        "keys revoke key_one --output json",
+    ] {
+        let (status, said) = run(line);
+        assert_eq!(status, Some(0), "{line}: {said}");
+        assert!(!said.contains("error") && !said.contains("panicked"), "{line}: {said}");
+    }
+    for line in ["keys create --name three --owner acme --scope read", "keys rotate key_two"] {
+        let (status, said) = run(line);
+        assert_eq!(status, Some(1), "{line}: {said}");
+        assert!(said.contains("nobody has seen the secret of key"), "{line}: {said}");
     }
 }
