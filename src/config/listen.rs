@@ -56,10 +56,10 @@ pub(super) fn listen(section: &Section<'_>) -> Listen {
     let tls = section.section("tls", |section| tls(section, asked));
     let reader = section.reader();
     match (asked, plaintext) {
-        (false, false) if reader.is_good("listen.plaintext") => section.error(
-            "tls",
-            "neither TLS nor plain HTTP is asked for; give a certificate and a private_key in [listen.tls], \
-             or say plaintext = true in [listen]",
+        (false, false) if reader.is_good("listen.plaintext") => reader.about_section(
+            "listen",
+            "`listen.tls`: neither TLS nor plain HTTP is asked for; give a certificate and a private_key in \
+             [listen.tls], or say plaintext = true in [listen]",
         ),
         (true, true) => section.error("plaintext", "both plain HTTP and [listen.tls] are asked for; choose one"),
         _ => {}

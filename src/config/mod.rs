@@ -160,7 +160,7 @@ pub fn load_text(
     let (table, preset) = layers(text, path, &environment, &mut faults);
     let syntax: Vec<usize> = faults.iter().filter(|fault| fault.line > 0).map(|fault| fault.line).collect();
 
-    let reader = Reader::new(path.parent().unwrap_or(Path::new("")), &environment);
+    let reader = Reader::new(path, &environment);
     let defaults = default_table();
     let config = reader.read(&table, &defaults, |root| read(root, preset, path));
     let secret_files = secret_files(&reader);

@@ -25,7 +25,7 @@ pub(super) struct Setting {
 
 /// What all sections of one document share.
 pub(super) struct Reader<'e> {
-    folder: PathBuf,
+    file: PathBuf,
     environment: &'e BTreeMap<String, String>,
     faults: RefCell<Vec<Fault>>,
     settings: RefCell<Vec<Setting>>,
@@ -34,6 +34,8 @@ pub(super) struct Reader<'e> {
     /// The settings whose values were not accepted.
     faulty: RefCell<BTreeSet<String>>,
     known: RefCell<BTreeSet<String>>,
+    /// The names that a map takes, where these are not the user's to choose: for advice alone.
+    choices: RefCell<BTreeSet<String>>,
     unknown: RefCell<Vec<Unknown>>,
 }
 
@@ -47,16 +49,18 @@ pub(super) struct Findings {
 }
 
 impl<'e> Reader<'e> {
-    /// A reader for a document whose relative paths start in `folder` and whose secrets may be in `environment`.
-    pub(super) fn new(folder: &Path, environment: &'e BTreeMap<String, String>) -> Self {
+    /// A reader for the document of this file, in whose folder relative paths start, and whose secrets may be in
+    /// `environment`.
+    pub(super) fn new(file: &Path, environment: &'e BTreeMap<String, String>) -> Self {
         Self {
-            folder: folder.to_path_buf(),
+            file: file.to_path_buf(),
             environment,
             faults: RefCell::default(),
             settings: RefCell::default(),
             places: RefCell::default(),
             faulty: RefCell::default(),
             known: RefCell::default(),
+            choices: RefCell::default(),
             unknown: RefCell::default(),
         }
     }
@@ -75,6 +79,13 @@ impl<'e> Reader<'e> {
     pub(super) fn about(&self, paths: &[&str], fault: Fault) {
         let places = self.places.borrow();
         let place = paths.iter().find_map(|path| places.get(*path));
+        self.fault(place.map_or(fault.clone(), |place| place.mark(fault)));
+    }
+
+    /// An error about a section that the user's file may not have: in that file then, without a line.
+    pub(super) fn about_section(&self, path: &str, message: &str) {
+        let fault = Fault::error(message).in_file(&self.file);
+        let place = self.place(path).filter(|place| place.is_users() && !place.is_variable());
         self.fault(place.map_or(fault.clone(), |place| place.mark(fault)));
     }
 
@@ -100,7 +111,7 @@ impl<'e> Reader<'e> {
 
     /// A path as the program opens it: relative ones start in the configuration's folder.
     pub(super) fn resolve(&self, path: &Path) -> PathBuf {
-        self.folder.join(path)
+        self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
     /// The file that a reference to a secret names.
@@ -115,7 +126,8 @@ impl<'e> Reader<'e> {
     pub(super) fn finish(self) -> Findings {
         let known = self.known.into_inner();
         let mut faults = self.faults.into_inner();
-        faults.extend(self.unknown.into_inner().into_iter().map(|unknown| unknown.into_fault(&known)));
+        let all = &known | &self.choices.into_inner();
+        faults.extend(self.unknown.into_inner().into_iter().map(|unknown| unknown.into_fault(&all)));
         Findings { faults, settings: self.settings.into_inner(), known }
     }
 }
@@ -134,7 +146,11 @@ impl Unknown {
         let mut fault = self.entry.place.mark(Fault::error(format!("unknown field `{name}`{inside}")));
         let same =
             |path: &str| path.rsplit_once('.').filter(|(_, last)| last == name).map(|(above, _)| above.to_owned());
-        let elsewhere = known.iter().find_map(|path| same(path));
+        // The nearest table that has such a field: the one that shares most of the way down with this one.
+        let kind = self.section.split('[').next().unwrap_or_default();
+        let shared =
+            |table: &String| table.split('.').zip(kind.split('.')).take_while(|(one, other)| one == other).count();
+        let elsewhere = known.iter().filter_map(|path| same(path)).min_by_key(|table| std::cmp::Reverse(shared(table)));
         fault.suggestion = match (nearest(name, self.siblings.iter().copied()), elsewhere) {
             (Some(sibling), _) if self.entry.place.is_variable() => {
                 Some(format!("did you mean {}?", variable(&self.section, sibling)))
@@ -261,6 +277,12 @@ impl<'r> Section<'r> {
             Some(Section::new(self.reader, (path, kind()), value::table(item).ok()?, &NOTHING))
         });
         tables.map(|section| section.walk(&body)).collect()
+    }
+
+    /// The names that a map takes, where there are no others.
+    pub(super) fn choices(&self, map: &str, names: &[&str]) {
+        let map = join(&self.kind, map);
+        self.reader.choices.borrow_mut().extend(names.iter().map(|name| join(&map, name)));
     }
 
     /// Reads a table whose names are the user's. `key` says what is wrong with a name.

@@ -52,6 +52,7 @@ fn tls(section: &Section<'_>) -> Option<UpstreamTls> {
 }
 
 fn modes(section: &Section<'_>) -> BTreeMap<Mode, UpstreamUrl> {
+    section.choices("modes", &[Mode::Live.as_str(), Mode::Test.as_str()]);
     section.map("modes", |name| name.parse::<Mode>().map_err(str::to_owned), url).into_iter().collect()
 }
 

@@ -71,6 +71,12 @@ fn a_misspelt_field_is_an_error_with_advice() {
         "[errors]\nmax_body = \"1B\"\n",
         &["2:1 unknown field `max_body` in `errors` (`max_body` belongs in [listen])"],
     );
+    // Of several tables that have such a field, the nearest.
+    check(
+        "[upstream]\ntest = \"http://127.0.0.1:1\"\n",
+        &["2:1 unknown field `test` in `upstream` (`test` belongs in [upstream.modes])"],
+    );
+    check("[keys]\ntest = \"x\"\n", &["2:1 unknown field `test` in `keys` (`test` belongs in [keys.mint.token])"]);
     check("[errors]\nzebra = 1\n", &["2:1 unknown field `zebra` in `errors` (known here: format)"]);
     check(
         "[[route]]\npath = \"/a\"\nscopes = [\"read\"]\n",

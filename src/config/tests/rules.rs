@@ -6,6 +6,16 @@ use super::*;
 fn tls_or_plaintext_must_be_chosen() {
     let faults = read_with("", &[]).unwrap_err();
     assert!(faults.0[0].message.starts_with("`listen.tls`: neither TLS nor plain HTTP is asked for"));
+    // Without a [listen] it is said of the user's file, and not of the defaults, which nobody can edit.
+    for (text, variable, place) in [
+        ("[keys]\nfile = \"k\"\n", "X", "keyside.toml: `listen.tls`"),
+        ("preset = \"wontopos\"\n", "X", "keyside.toml: `listen.tls`"),
+        ("", "KEYSIDE_LISTEN__MAX_BODY", "keyside.toml: `listen.tls`"),
+        ("[listen]\n", "X", "keyside.toml:1:2: `listen.tls`"),
+    ] {
+        let faults = read_with(text, &[(variable, "1KiB")]).unwrap_err().to_string();
+        assert!(faults.starts_with(place), "{text}: {faults}");
+    }
     let tls = "[listen.tls]\ncertificate = \"a\"\nprivate_key = \"b\"\n";
     let both = read_with(&format!("[listen]\nplaintext = true\n{tls}"), &[]).unwrap_err();
     assert_eq!(
