@@ -30,7 +30,7 @@ struct Print {
     #[arg(long)]
     effective: bool,
     /// The configuration; keyside.toml if none is given.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     config: Option<PathBuf>,
 }
 

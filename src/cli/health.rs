@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", conflicts_with = "config")]
     admin: SocketAddr,
     /// Take the address from this configuration.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     config: Option<PathBuf>,
     /// Ask whether it should get traffic (the default).
     #[arg(long, conflicts_with = "live")]

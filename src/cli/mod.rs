@@ -17,7 +17,12 @@ mod proxy;
 
 pub use exit::Exit;
 
-use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::{
+    Parser, Subcommand,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 
 /// Enforces API keys in front of an API that knows nothing of keys.
 #[derive(Debug, Parser)]
@@ -68,6 +73,11 @@ impl Cli {
             Command::Openapi(_) => later::run("openapi"),
         }
     }
+}
+
+/// Reads the path of a configuration: a folder stands for its `keyside.toml`.
+fn configuration() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| if path.is_dir() { path.join("keyside.toml") } else { path })
 }
 
 /// The version, and the revision it was built from where the build said so.

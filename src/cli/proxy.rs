@@ -21,7 +21,7 @@ use crate::{
 #[command(after_help = "SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads all or nothing.")]
 pub struct Args {
     /// The configuration.
-    #[arg(long, short, value_name = "FILE", default_value = "keyside.toml")]
+    #[arg(long, short, value_name = "FILE", value_parser = crate::cli::configuration(), default_value = "keyside.toml")]
     config: PathBuf,
 }
 

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration.
-    #[arg(long, value_name = "FILE", default_value = "keyside.toml")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration(), default_value = "keyside.toml")]
     config: PathBuf,
     /// How faults are printed: for people on standard error, or as one JSON value on standard output.
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Text)]

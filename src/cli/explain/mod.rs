@@ -30,7 +30,7 @@ use trace::{Question, Rules, Upstreams, Verdict};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration of the sidecar.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     config: PathBuf,
     /// The key: its id, or a name or prefix that only one key has. Never its secret.
     #[arg(long, value_name = "ID")]

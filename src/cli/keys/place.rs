@@ -38,11 +38,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the keys are.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct PlaceArgs {
-    /// The key file.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["config", "control"])]
-    pub(crate) file: Option<PathBuf>,
-    /// The configuration: names the key file, the shape of keys, the pepper and the state folder.
+    /// The key file; needed without --config.
     #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The configuration, or its folder: names the key file, the shape of keys, the pepper and the state folder.
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     pub(crate) config: Option<PathBuf>,
     /// The control plane, instead of a file.
     #[arg(long, value_name = "URL", conflicts_with_all = ["file", "config"])]

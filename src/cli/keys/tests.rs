@@ -6,7 +6,10 @@ use std::{
 use clap::Parser as _;
 use serde_json::Value;
 
-use super::console::{Console, Failure, Output};
+use super::{
+    console::{Console, Failure, Output},
+    place::PlaceArgs,
+};
 use crate::{
     cli::{Exit, owners},
     clock::{Now, Wall},
@@ -210,7 +213,8 @@ fn what_is_typed_wrong_is_a_usage_error() {
     bench.check(&with("--scope read --hash md5"), Exit::Usage, "argon2id");
     bench.check(&with("--scope read --hash sha256"), Exit::Usage, "argon2id");
     assert!(!bench.file().exists());
-    assert!(Line::try_parse_from(["keyside", "keys", "list"]).is_err());
+    let nowhere = PlaceArgs::default().settle().unwrap_err();
+    assert!(nowhere.exit == Exit::Usage && nowhere.message.contains("--file keys.toml, or --config"), "{nowhere:?}");
 }
 
 #[test]

@@ -88,3 +88,30 @@ fn a_closed_output_is_no_failure() {
         assert!(said.contains("nobody has seen the secret of key"), "{line}: {said}");
     }
 }
+
+/// A folder stands for the configuration in it; and who names neither a file nor a configuration is told of both.
+#[tokio::test]
+async fn a_folder_is_its_configuration() {
+    let desk = Desk::new();
+    let folder = desk.path("sidecar");
+    let folder = folder.to_str().unwrap();
+    keyside(["init", folder]).await.done();
+    let create = "keys create --name one --owner acme --scope read";
+    for line in ["check", "config print --effective", "owners create acme", create, "keys list", "explain --key one"] {
+        keyside(line.split(' ').chain(["--config", folder])).await.done();
+    }
+    let listed = keyside(["keys", "list", "--config", &format!("{folder}/keyside.toml"), "--output", "json"]).await;
+    assert_eq!(listed.done().json()[0]["name"], "one");
+    // What is refused is the file in the folder.
+    std::fs::write(format!("{folder}/keyside.toml"), "nonsense = 1\n").unwrap();
+    for command in ["proxy", "check", "health"] {
+        let ended = keyside([command, "--config", folder]).await;
+        assert_eq!(ended.status, 78, "{command}: {ended:?}");
+        assert!(ended.stderr.contains("sidecar/keyside.toml:1:1: unknown field"), "{command}: {ended:?}");
+    }
+    for line in ["keys list", "keys show one", "owners list"] {
+        let ended = keyside(line.split(' ')).await;
+        assert_eq!(ended.status, 2, "{line}: {ended:?}");
+        assert!(ended.stderr.contains("--file") && ended.stderr.contains("--config"), "{line}: {}", ended.stderr);
+    }
+}

@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     file: Option<std::path::PathBuf>,
     /// The configuration: names the key file and the shapes of keys.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     config: Option<std::path::PathBuf>,
     /// Print the regular expression by which secrets can be searched for, and read nothing.
     #[arg(long)]
