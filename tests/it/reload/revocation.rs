@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Answer, Gate, H1, H2, Key, Load, Sidecar, Upstream, get, keyside, post};
+use crate::harness::{Answer, Gate, H1, H2, Key, Load, Sidecar, Upstream, get, keyside, keyside_with_input, post};
 
 /// The promise: not one request that began after the command returned passes.
 #[tokio::test]
@@ -70,6 +70,9 @@ async fn a_revoked_key_stays_revoked() {
         let told = |field: &str| said.pointer(&format!("{pointer}/{field}")).cloned();
         assert_eq!((told("status"), told("revoked_at")), (Some("revoked".into()), Some(first["revoked_at"].clone())));
     }
+    let arguments = ["keys", "identify", "--config", config.to_str().unwrap(), "--output", "json"];
+    let identified = keyside_with_input(arguments, &key.public).await.done().json();
+    assert_eq!((&identified["key"], &identified["status"]), (&"key_key".into(), &"revoked".into()), "{identified}");
     let explained = keyside(["explain", "--key", "key_key", "--config", config.to_str().unwrap()]).await.done();
     let moment = format!("revoked {}", first["revoked_at"].as_str().unwrap());
     assert!(explained.stdout.contains(&moment), "{moment}: {}", explained.stdout);

@@ -39,8 +39,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn load(place: &Place, console: &Console<'_>) -> Result<Self, Failure> {
-        let document = place.read()?;
+    pub(super) fn load(place: &Place, console: &mut Console<'_>) -> Result<Self, Failure> {
+        let document = place.recall(place.read()?, console);
         let store = KeyStore::new(Vec::new());
         let terms = Terms { mint: place.mint.clone(), pepper: place.pepper.clone() };
         store.apply(&document, &terms, console.now);
