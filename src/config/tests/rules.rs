@@ -167,7 +167,7 @@ fn routes_behind_a_front_controller_are_warned_of() {
     let (root, shop) = (r#"["/", "/index.php"]"#, r#"["/shop/", "/shop/index.php"]"#);
     let warning = |controller: &str, instead: &str| {
         format!(
-            "4:8 warning: route 1 can never match: a path behind the front controller {controller} is judged as what \
+            "4:8 warning: route 1 will not match: a path behind the front controller {controller} is judged as what \
              follows it (path = \"{instead}\")"
         )
     };
