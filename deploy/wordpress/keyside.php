@@ -58,6 +58,7 @@ final class Keyside
         self::$key = $key;
         // Nothing but the key says who this is, so that no login that came along counts.
         $_COOKIE = [];
+        unset($_SERVER['HTTP_COOKIE']);
         // Caches take a request without cookies for a stranger's, and would give its answer to strangers.
         defined('DONOTCACHEPAGE') || define('DONOTCACHEPAGE', true);
 

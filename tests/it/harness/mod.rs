@@ -51,7 +51,7 @@ pub(crate) use self::{
     lines::Lines,
     load::{Load, others},
     metrics::Metrics,
-    packages::{node, python},
+    packages::{node, node_program, python},
     sidecar::{Builder, Sidecar},
     upstream::{Answer, End, Gate, Seen, Upstream},
 };

@@ -21,6 +21,14 @@ pub(crate) async fn node() -> &'static Path {
     found_or_made(&NODE, "KEYSIDE_TEST_NODE", install_node).await
 }
 
+/// Node, to run a script. On most machines `localhost` is an IPv6 address first; Node before version 20 tries no other
+/// one, and the sidecars of tests listen on IPv4.
+pub(crate) fn node_program() -> Command {
+    let mut node = Command::new("node");
+    node.arg("--dns-result-order=ipv4first");
+    node
+}
+
 async fn found_or_made(kept: &'static OnceLock<PathBuf>, variable: &str, make: fn() -> PathBuf) -> &'static Path {
     let named: Option<OsString> = std::env::var_os(variable);
     tokio::task::spawn_blocking(move || kept.get_or_init(|| named.map_or_else(make, PathBuf::from))).await.unwrap()

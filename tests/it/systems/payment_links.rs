@@ -9,7 +9,7 @@ use super::{
     life::Case,
     service::{Minted, Service, told},
 };
-use crate::harness::{H1, H2, Request, Sidecar, Upstream, eventually, get, post, python, request, run};
+use crate::harness::{H1, H2, Request, Sidecar, Upstream, eventually, get, node_program, post, python, request, run};
 
 const CASE: Case = Case {
     preset: "payment-links",
@@ -407,13 +407,13 @@ async fn clients_of_others_work() {
                       const all = [{ headers }, { headers, method: \"POST\", body: \"{}\" }];\n\
                       const answers = await Promise.all(all.map((options) => fetch(url, options)));\n\
                       console.log(...answers.map((answer) => answer.status));";
-        let mut node = Command::new("node");
+        let mut node = node_program();
         node.args(["--input-type=module", "-e", script, "--", &url, token]).env("NODE_EXTRA_CA_CERTS", service.ca());
         assert_eq!(run(node, "").await.done().stdout, format!("{status} {status}\n"));
         assert_eq!(upstream.count() - count, if status == "200" { 5 } else { 0 });
     }
     // Whom a client does not trust it does not talk to.
-    let mut untrusting = Command::new("node");
+    let mut untrusting = node_program();
     untrusting.args(["-e", "fetch(process.argv[1]).catch((error) => console.log(error.cause.code))", "--", &url]);
     assert_eq!(run(untrusting, "").await.done().stdout, "UNABLE_TO_VERIFY_LEAF_SIGNATURE\n");
 }

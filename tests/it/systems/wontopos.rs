@@ -10,8 +10,8 @@ use super::{
     service::{Minted, Service, told},
 };
 use crate::harness::{
-    Answer, Connection, Gate, H1, H2, Received, Request, Sidecar, Upstream, get, keyside_with_input, python, request,
-    run, within,
+    Answer, Connection, Gate, H1, H2, Received, Request, Sidecar, Upstream, get, keyside_with_input, node_program,
+    python, request, run, within,
 };
 
 const CASE: Case = Case {
@@ -462,7 +462,7 @@ async fn the_documents_examples_work() {
                  console.log(res.status);",
                 key.secret
             );
-            let mut node = Command::new("node");
+            let mut node = node_program();
             node.args(["--input-type=module", "-e", &script]).env("NODE_EXTRA_CA_CERTS", service.ca());
             assert_eq!(run(node, "").await.done().stdout, format!("{status}\n"), "{host}");
 

@@ -1,13 +1,13 @@
 //! The official clients, as the indexes of Python and Node packages have them, over TLS with the certificate verified.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::{API, of_each_permission};
 use crate::{
     clients,
-    harness::{Answer, node, run},
+    harness::{Answer, node, node_program, run},
     systems::service::{Minted, System},
 };
 
@@ -71,7 +71,7 @@ impl Shop {
         if client == Client::Python {
             return clients::woocommerce(&self.url, &self.authority, key, secret, way).await;
         }
-        let mut script = Command::new("node");
+        let mut script = node_program();
         script.args(["-e", SCRIPT, &self.url, key, secret, way]).current_dir(node().await);
         script.env("NODE_EXTRA_CA_CERTS", &self.authority).env("NO_PROXY", "*");
         run(script, "").await.done().json()
