@@ -278,7 +278,6 @@ fn read(root: &Section<'_>, preset: Option<&'static str>, path: &Path) -> Option
             odd_field_names: policy.odd_field_names,
             pass_field_names: policy.pass_field_names,
             method_override: policy.method_override,
-            method_in_forms: policy.method_in_forms,
             effective_path_parameter: policy.effective_path_parameter,
             effective_path_prefix: policy.effective_path_prefix,
             front_controllers: policy.front_controllers,

@@ -83,7 +83,6 @@ fn parameter(node: &Node) -> Read<Box<str>> {
 /// What `[policy]` says, for the rooms that share it.
 pub(super) struct Policy {
     pub(super) method_override: MethodOverride,
-    pub(super) method_in_forms: bool,
     pub(super) effective_path_parameter: Option<Box<str>>,
     pub(super) effective_path_prefix: Box<str>,
     pub(super) front_controllers: Vec<Box<str>>,
@@ -99,7 +98,6 @@ pub(super) fn policy(section: &Section<'_>) -> Policy {
             "method_override",
             choice(&[("judge", MethodOverride::Judge), ("refuse", MethodOverride::Refuse)]),
         ),
-        method_in_forms: section.required("method_in_forms", boolean),
         effective_path_parameter: section.optional("effective_path_parameter", parameter),
         effective_path_prefix: section.required("effective_path_prefix", prefix),
         front_controllers: section.required("front_controllers", list(front_controller)),

@@ -130,9 +130,12 @@ impl Facts {
             Some(parameter) => acted_on::named(query, parameter, settings)?,
             None => None,
         };
-        // Upstreams read a form for POST alone.
-        let in_forms = settings.effective_path_parameter.is_some() || settings.method_in_forms;
-        let form = if in_forms && head.method == Method::POST { fields.form } else { Form::default() };
+        // PHP reads a form for POST alone.
+        let form = if settings.effective_path_parameter.is_some() && head.method == Method::POST {
+            fields.form
+        } else {
+            Form::default()
+        };
         let front = Front::of(target.path(), &settings.front_controllers);
         let client = address::client(&head.headers, fields.names_client, arrival.peer, settings);
         Ok(Self {
@@ -166,55 +169,17 @@ impl Facts {
         }
     }
 
-    /// Judges a form body, whole and at most [`MAX_FORM_BYTES`] long: it may name the effective path and method too.
+    /// Judges a form body, whole and at most [`MAX_FORM_BYTES`] long: it may name the effective path too.
     ///
     /// # Errors
     ///
     /// [`Reason::BodyTooLarge`]; [`Reason::AmbiguousPath`] where the form and the query name different paths, and
-    /// where a multipart form could name one at all, since two parsers of those seldom agree;
-    /// [`Reason::AmbiguousMethod`] likewise.
+    /// where a multipart form could name one at all, since two parsers of those seldom agree.
     pub fn judge_form(&mut self, body: &[u8], settings: &Settings) -> Result<(), Rejection> {
         if body.len() > MAX_FORM_BYTES {
             return Err(Rejection::from(Reason::BodyTooLarge).hint("A form may have 64 KiB here."));
         }
-        if settings.method_in_forms {
-            self.judge_method_of_form(body, settings)?;
-        }
-        if let Some(parameter) = &settings.effective_path_parameter {
-            self.judge_path_of_form(body, parameter, settings)?;
-        }
-        self.form_body_pending = false;
-        Ok(())
-    }
-
-    fn judge_method_of_form(&mut self, body: &[u8], settings: &Settings) -> Result<(), Rejection> {
-        let unclear = |hint: &str| Rejection::from(Reason::AmbiguousMethod).hint(hint);
-        if self.form.multipart && effective::mentions(body, effective::METHOD_PARAMETER) {
-            return Err(unclear("Send the method itself, not in a multipart form."));
-        }
-        if !self.form.url_encoded {
-            return Ok(());
-        }
-        let twice = |effective::Conflict| unclear("The form overrides the method in a way that can be read in two.");
-        let Some(value) = effective::parameter(body, effective::METHOD_PARAMETER).map_err(twice)? else {
-            return Ok(());
-        };
-        if settings.method_override == MethodOverride::Refuse {
-            return Err(unclear("Overriding the method is not accepted here."));
-        }
-        let method = effective::method(&value).ok_or_else(|| unclear("What overrides the method is none."))?;
-        forwardable(&method)?;
-        if method == self.method {
-            return Ok(());
-        }
-        if self.effective_method.as_ref().is_some_and(|earlier| *earlier != method) {
-            return Err(unclear("Several overrides of the method differ."));
-        }
-        self.effective_method = Some(method);
-        Ok(())
-    }
-
-    fn judge_path_of_form(&mut self, body: &[u8], parameter: &str, settings: &Settings) -> Result<(), Rejection> {
+        let Some(parameter) = &settings.effective_path_parameter else { return Ok(()) };
         if self.form.multipart && effective::mentions(body, parameter) {
             return Err(ambiguous(&format!("Send \"{parameter}\" in the query.")));
         }
@@ -229,6 +194,7 @@ impl Facts {
             self.front.yields &= self.effective_path.is_some();
             self.effective_path = Some(path);
         }
+        self.form_body_pending = false;
         Ok(())
     }
 }

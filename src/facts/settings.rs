@@ -21,8 +21,6 @@ pub struct Settings {
     pub pass_field_names: Vec<HeaderName>,
     /// What becomes of requests that override their method.
     pub method_override: MethodOverride,
-    /// Whether the parameter that overrides the method is looked for in forms, too.
-    pub method_in_forms: bool,
     /// The parameter that gives an effective path, such as `rest_route`.
     pub effective_path_parameter: Option<Box<str>>,
     /// What stands before the path that it names, such as `/wp-json`: empty, or a path without a final slash.
@@ -42,7 +40,6 @@ impl Default for Settings {
             odd_field_names: OddFieldNames::Refuse,
             pass_field_names: Vec::new(),
             method_override: MethodOverride::Judge,
-            method_in_forms: false,
             effective_path_parameter: None,
             effective_path_prefix: Box::default(),
             front_controllers: Vec::new(),

@@ -372,36 +372,6 @@ fn a_form_may_name_the_effective_path_too() {
 }
 
 #[test]
-fn a_form_may_override_the_method_where_forms_are_read_for_it() {
-    let settings = Settings { method_in_forms: true, ..settings() };
-    let judge = |target: &str, kind, body: &str, settings: &Settings| {
-        let mut facts = facts("POST", target, &[kind], settings).unwrap();
-        assert!(facts.form_body_pending, "{target}");
-        let judged = facts.judge_form(body.as_bytes(), settings).map_err(|rejection| rejection.reason);
-        judged.map(|()| facts.effective_method.map(|method| method.to_string()))
-    };
-    let delete = Ok(Some("DELETE".to_owned()));
-    for (target, kind, body, expected) in [
-        ("/", URL_ENCODED, "a=b", Ok(None)),
-        ("/", URL_ENCODED, "a=b&%5Fmethod=delete", delete.clone()),
-        ("/", URL_ENCODED, "_method=POST", Ok(None)),
-        ("/?_method=DELETE", URL_ENCODED, "a=b", delete.clone()),
-        ("/?_method=DELETE", URL_ENCODED, "_method=DELETE", delete),
-        ("/?_method=PUT", URL_ENCODED, "_method=DELETE", Err(Reason::AmbiguousMethod)),
-        ("/", URL_ENCODED, "_method=PUT&_method=DELETE", Err(Reason::AmbiguousMethod)),
-        ("/", URL_ENCODED, "_method[]=PUT", Err(Reason::AmbiguousMethod)),
-        ("/", URL_ENCODED, "_method=", Err(Reason::AmbiguousMethod)),
-        ("/", URL_ENCODED, "_method=CONNECT", Err(Reason::MethodNotAllowed)),
-        ("/", MULTIPART, "name=\"_method\"\r\n\r\nDELETE", Err(Reason::AmbiguousMethod)),
-        ("/", MULTIPART, "name=\"method\"", Ok(None)),
-    ] {
-        assert_eq!(judge(target, kind, body, &settings), expected, "{target} {body}");
-    }
-    let refuse = Settings { method_override: MethodOverride::Refuse, ..settings };
-    assert_eq!(judge("/", URL_ENCODED, "_method=POST", &refuse), Err(Reason::AmbiguousMethod));
-}
-
-#[test]
 fn a_multipart_form_may_not_name_the_effective_path() {
     check_form(
         "/?rest_route=/a",

@@ -200,36 +200,6 @@ async fn a_scope_does_what_the_document_says_and_no_more() {
     }
 }
 
-/// Frameworks take a method from `_method` in a form: one that no scope grants is refused however it is named.
-///
-/// [permission model] "customers:write updates, and does not delete, whatever a query, a field or a form says."
-#[tokio::test]
-async fn a_form_gives_no_other_method() {
-    let upstream = Upstream::start().await;
-    let service = CASE.service(&upstream).await;
-    let key = service.create("live", "customers:write").await;
-    let to = |target: &str| post(target, "");
-    let form = |body: &str| {
-        post("/api/v1/customers/7", body).field("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-    };
-    let rows = [
-        (form("name=a"), "200"),
-        (form("name=a&_method=DELETE"), "403 route_not_allowed"),
-        (form("name=a&%5Fmethod=delete"), "403 route_not_allowed"),
-        (form("_method=PUT&_method=DELETE"), "400 bad_request"),
-        (to("/api/v1/customers/7?_method=DELETE"), "403 route_not_allowed"),
-        (to("/api/v1/customers/7").field("X-HTTP-Method-Override", "DELETE"), "403 route_not_allowed"),
-        (form("name=a&_method=PUT"), "200"),
-    ];
-    for (request, expected) in rows {
-        for version in [H1, H2] {
-            let answer = service.sidecar.send(version, present(request.clone().host(HOST), &key.secret)).await;
-            assert_eq!(told(&answer), expected, "{request:?} over {version:?}");
-        }
-    }
-    assert_eq!(upstream.last().body, b"name=a&_method=PUT");
-}
-
 /// [permission model] "explain says of every request what the sidecar does, and without a request which routes there
 /// are."
 #[tokio::test]
