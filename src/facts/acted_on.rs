@@ -56,20 +56,38 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn of(path: &str, controllers: &[Box<str>]) -> Self {
+    /// # Errors
+    ///
+    /// [`Reason::AmbiguousPath`](crate::rejection::Reason::AmbiguousPath) where a front controller may act on another
+    /// path than the one behind it. WordPress cuts that at an escaped question mark, and drops one that ends like the
+    /// file of its front controller, to serve the front page. Some servers show it any path as one behind it, so that
+    /// this holds below the prefix as well.
+    pub(super) fn of(path: &str, settings: &Settings) -> Result<Self, Rejection> {
+        let controllers = &settings.front_controllers;
+        if controllers.is_empty() {
+            return Ok(Self::default());
+        }
         let behind = controllers.iter().find_map(|controller| {
-            let rest = path.strip_prefix(&**controller).filter(|rest| rest.starts_with('/'))?;
-            let (folder, file) = controller.rsplit_once('/')?;
-            (**controller != *"/" && !ends_like(rest, file)).then(|| Box::from([folder, rest].concat()))
+            let rest = path.strip_prefix(&**controller).filter(|rest| rest.starts_with('/') && **controller != *"/")?;
+            let (folder, _) = controller.rsplit_once('/')?;
+            Some(Box::from([folder, rest].concat()))
         });
         let acted_on = behind.as_deref().unwrap_or(path);
+        let is_below = behind.is_some()
+            || (!settings.effective_path_prefix.is_empty() && path.starts_with(&*settings.effective_path_prefix));
+        let is_dropped = |controller: &str| {
+            let file = controller.rsplit_once('/').map_or("", |(_, file)| file);
+            !file.is_empty() && ends_like(acted_on.trim_end_matches('/'), file)
+        };
+        if path.contains("%3F") || (is_below && controllers.iter().any(|controller| is_dropped(controller))) {
+            return Err(ambiguous("A front controller may act on another path than this one."));
+        }
         let yields = controllers.iter().any(|controller| **controller == *acted_on);
-        Self { behind, yields }
+        Ok(Self { behind, yields })
     }
 }
 
-/// Whether a path ends like this file, as WordPress compares them: a dot stands for any byte. It then drops the path
-/// behind the front controller and serves the front page.
+/// Whether a path ends like this file, as WordPress compares them: a dot stands for any byte.
 fn ends_like(path: &str, file: &str) -> bool {
     let mut path: Vec<u8> = effective::decode(path.as_bytes()).collect();
     path.reverse();
@@ -83,36 +101,42 @@ fn ends_like(path: &str, file: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn settings<const N: usize>(controllers: [&str; N]) -> Settings {
+        Settings {
+            effective_path_prefix: "/wp-json".into(),
+            front_controllers: controllers.map(Box::from).into(),
+            ..Settings::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(settings: &Settings, path: &str, expected: Option<(&str, bool)>) {
+        let front = Front::of(path, settings).ok();
+        let found = front.as_ref().map(|front| (front.behind.as_deref().unwrap_or(path), front.yields));
+        assert_eq!(found, expected, "{path}");
+    }
+
     #[test]
     fn a_front_controller_takes_the_path_behind_it() {
-        let controllers = ["/".into(), "/index.php".into()];
-        #[track_caller]
-        fn check(controllers: &[Box<str>], path: &str, acted_on: &str, yields: bool) {
-            let front = Front::of(path, controllers);
-            assert_eq!((front.behind.as_deref().unwrap_or(path), front.yields), (acted_on, yields), "{path}");
-        }
+        let root = settings(["/", "/index.php"]);
         for (path, acted_on, yields) in [
             ("/", "/", true),
             ("/index.php", "/index.php", true),
             ("/index.php/", "/", true),
             ("/index.php/wp-json/a", "/wp-json/a", false),
             ("/index.php/index.php/a", "/index.php/a", false),
-            ("/index.php/index.php", "/index.php/index.php", false),
             ("/index.phps/a", "/index.phps/a", false),
-            // WordPress serves the front page: to the judge that is a path without a route.
-            ("/index.php/wp-json/index.php", "/index.php/wp-json/index.php", false),
-            ("/index.php/wp-json/xindex-php", "/index.php/wp-json/xindex-php", false),
-            ("/index.php/wp-json/index%20php", "/index.php/wp-json/index%20php", false),
-            ("/index.php/wp-json/index.php/", "/wp-json/index.php/", false),
             ("/index.php/php", "/php", false),
             ("/INDEX.PHP/a", "/INDEX.PHP/a", false),
             ("/a/index.php/b", "/a/index.php/b", false),
+            ("/wp-admin/index.php", "/wp-admin/index.php", false),
             ("/wp-json/a", "/wp-json/a", false),
+            ("/wp-json/a%3B", "/wp-json/a%3B", false),
         ] {
-            check(&controllers, path, acted_on, yields);
-            check(&[], path, path, false);
+            check(&root, path, Some((acted_on, yields)));
+            check(&settings([]), path, Some((path, false)));
         }
-        let shop = ["/shop/".into(), "/shop/index.php".into()];
+        let shop = settings(["/shop/", "/shop/index.php"]);
         for (path, acted_on, yields) in [
             ("/shop/", "/shop/", true),
             ("/shop", "/shop", false),
@@ -122,7 +146,28 @@ mod tests {
             ("/index.php/wp-json/a", "/index.php/wp-json/a", false),
             ("/", "/", false),
         ] {
-            check(&shop, path, acted_on, yields);
+            check(&shop, path, Some((acted_on, yields)));
         }
+    }
+
+    #[test]
+    fn a_path_that_wordpress_cuts_or_drops_is_refused() {
+        let root = settings(["/", "/index.php"]);
+        for path in [
+            "/wp-json/a%3Fx",
+            "/index.php/wp-json/a%3F",
+            "/%3F",
+            "/index.php/wp-json/index.php",
+            "/index.php/wp-json/index.php/",
+            "/index.php/index.php",
+            "/index.php/wp-json/xindex-php",
+            "/index.php/wp-json/index%20php//",
+            "/wp-json/wc/v3/xindex-php",
+            "/wp-json/index.php/",
+        ] {
+            check(&root, path, None);
+            check(&settings([]), path, Some((path, false)));
+        }
+        check(&settings(["/shop/index.php"]), "/shop/index.php/wp-json/index.php", None);
     }
 }

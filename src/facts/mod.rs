@@ -136,7 +136,7 @@ impl Facts {
         } else {
             Form::default()
         };
-        let front = Front::of(target.path(), &settings.front_controllers);
+        let front = Front::of(target.path(), settings)?;
         let client = address::client(&head.headers, fields.names_client, arrival.peer, settings);
         Ok(Self {
             client: client.address,

@@ -89,7 +89,9 @@ impl Search<'_> {
         }
         for prefix in self.prefixes {
             for (from, _) in word.match_indices(prefix) {
+                // A word is ASCII, and no key is longer.
                 let body = &word[from + prefix.len()..];
+                let body = &body[..body.len().min(MAX_SECRET_BYTES)];
                 let length = body.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(body.len());
                 if prefix.len() + length < word.len() {
                     part(from, &word[from..from + prefix.len() + length]);

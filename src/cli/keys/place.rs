@@ -317,14 +317,13 @@ impl Place {
             return Ok(Named::SetAside(id.clone()));
         }
         let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
-        let mut found: Vec<_> = document.keys.iter().filter(|row| *row.name == *reference || public(row)).collect();
-        if found.is_empty() {
-            // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant.
-            let shown = reference.strip_suffix('…').unwrap_or(reference);
-            let begins = |row: &KeyRow| prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
-            let is_shown = shown.chars().count() >= SHOWN;
-            found = document.keys.iter().filter(|row| is_shown && begins(row)).collect();
-        }
+        // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant. And
+        // beside the names: somebody may call a key like the prefix of another one.
+        let shown = reference.strip_suffix('…').unwrap_or(reference);
+        let is_shown = shown.chars().count() >= SHOWN;
+        let begins = |row: &KeyRow| is_shown && prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
+        let is_meant = |row: &&Arc<KeyRow>| *row.name == *reference || public(row) || begins(row);
+        let found: Vec<_> = document.keys.iter().filter(is_meant).collect();
         match found[..] {
             [row] => Ok(Named::Row(row.clone())),
             [] => {

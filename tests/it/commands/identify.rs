@@ -39,7 +39,7 @@ async fn a_string_alone_tells_which_key_it_is() {
         (text(&token["token"]), "token minted by Keyside", &token["id"], json!(true), json!(true)),
         (text(&token["prefix"]), "shown prefix of a token", &token["id"], Value::Null, json!(true)),
         (format!("  {}\n", text(&token["token"])), "token minted by Keyside", &token["id"], json!(true), json!(true)),
-        (mistyped, "token, mistyped or from elsewhere", &token["id"], json!(false), json!(false)),
+        (mistyped, "token, mistyped or from elsewhere", &token["id"], json!(false), Value::Null),
         // Deleted: no row knows it any more; its checksum still says that a Keyside minted it, and not which one.
         (text(&gone["token"]), "token minted by Keyside", &Value::Null, Value::Null, Value::Null),
         (format!("cs_{}", "1".repeat(40)), "consumer secret of a pair", &Value::Null, Value::Null, Value::Null),

@@ -136,6 +136,13 @@ async fn a_key_is_named_by_id_name_or_prefix() {
     for reference in [cut, &marked] {
         assert_eq!(desk.json(&["keys", "show", reference]).await["id"], other["id"], "{reference}");
     }
+    // Nobody can have another key revoked in its place by calling one so.
+    let mut shadow = CREATE;
+    shadow[3] = &marked;
+    let shadow = desk.json(&shadow).await;
+    let ended = desk.run(&["keys", "revoke", &marked]).await;
+    assert!(ended.status == 1 && ended.stderr.contains("2 keys are called so"), "{ended:?}");
+    desk.run(&["keys", "delete", "--yes", shadow["id"].as_str().unwrap()]).await.done();
     let short = desk.run(&["keys", "show", &cut[..19]]).await;
     assert!(short.status == 1 && short.stderr.contains("no key has"), "{short:?}");
     let alike = ["1", "2"].map(|name| {

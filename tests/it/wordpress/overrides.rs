@@ -267,11 +267,14 @@ async fn capitals_are_no_way_around_kyc() {
             .field("Content-Type", "application/x-www-form-urlencoded")
     };
     let parameter = |path: &str| post(&format!("/?rest_route=/wkwp-wallet/v1{path}&amount=1"), "");
+    let cut = post("/index.php/wp-json/wkwp-wallet/v1/withdrawals/1/approve%3Fx", "amount=1")
+        .field("Content-Type", "application/x-www-form-urlencoded");
     let rows = vec![
         row("as the route is", by("withdrawals/1/approve"), "403 kyc_required", Acts),
         row("one capital", by("Withdrawals/1/approve"), "403 kyc_required", Acts),
         row("all capitals", by("WITHDRAWALS/1/APPROVE"), "403 kyc_required", Acts),
         row("a slash at the end", by("withdrawals/1/approve/"), "403 kyc_required", Acts),
+        row("cut at an escaped question mark", cut, UNCLEAR, Acts),
         row("the parameter", parameter("/withdrawals/1/approve"), "403 kyc_required", Acts),
         row("capitals in the parameter", parameter("/WithDrawals/1/Approve"), "403 kyc_required", Acts),
         row("a slash at the end of the parameter", parameter("/withdrawals/1/approve/"), "403 kyc_required", Acts),
@@ -330,9 +333,11 @@ async fn a_key_gets_no_page_by_naming_a_path_that_wordpress_does_not_read() {
         ("no type", post("/", named), ROUTE),
         ("an array", get("/?rest_route[]=/wkwp-wallet/v1/who"), UNCLEAR),
         // WordPress drops a path behind its front controller that ends like it, and serves the front page.
-        ("the front controller twice", get("/index.php/wp-json/wkwp-wallet/v1/index.php?author=1"), ROUTE),
-        ("something like it", get("/index.php/wp-json/wkwp-wallet/v1/who/index-php"), ROUTE),
-        ("something like it, escaped", get("/index.php/wp-json/wkwp-wallet/v1/who/index%20php"), ROUTE),
+        ("the front controller twice", get("/index.php/wp-json/wkwp-wallet/v1/index.php?author=1"), UNCLEAR),
+        ("something like it", get("/index.php/wp-json/wkwp-wallet/v1/who/index-php"), UNCLEAR),
+        ("the front controller and a slash", get("/index.php/wp-json/wkwp-wallet/v1/index.php/?p=1"), UNCLEAR),
+        ("the front controller and a question mark", get("/index.php/wp-json/wkwp-wallet/v1/index.php%3Fx"), UNCLEAR),
+        ("something like it, escaped", get("/index.php/wp-json/wkwp-wallet/v1/who/index%20php"), UNCLEAR),
         ("nothing", get("/?rest_route="), UNCLEAR),
         ("what PHP takes for nothing", get("/?rest_route=0"), UNCLEAR),
     ];

@@ -120,6 +120,8 @@ impl Finding {
             _ if self.verified => Some(true),
             // Minted by some Keyside: a key that was deleted here, or one of another file.
             What::Token(Checksum::Good) => None,
+            // Mistyped, or with something glued to it: near enough to look.
+            What::Token(Checksum::Bad | Checksum::Foreign) if self.key.is_some() => None,
             What::Token(Checksum::Bad | Checksum::Foreign) => Some(false),
             _ if self.key.is_some() => Some(true),
             // Of these shapes, and in no file that was looked into: deleted, of another file, or made up.

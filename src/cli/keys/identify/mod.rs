@@ -38,6 +38,9 @@ pub(super) struct Args {
     pattern: bool,
 }
 
+/// A string of plain characters, no longer than keys are, encodes none.
+const MOST_CERTAIN: usize = 48;
+
 /// What is read at once; more is for tools that search with `--pattern`.
 const MAX_TEXT_BYTES: u64 = 1024 * 1024;
 
@@ -69,7 +72,9 @@ impl Args {
         let places = Lines::of(&text);
         let shown: Vec<Value> =
             findings.iter().map(|finding| finding.value(known.as_ref(), &places, console)).collect();
-        let nothing = nothing(known.is_some() && !text.trim().contains(char::is_whitespace));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        let is_short = text.trim().len() <= MOST_CERTAIN && text.trim().bytes().all(is_plain);
+        let nothing = nothing(known.is_some() && is_short);
         match (console.output, &shown[..]) {
             (Output::Json, []) => console.print_json(&nothing)?,
             (Output::Json, [first, others @ ..]) => {
