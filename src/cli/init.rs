@@ -10,7 +10,7 @@ use std::{
 
 use rustls_pki_types::ServerName;
 
-use super::{Exit, certificate};
+use super::{Exit, certificate, keys::place};
 use crate::{
     clock::{self, Wall},
     config::{self, Config},
@@ -199,7 +199,7 @@ fn commented_out(line: &str) -> String {
 }
 
 fn next_steps(dir: &Path, config: &Config, names: &[String]) -> String {
-    let path = |name: &str| dir.join(name).display().to_string();
+    let path = |name: &str| place::word(&dir.join(name));
     let (file, ca) = (path("keyside.toml"), path("tls/ca.crt"));
     let First { kind, mode, scope, capabilities, credential, host } = First::of(config);
     let kind = kind.as_str();
@@ -348,6 +348,14 @@ mod tests {
         fs::write(dir.path().join("tls"), "a file where a folder should be").unwrap();
         assert!(init(dir.path(), None).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_next_steps_can_be_pasted_whatever_the_folder_is_called() {
+        let config = settings(None).unwrap();
+        let steps = next_steps(Path::new("a b$(x)"), &config, &names(&config, &[]));
+        assert!(steps.contains("--config 'a b$(x)/keyside.toml' "), "{steps}");
+        assert!(steps.contains("--cacert 'a b$(x)/tls/ca.crt' "), "{steps}");
     }
 
     #[test]
