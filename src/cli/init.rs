@@ -215,7 +215,7 @@ fn next_steps(dir: &Path, config: &Config, names: &[String]) -> String {
     } else {
         "Test keys reach [upstream] url, as live ones do, unless [upstream.modes] gives them another.\n"
     };
-    let (last, others) = names.split_last().expect("the names of this machine");
+    let names = names.join(", ");
     format!(
         "Next:
   1. Say in {file} where your API is: [upstream] url{hosts}.
@@ -225,9 +225,8 @@ fn next_steps(dir: &Path, config: &Config, names: &[String]) -> String {
   5. keyside proxy --config {file}
   6. curl --cacert {ca} {connect}{credential} https://{host}/…
 
-{test_keys}The certificate is for development: it names {} and {last} alone; `--host NAME` adds names. Before \
-         production, put your own in its place.",
-        others.join(", ")
+{test_keys}The certificate is for development: it names {names} alone; `--host NAME` adds names. Before \
+         production, put your own in its place."
     )
 }
 

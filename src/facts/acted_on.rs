@@ -87,13 +87,19 @@ impl Front {
     }
 }
 
-/// Whether a path ends like this file, as WordPress compares them: a dot stands for any byte.
+/// Whether a path ends like this file, as WordPress compares them: a dot stands for any byte. Reads the canonical path
+/// from its end, since every request below the prefix is asked.
 fn ends_like(path: &str, file: &str) -> bool {
-    let mut path: Vec<u8> = effective::decode(path.as_bytes()).collect();
-    path.reverse();
-    file.bytes().rev().zip(path.iter().map(Some).chain(std::iter::repeat(None))).all(|(wanted, found)| match found {
-        Some(found) => wanted == b'.' || wanted == *found,
-        None => false,
+    let mut rest = path.as_bytes();
+    file.bytes().rev().all(|wanted| {
+        let (before, found) = match *rest {
+            // A percent sign begins an escape and nothing else.
+            [ref before @ .., b'%', high, low] => (before, effective::escaped(&[high, low])),
+            [ref before @ .., byte] => (before, Some(byte)),
+            [] => return false,
+        };
+        rest = before;
+        wanted == b'.' || found == Some(wanted)
     })
 }
 

@@ -1,9 +1,9 @@
-//! `explain` and the sidecar: what the one says, the other does.
+//! The sidecar held to what is expected of it: by `explain`, and by tables.
 
 use futures_util::future::join_all;
 
-use super::service::{Minted, Service, told};
-use crate::harness::{Request, request};
+use super::service::{Minted, Service, System, told};
+use crate::harness::{H1, H2, Request, request};
 
 /// Asks both, for every pair with every method at every target.
 pub(super) async fn explain_agrees(service: &Service, keys: &[Minted], methods: &[&str], targets: &[&str]) {
@@ -64,6 +64,22 @@ pub(super) async fn the_table_is_true(service: &Service, pair: &Minted) {
             let answer = service.ask(pair.on(request(method, &target))).await;
             let reason = service.line(&answer).await["reason"].clone();
             assert_eq!((&row["may"], &row["reason"]), (&(answer.status == 200).into(), &reason), "{method} {row}");
+        }
+    }
+}
+
+/// Rows of (request, what it comes to with each of three keys), over both versions of HTTP: what is allowed arrives, and
+/// nothing else does.
+pub(super) async fn come_to(system: &System, keys: &[Minted; 3], rows: &[(Request, [&str; 3])]) {
+    for (request, expected) in rows {
+        for (pair, expected) in keys.iter().zip(expected) {
+            for version in [H1, H2] {
+                let before = system.upstream.count();
+                let answer = system.sidecar.send(version, pair.on(request.clone())).await;
+                let who = pair.printed["name"].clone();
+                assert_eq!(answer.brief(), *expected, "{request:?} with {who} over {version:?}: {answer:?}");
+                assert_eq!(system.upstream.count() - before, usize::from(*expected == "200"), "{request:?} with {who}");
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{API, of_each_scope};
 use crate::{
-    harness::{H1, H2, Request, get, post, request},
-    systems::service::System,
+    harness::{Request, get, post, request},
+    systems::{agreement::come_to, service::System},
 };
 
 const OK: &str = "200";
@@ -11,21 +11,10 @@ const SCOPE: &str = "403 insufficient_scope";
 const NO_ROUTE: &str = "403 route_not_allowed";
 const BAD: &str = "400 bad_request";
 
-/// Rows of (request, what it comes to with the keys that read, that write, that do both), over both versions of HTTP.
+/// Rows of (request, what it comes to with the keys that read, that write, that do both).
 async fn check(rows: &[(Request, [&str; 3])]) {
     let system = System::unlimited("wallet", "").await;
-    let keys = of_each_scope(&system).await;
-    for (request, expected) in rows {
-        for (pair, expected) in keys.iter().zip(expected) {
-            for version in [H1, H2] {
-                let before = system.upstream.count();
-                let answer = system.sidecar.send(version, pair.on(request.clone())).await;
-                let who = pair.printed["name"].clone();
-                assert_eq!(answer.brief(), *expected, "{request:?} with {who} over {version:?}: {answer:?}");
-                assert_eq!(system.upstream.count() - before, usize::from(*expected == OK), "{request:?} with {who}");
-            }
-        }
-    }
+    come_to(&system, &of_each_scope(&system).await, rows).await;
 }
 
 fn form(target: &str, body: &str) -> Request {

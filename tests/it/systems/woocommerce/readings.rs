@@ -2,8 +2,8 @@
 
 use super::{API, REFUSED, of_each_permission};
 use crate::{
-    harness::{H1, H2, Request, get, post, request},
-    systems::service::System,
+    harness::{Request, get, post, request},
+    systems::{agreement::come_to, service::System},
 };
 
 const OK: &str = "200";
@@ -13,21 +13,10 @@ const BOTH: [&str; 3] = [REFUSED, REFUSED, OK];
 const READ: [&str; 3] = [OK, REFUSED, OK];
 const WRITE: [&str; 3] = [REFUSED, OK, OK];
 
-/// Rows of (request, what it comes to with the keys that read, that write, that do both), over both versions of HTTP.
+/// Rows of (request, what it comes to with the keys that read, that write, that do both).
 async fn check(rows: &[(Request, [&str; 3])]) {
     let system = System::unlimited("woocommerce", "").await;
-    let keys = of_each_permission(&system).await;
-    for (request, expected) in rows {
-        for (pair, expected) in keys.iter().zip(expected) {
-            for version in [H1, H2] {
-                let before = system.upstream.count();
-                let answer = system.sidecar.send(version, pair.on(request.clone())).await;
-                let who = pair.printed["name"].clone();
-                assert_eq!(answer.brief(), *expected, "{request:?} with {who} over {version:?}: {answer:?}");
-                assert_eq!(system.upstream.count() - before, usize::from(*expected == OK), "{request:?} with {who}");
-            }
-        }
-    }
+    come_to(&system, &of_each_permission(&system).await, rows).await;
 }
 
 fn form(target: &str, body: &str) -> Request {
