@@ -1,0 +1,1 @@
+//! Bad days: files, disks, clocks, upstreams and processes that fail.

@@ -1,0 +1,1 @@
+//! HTTP/1.1 in raw bytes, over plain TCP and over TLS.

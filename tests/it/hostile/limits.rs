@@ -1,0 +1,1 @@
+//! Ways around a limit, or of making it strike somebody else.

@@ -1,0 +1,1 @@
+//! Secrets, hashes and revocations under attack.
