@@ -45,7 +45,7 @@ use super::{
     respond::{self, Afterwards},
     settings::HostRule,
     tunnel,
-    upstream::{self, Download, RequestFraming, Sending, answer::Asked},
+    upstream::{self, Caller, Download, Holders, RequestFraming, Sending, answer::Asked},
 };
 use crate::{
     clock, credential,
@@ -65,6 +65,8 @@ pub struct Pipeline {
     local: RefCell<Rc<Local>>,
     /// Room for the forms that are being read to be judged.
     forms: Rc<form::Room>,
+    /// Whose requests are on their way to the upstream.
+    callers: Rc<Holders>,
 }
 
 /// What requests of one connection have in common, so that it is found or written once.
@@ -91,7 +93,14 @@ impl Pipeline {
     /// The pipeline of one of `threads` serving threads.
     pub fn new(shared: Arc<Shared>, recorder: Recorder, threads: usize) -> Self {
         let local = Local::new(shared.live.load_full(), threads);
-        Self { shared, recorder: Rc::new(recorder), threads, local: RefCell::new(local), forms: Rc::default() }
+        Self {
+            shared,
+            recorder: Rc::new(recorder),
+            threads,
+            local: RefCell::new(local),
+            forms: Rc::default(),
+            callers: Rc::default(),
+        }
     }
 
     /// This thread's view of the settings in force.
@@ -284,8 +293,12 @@ impl Pipeline {
         let local = judged.local;
         let live = &local.live;
         let overloaded = || Rejection::from(Reason::Overloaded).retry_after(1);
-        let place = live.in_flight.enter().ok_or_else(overloaded)?;
         let key = passage.record();
+        let caller = match key {
+            Some(key) => Caller::with(key),
+            None => Caller::at(judged.facts()?.client),
+        };
+        let place = live.in_flight.enter(caller, &self.callers).ok_or_else(overloaded)?;
         // Of a request that is only observed, too, the upstream is the one of its key's mode.
         let mode = judged.record.key().and_then(|key| key.mode);
         let pool = local.pool(need.upstream(), mode);
@@ -334,7 +347,7 @@ impl Pipeline {
             },
         );
         let asked = Asked { head: facts.method == http::Method::HEAD };
-        Ok(Sending { pool: Rc::clone(pool), head, body, framing, asked, upload, upgrade, place, now })
+        Ok(Sending { pool: Rc::clone(pool), caller, head, body, framing, asked, upload, upgrade, place, now })
     }
 
     async fn forward(&self, sending: Sending, judged: &mut Judged<'_>) -> Result<Answer, Rejection> {

@@ -12,6 +12,7 @@ pub mod body;
 mod connect;
 mod outflow;
 mod pool;
+mod share;
 mod wire;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use body::Download;
 pub use connect::{Destination, DestinationError, UpstreamStream};
 pub use outflow::RequestFraming;
 pub use pool::{CheckoutError, Pool, PooledConnection};
+pub use share::{Caller, Held, Holders};
 
 use answer::{Asked, HeadReader};
 use outflow::{Outflow, OutflowError};
@@ -64,23 +66,27 @@ impl InFlight {
         self.max
     }
 
-    /// A place, unless all are taken.
-    pub fn enter(self: &Arc<Self>) -> Option<Place> {
-        if self.current.fetch_add(1, Ordering::Relaxed) >= self.max {
+    /// A place, unless all are taken, or as many as this caller may have; `callers` knows who has those of this thread.
+    pub fn enter(self: &Arc<Self>, caller: Caller, callers: &Rc<Holders>) -> Option<Place> {
+        let taken = self.current.fetch_add(1, Ordering::Relaxed);
+        if taken >= self.max || !callers.may_have(caller, taken, self.max) {
             self.current.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Place(Arc::clone(self)))
+        Some(Place { in_flight: Arc::clone(self), _held: callers.note(caller) })
     }
 }
 
 /// A place among the requests on their way; given back when dropped.
 #[derive(Debug)]
-pub struct Place(Arc<InFlight>);
+pub struct Place {
+    in_flight: Arc<InFlight>,
+    _held: Held,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.current.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.current.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -183,6 +189,8 @@ impl Drop for Lease {
 pub struct Sending {
     /// The connections that it may take.
     pub pool: Rc<Pool>,
+    /// Who sends it.
+    pub caller: Caller,
     /// The head of the request, as it is sent.
     pub head: Vec<u8>,
     /// Its body.
@@ -207,7 +215,7 @@ pub struct Sending {
 ///
 /// See [`SendError`].
 pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendError> {
-    let Sending { pool, head, body, framing, asked, upload, upgrade, place, now } = sending;
+    let Sending { pool, caller, head, body, framing, asked, upload, upgrade, place, now } = sending;
     end_of_turn().await;
     let mut lease = Lease {
         connection: None,
@@ -219,10 +227,10 @@ pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendE
         _place: place,
     };
     // Only the usual way is part of this future; what opens connections is large, and seldom needed.
-    let kept = if upgrade.is_some() { None } else { lease.pool.checkout_kept(now) };
+    let kept = if upgrade.is_some() { None } else { lease.pool.checkout_kept(caller, now) };
     let (connection, mut kept) = match kept {
         Some(kept) => (kept, true),
-        None => Box::pin(open(&lease.pool, upgrade.is_some())).await?,
+        None => Box::pin(open(&lease.pool, caller, upgrade.is_some())).await?,
     };
     // Leased while it waits, so that a request given up half-way cuts the connection.
     let connection = lease.connection.insert(connection);
@@ -239,7 +247,7 @@ pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendE
             }
             Err(Broken::Unsent(_)) if kept => {
                 kept = false;
-                Box::pin(lease.move_to_fresh()).await?;
+                Box::pin(lease.move_to_fresh(caller)).await?;
             }
             Err(Broken::Unsent(error)) => return Err(SendError::Request(error)),
             Err(Broken::Failed(error)) => return Err(error),
@@ -263,11 +271,11 @@ async fn end_of_turn() {
     .await;
 }
 
-async fn open(pool: &Rc<Pool>, fresh: bool) -> Result<(PooledConnection, bool), SendError> {
+async fn open(pool: &Rc<Pool>, caller: Caller, fresh: bool) -> Result<(PooledConnection, bool), SendError> {
     if fresh {
-        return Ok((pool.checkout_fresh().await.map_err(SendError::Checkout)?, false));
+        return Ok((pool.checkout_fresh(caller).await.map_err(SendError::Checkout)?, false));
     }
-    pool.checkout().await.map_err(SendError::Checkout)
+    pool.checkout(caller).await.map_err(SendError::Checkout)
 }
 
 /// Why no answer came on a connection.
@@ -308,11 +316,11 @@ impl Lease {
     }
 
     /// Takes the request, of which nothing was sent, to a fresh connection.
-    async fn move_to_fresh(&mut self) -> Result<(), SendError> {
+    async fn move_to_fresh(&mut self, caller: Caller) -> Result<(), SendError> {
         let closed = self.connection.take();
         let head = closed.and_then(|closed| closed.wire.borrow_mut().take_unsent());
         let Some(head) = head else { return Err(AnswerError::Ended.into()) };
-        let fresh = self.pool.checkout_fresh().await.map_err(SendError::Checkout)?;
+        let fresh = self.pool.checkout_fresh(caller).await.map_err(SendError::Checkout)?;
         fresh.wire.borrow_mut().push_head(head);
         self.connection = Some(fresh);
         Ok(())

@@ -11,7 +11,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{connect::Destination, wire::Wire};
+use super::{
+    connect::Destination,
+    share::{Caller, Held, Holders},
+    wire::Wire,
+};
 use crate::clock::Mono;
 
 /// The connections of this thread to one upstream.
@@ -27,8 +31,16 @@ pub struct Pool {
     /// Time as of the last checkout or the last tick.
     now: Cell<Mono>,
     idle: RefCell<Vec<Idle>>,
+    /// Whose exchanges are on the others.
+    holders: Rc<Holders>,
     /// Those that wait for a connection, in order of arrival.
-    waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
+    waiting: RefCell<VecDeque<Waiter>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    caller: Caller,
+    turn: oneshot::Sender<Turn>,
 }
 
 #[derive(Debug)]
@@ -41,7 +53,7 @@ struct Idle {
 #[derive(Debug)]
 enum Turn {
     Reuse(PooledConnection),
-    Open(Opened),
+    Open(Opened, Held),
 }
 
 /// One of the connections that count against the cap, from before it is opened until it is gone.
@@ -61,6 +73,8 @@ pub struct PooledConnection {
     /// Shared with the task that sends on a body whose answer has begun already.
     pub wire: Rc<RefCell<Wire>>,
     idle_timeout: Duration,
+    /// Whose it is, unless it is nobody's. Dropped before the connection's place is handed on.
+    held: Option<Held>,
     opened: Opened,
 }
 
@@ -80,7 +94,7 @@ impl PooledConnection {
 /// Why no connection could be had.
 #[derive(Debug)]
 pub enum CheckoutError {
-    /// All are in use, and none became free within the connect timeout.
+    /// All are in use, or as many as this caller may have, and none became free within the connect timeout.
     AllInUse,
     /// The upstream cannot be reached.
     Connect(io::Error),
@@ -97,6 +111,7 @@ impl Pool {
             closed: Cell::new(false),
             now: Cell::new(Mono::default()),
             idle: RefCell::default(),
+            holders: Rc::default(),
             waiting: RefCell::default(),
         })
     }
@@ -107,12 +122,15 @@ impl Pool {
     }
 
     /// The newest kept connection, if there is a good one: the usual way, which waits for nothing.
-    pub fn checkout_kept(&self, now: Mono) -> Option<PooledConnection> {
+    pub fn checkout_kept(&self, caller: Caller, now: Mono) -> Option<PooledConnection> {
         self.now.set(now);
+        if !self.may_have(caller) {
+            return None;
+        }
         loop {
             let newest = self.idle.borrow_mut().pop()?;
             if newest.is_good(now) {
-                return Some(newest.connection);
+                return Some(PooledConnection { held: Some(self.holders.note(caller)), ..newest.connection });
             }
         }
     }
@@ -122,10 +140,10 @@ impl Pool {
     /// # Errors
     ///
     /// See [`CheckoutError`].
-    pub async fn checkout(self: &Rc<Self>) -> Result<(PooledConnection, bool), CheckoutError> {
-        match self.place() {
-            Some(place) => Ok((self.connect(place).await?, false)),
-            None => self.wait().await,
+    pub async fn checkout(self: &Rc<Self>, caller: Caller) -> Result<(PooledConnection, bool), CheckoutError> {
+        match self.place(caller) {
+            Some((place, held)) => Ok((self.connect(place, held).await?, false)),
+            None => self.wait(caller).await,
         }
     }
 
@@ -134,8 +152,8 @@ impl Pool {
     /// # Errors
     ///
     /// See [`CheckoutError`].
-    pub async fn checkout_fresh(self: &Rc<Self>) -> Result<PooledConnection, CheckoutError> {
-        if self.open.get() >= self.cap {
+    pub async fn checkout_fresh(self: &Rc<Self>, caller: Caller) -> Result<PooledConnection, CheckoutError> {
+        if self.open.get() >= self.cap && self.may_have(caller) {
             // The oldest idle one makes room.
             let oldest = {
                 let mut idle = self.idle.borrow_mut();
@@ -144,23 +162,21 @@ impl Pool {
             // Dropped with no borrow held: it hands its place on.
             drop(oldest);
         }
-        match self.place() {
-            Some(place) => self.connect(place).await,
-            None => match self.wait().await? {
-                (connection, false) => Ok(connection),
-                (kept, true) => {
-                    kept.cut();
-                    match self.place() {
-                        Some(place) => self.connect(place).await,
-                        None => Err(CheckoutError::AllInUse),
-                    }
+        match self.place(caller) {
+            Some((place, held)) => self.connect(place, held).await,
+            None => match self.wait(caller).await? {
+                (PooledConnection { wire, held: Some(held), opened, .. }, true) => {
+                    wire.borrow_mut().cut();
+                    self.connect(opened, held).await
                 }
+                (connection, _) => Ok(connection),
             },
         }
     }
 
     /// Takes back a connection whose exchange has ended, request body and answer.
-    pub fn put_back(&self, connection: PooledConnection) {
+    pub fn put_back(&self, mut connection: PooledConnection) {
+        connection.held = None;
         {
             let mut wire = connection.wire.borrow_mut();
             if !wire.is_quiet() || connection.idle_timeout.is_zero() || self.closed.get() {
@@ -170,7 +186,10 @@ impl Pool {
             wire.rest();
         }
         match self.next_waiter() {
-            Some(waiter) => drop(waiter.send(Turn::Reuse(connection))),
+            Some(Waiter { caller, turn }) => {
+                let held = Some(self.holders.note(caller));
+                drop(turn.send(Turn::Reuse(PooledConnection { held, ..connection })));
+            }
             None => self.idle.borrow_mut().push(Idle { connection, since: self.now.get() }),
         }
     }
@@ -196,43 +215,63 @@ impl Pool {
         drop(gone);
     }
 
-    fn place(self: &Rc<Self>) -> Option<Opened> {
-        (self.open.get() < self.cap).then(|| {
+    /// Whether one caller may have one more connection.
+    fn may_have(&self, caller: Caller) -> bool {
+        self.holders.may_have(caller, self.holders.count(), self.cap)
+    }
+
+    fn place(self: &Rc<Self>, caller: Caller) -> Option<(Opened, Held)> {
+        (self.open.get() < self.cap && self.may_have(caller)).then(|| {
             self.open.set(self.open.get() + 1);
-            Opened(Rc::clone(self))
+            (Opened(Rc::clone(self)), self.holders.note(caller))
         })
     }
 
-    /// The first who still waits.
-    fn next_waiter(&self) -> Option<oneshot::Sender<Turn>> {
+    /// The first who still waits and may have a connection.
+    fn next_waiter(&self) -> Option<Waiter> {
         let mut waiting = self.waiting.borrow_mut();
-        std::iter::from_fn(|| waiting.pop_front()).find(|waiter| !waiter.is_closed())
+        // One caller may have many that wait, and is asked after once.
+        let mut refused = None;
+        let mut at = 0;
+        loop {
+            let waiter = waiting.get(at)?;
+            if waiter.turn.is_closed() {
+                waiting.remove(at);
+            } else if refused != Some(waiter.caller) && self.may_have(waiter.caller) {
+                return waiting.remove(at);
+            } else {
+                refused = Some(waiter.caller);
+                at += 1;
+            }
+        }
     }
 
     fn hand_on_place(self: &Rc<Self>) {
         // Nothing else runs on this thread meanwhile, so one who still waits takes what is sent.
-        if let Some(waiter) = self.next_waiter()
-            && let Some(place) = self.place()
+        if let Some(Waiter { caller, turn }) = self.next_waiter()
+            && let Some((place, held)) = self.place(caller)
         {
-            drop(waiter.send(Turn::Open(place)));
+            drop(turn.send(Turn::Open(place, held)));
         }
     }
 
-    async fn wait(self: &Rc<Self>) -> Result<(PooledConnection, bool), CheckoutError> {
+    async fn wait(self: &Rc<Self>, caller: Caller) -> Result<(PooledConnection, bool), CheckoutError> {
         let (sender, turn) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(sender);
+        self.waiting.borrow_mut().push_back(Waiter { caller, turn: sender });
         match tokio::time::timeout(self.destination.connect_timeout(), turn).await {
             Ok(Ok(Turn::Reuse(connection))) if connection.wire.borrow_mut().is_still_open() => Ok((connection, true)),
-            Ok(Ok(Turn::Reuse(closed))) => Ok((self.connect(closed.opened).await?, false)),
-            Ok(Ok(Turn::Open(place))) => Ok((self.connect(place).await?, false)),
-            Ok(Err(_)) | Err(_) => Err(CheckoutError::AllInUse),
+            Ok(Ok(Turn::Reuse(PooledConnection { held: Some(held), opened, .. }))) => {
+                Ok((self.connect(opened, held).await?, false))
+            }
+            Ok(Ok(Turn::Open(place, held))) => Ok((self.connect(place, held).await?, false)),
+            Ok(Ok(Turn::Reuse(_)) | Err(_)) | Err(_) => Err(CheckoutError::AllInUse),
         }
     }
 
-    async fn connect(self: &Rc<Self>, opened: Opened) -> Result<PooledConnection, CheckoutError> {
+    async fn connect(self: &Rc<Self>, opened: Opened, held: Held) -> Result<PooledConnection, CheckoutError> {
         let stream = self.destination.connect().await.map_err(CheckoutError::Connect)?;
         let wire = Rc::new(RefCell::new(Wire::new(stream)));
-        Ok(PooledConnection { wire, idle_timeout: self.idle_timeout, opened })
+        Ok(PooledConnection { wire, idle_timeout: self.idle_timeout, held: Some(held), opened })
     }
 }
 

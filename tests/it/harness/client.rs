@@ -349,6 +349,14 @@ impl Connection {
         }
     }
 
+    /// The same HTTP/2 connection once more, for another stream at the same time.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::H1(_) => panic!("HTTP/1.1 has one exchange at a time"),
+            Self::H2 { client, .. } => Self::H2 { client: client.clone(), driving: tokio::spawn(async {}) },
+        }
+    }
+
     /// The connection as bytes.
     pub(crate) fn wire(&mut self) -> &mut Wire {
         match self {

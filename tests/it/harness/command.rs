@@ -42,6 +42,18 @@ pub(crate) fn executable() -> Command {
     command
 }
 
+/// The executable on one of the cores that this process may use.
+pub(crate) fn executable_on_one_core() -> Command {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let first = allowed.split([',', '-']).next().unwrap();
+    let plain = executable();
+    let mut command = Command::new("taskset");
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(["--cpu-list", first]).arg(plain.get_program());
+    command
+}
+
 /// Runs `keyside` with these arguments.
 pub(crate) async fn keyside<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ended {
     keyside_with_input(arguments, "").await

@@ -16,7 +16,7 @@ use super::{
     Authority, Connection, Ended, Key, Metrics, Received, Request, Tls, Upstream,
     Version::{self, H1},
     client::{Dialer, tcp},
-    command::executable,
+    command::{executable, executable_on_one_core},
     eventually,
     http1::Wire,
     key_file,
@@ -32,6 +32,7 @@ pub(crate) struct Builder {
     keys: Option<String>,
     authority: Authority,
     environment: Vec<(String, String)>,
+    one_core: bool,
     access: Access,
     wait: bool,
 }
@@ -95,8 +96,17 @@ impl Sidecar {
             state = "state/"
             "#,
         );
-        Builder { folder, config, keys: None, authority, environment: Vec::new(), access: Access::Read, wait: true }
-            .config(&format!("[upstream]\nurl = {url:?}"))
+        Builder {
+            folder,
+            config,
+            keys: None,
+            authority,
+            environment: Vec::new(),
+            one_core: false,
+            access: Access::Read,
+            wait: true,
+        }
+        .config(&format!("[upstream]\nurl = {url:?}"))
     }
 }
 
@@ -141,6 +151,12 @@ impl Builder {
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// On one core, so that it has one serving thread and what a thread shares out is one whole.
+    pub(crate) fn on_one_core(mut self) -> Self {
+        self.one_core = true;
         self
     }
 
@@ -189,8 +205,8 @@ impl Builder {
         std::fs::write(&path, toml::to_string(&self.config).unwrap()).unwrap();
         let plaintext = self.config["listen"].get("plaintext").and_then(toml::Value::as_bool).unwrap_or(false);
         let tls = (!plaintext).then(|| Arc::new(Tls::trusting(self.authority.pem())));
-        let Self { folder, authority, environment, access, .. } = self;
-        Running { folder, authority, tls, environment, access }.spawn().await
+        let Self { folder, authority, environment, one_core, access, .. } = self;
+        Running { folder, authority, tls, environment, one_core, access }.spawn().await
     }
 }
 
@@ -218,13 +234,14 @@ struct Running {
     authority: Authority,
     tls: Option<Arc<Tls>>,
     environment: Vec<(String, String)>,
+    one_core: bool,
     access: Access,
 }
 
 impl Running {
     async fn spawn(self) -> Result<Sidecar, Ended> {
-        let Self { folder, authority, tls, environment, access } = self;
-        let mut command = executable();
+        let Self { folder, authority, tls, environment, one_core, access } = self;
+        let mut command = if one_core { executable_on_one_core() } else { executable() };
         command.args(["proxy", "--config"]).arg(folder.path().join("keyside.toml")).envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -488,7 +505,10 @@ impl Sidecar {
     async fn start_again(self) -> Self {
         let Self { process, folder, authority, tls, .. } = self;
         drop(process);
-        match (Running { folder, authority, tls, environment: Vec::new(), access: Access::Read }).spawn().await {
+        match (Running { folder, authority, tls, environment: Vec::new(), one_core: false, access: Access::Read })
+            .spawn()
+            .await
+        {
             Ok(sidecar) => {
                 sidecar.ready().await;
                 sidecar

@@ -2,6 +2,7 @@
 //! exact bytes. A row is named for the rule that it keeps, with its source. `README.md` says which test stands for which
 //! threat.
 
+mod callers;
 mod connections;
 mod h1;
 mod h2;

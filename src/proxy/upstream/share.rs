@@ -1,0 +1,129 @@
+//! How places are shared out among callers: nobody is given one who has twice as many as are left.
+//!
+//! So whoever comes first may have two thirds of them, and some are left for the next one, however many callers fill
+//! theirs: a caller that reads no answers, or sends its requests to the slowest path, stops itself before anybody else.
+//! The rule is that of shared-memory switches (Choudhury and Hahne, 1998, "Dynamic queue length thresholds").
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, Ipv6Addr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use slab::Slab;
+
+use crate::keys::KeyRecord;
+
+/// Among whom places are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A key, by where its state lies in memory: that is the same for all versions of its record.
+    Key(usize),
+    /// A caller without a key, by its address; of IPv6 the first half, which is what one subscriber has.
+    Address(IpAddr),
+}
+
+impl Caller {
+    /// Whoever holds this key.
+    pub fn with(key: &KeyRecord) -> Self {
+        Self::Key(Arc::as_ptr(&key.state).addr())
+    }
+
+    /// Whoever calls from this address without a key.
+    pub fn at(address: IpAddr) -> Self {
+        Self::Address(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        })
+    }
+}
+
+/// Who holds places on this thread.
+#[derive(Debug, Default)]
+pub struct Holders(RefCell<Slab<Caller>>);
+
+/// A place in somebody's hands, until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    holders: Rc<Holders>,
+    at: usize,
+}
+
+impl Holders {
+    /// How many places are held on this thread.
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Whether this caller may have one more, where so many of all are taken.
+    pub fn may_have(&self, caller: Caller, taken: usize, all: usize) -> bool {
+        let twice_the_rest = 2 * all.saturating_sub(taken);
+        // As a rule not even all that is taken would be too much for one.
+        if taken < twice_the_rest {
+            return true;
+        }
+        let has = || self.0.borrow().iter().filter(|(_, holder)| **holder == caller).count();
+        twice_the_rest > 0 && has() < twice_the_rest
+    }
+
+    /// Notes that this caller has one more.
+    pub fn note(self: &Rc<Self>, caller: Caller) -> Held {
+        Held { holders: Rc::clone(self), at: self.0.borrow_mut().insert(caller) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.holders.0.borrow_mut().remove(self.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of `all` each of these callers gets, who take all they can, one after the other.
+    fn shares(all: usize, callers: usize) -> Vec<usize> {
+        let holders = Rc::new(Holders::default());
+        let mut held = Vec::new();
+        (0..callers)
+            .map(|caller| {
+                let before = held.len();
+                while holders.may_have(Caller::Key(caller), held.len(), all) {
+                    held.push(holders.note(Caller::Key(caller)));
+                }
+                held.len() - before
+            })
+            .collect()
+    }
+
+    #[test]
+    fn some_are_left_for_whoever_comes_next() {
+        assert_eq!(shares(128, 3), [86, 28, 10]);
+        assert_eq!(shares(1, 2), [1, 0]);
+        assert_eq!(shares(2, 2), [2, 0], "of so few nothing can be left");
+        assert_eq!(shares(3, 3), [2, 1, 0]);
+        assert_eq!(shares(0, 1), [0]);
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_caller() {
+        let at = |address: &str| Caller::at(address.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_had_again() {
+        let holders = Rc::new(Holders::default());
+        let (one, other) = (Caller::Key(1), Caller::at([127, 0, 0, 1].into()));
+        let held: Vec<Held> = (0..4).map(|_| holders.note(one)).collect();
+        assert!(!holders.may_have(one, holders.count(), 6));
+        assert!(holders.may_have(other, holders.count(), 6));
+        drop(held);
+        assert_eq!(holders.count(), 0);
+        assert!(holders.may_have(one, holders.count(), 6));
+    }
+}
