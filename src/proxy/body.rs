@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     error::Error,
-    fmt,
+    fmt, io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -31,6 +31,8 @@ pub enum BodyError {
     TooLarge,
     /// The caller's connection broke.
     Downstream,
+    /// What the caller sent is no body: its chunks cannot be read in one way.
+    Unclear,
     /// The upstream's answer broke off.
     Upstream,
     /// The exchange was cut: a timeout, a revoked key or the end of the drain.
@@ -42,6 +44,7 @@ impl fmt::Display for BodyError {
         f.write_str(match self {
             Self::TooLarge => "the body is larger than is accepted",
             Self::Downstream => "the caller's connection broke",
+            Self::Unclear => "the body's framing cannot be read",
             Self::Upstream => "the upstream's answer broke off",
             Self::Cut(_) => "the exchange was cut",
         })
@@ -49,6 +52,18 @@ impl fmt::Display for BodyError {
 }
 
 impl Error for BodyError {}
+
+impl BodyError {
+    /// Why no more of the caller's body can be had.
+    fn of_caller(error: &hyper::Error) -> Self {
+        let source = error.source().and_then(<dyn Error>::downcast_ref::<io::Error>);
+        match source.map(io::Error::kind) {
+            // What hyper's decoder of chunks says of bytes that it cannot take.
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Unclear,
+            _ => Self::Downstream,
+        }
+    }
+}
 
 /// How the body of one request is coming along; shared by the stream and the pipeline.
 #[derive(Debug)]
@@ -193,7 +208,7 @@ impl StreamedRequest {
                 upload.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(upload.fail(BodyError::Downstream)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(upload.fail(BodyError::of_caller(&error))))),
             Poll::Ready(Some(Ok(frame))) => {
                 upload.progress();
                 let frame = match frame.into_data() {

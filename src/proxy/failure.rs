@@ -35,6 +35,7 @@ impl Failure {
             (_, Some(BodyError::Downstream)) => {
                 return Rejection::from(Reason::RequestTimeout).note("the caller's body broke off");
             }
+            (_, Some(BodyError::Unclear)) => return Reason::AmbiguousFraming.into(),
             _ => {}
         }
         match self {

@@ -72,6 +72,23 @@ async fn what_is_no_clear_message_never_reaches_the_upstream() {
     sidecar.measures("keyside_rejections_total", &[("reason", "ambiguous_framing")], |count| count >= 10.0).await;
 }
 
+/// A chunk that cannot be read is told as such, and not as a body that came too late (RFC 9112 §7.1).
+#[tokio::test]
+async fn a_chunk_that_cannot_be_read_is_the_callers_fault() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    for chunks in ["zz\r\n\r\n", "4\r\nbody\r\n+1\r\nx\r\n", "4\r\nbodyxx", "fffffffffffffffff\r\n"] {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nTransfer-Encoding: chunked",
+            key.authorization()
+        );
+        let answer = sidecar.bytes(format!("{head}\r\n\r\n{chunks}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{chunks:?}");
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.end != End::Complete));
+    sidecar.counts("keyside_rejections_total", &[("reason", "ambiguous_framing")], 4).await;
+}
+
 /// A length beside chunked: one clean message, and the connection ends, so that nothing hides behind it.
 #[tokio::test]
 async fn of_two_framings_one_clean_message_is_made() {
