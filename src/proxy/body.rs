@@ -55,7 +55,7 @@ impl Error for BodyError {}
 
 impl BodyError {
     /// Why no more of the caller's body can be had.
-    fn of_caller(error: &hyper::Error) -> Self {
+    pub fn of_caller(error: &hyper::Error) -> Self {
         let source = error.source().and_then(<dyn Error>::downcast_ref::<io::Error>);
         match source.map(io::Error::kind) {
             // What hyper's decoder of chunks says of bytes that it cannot take.

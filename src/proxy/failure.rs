@@ -30,13 +30,8 @@ impl From<SendError> for Failure {
 impl Failure {
     /// Whose fault it was decides what the caller is told.
     pub(super) fn rejection(self, upload: Option<&Upload>) -> Rejection {
-        match (&self, upload.and_then(Upload::failure)) {
-            (_, Some(BodyError::TooLarge)) => return Reason::BodyTooLarge.into(),
-            (_, Some(BodyError::Downstream)) => {
-                return Rejection::from(Reason::RequestTimeout).note("the caller's body broke off");
-            }
-            (_, Some(BodyError::Unclear)) => return Reason::AmbiguousFraming.into(),
-            _ => {}
+        if let Some(rejection) = upload.and_then(Upload::failure).and_then(bad_body) {
+            return rejection;
         }
         match self {
             Self::Cut(Cut::BodyTimeout | Cut::WriteTimeout) => Reason::RequestTimeout.into(),
@@ -51,6 +46,16 @@ impl Failure {
             Self::Send(error) if error.is_timeout() => Rejection::from(Reason::UpstreamTimeout).note(error.to_string()),
             Self::Send(error) => Rejection::from(Reason::UpstreamUnreachable).note(error.to_string()),
         }
+    }
+}
+
+/// What the caller is told whose body broke off, unless that was not their fault.
+pub(super) fn bad_body(error: BodyError) -> Option<Rejection> {
+    match error {
+        BodyError::TooLarge => Some(Reason::BodyTooLarge.into()),
+        BodyError::Downstream => Some(Rejection::from(Reason::RequestTimeout).note("the caller's body broke off")),
+        BodyError::Unclear => Some(Reason::AmbiguousFraming.into()),
+        BodyError::Upstream | BodyError::Cut(_) => None,
     }
 }
 

@@ -13,7 +13,11 @@ use std::{
 use bytes::Bytes;
 use http_body::Body as _;
 
-use super::{client_body::ClientBody, failure::Failure};
+use super::{
+    body::BodyError,
+    client_body::ClientBody,
+    failure::{Failure, bad_body},
+};
 use crate::{
     clock,
     facts::MAX_FORM_BYTES,
@@ -113,7 +117,9 @@ pub(super) async fn read(
                 exchange.idle();
                 return Ok(form.into());
             }
-            Some(Err(_)) => return Err(Reason::RequestTimeout.into()),
+            Some(Err(error)) => {
+                return Err(bad_body(BodyError::of_caller(&error)).unwrap_or_else(|| Reason::RequestTimeout.into()));
+            }
             Some(Ok(frame)) => {
                 let Ok(bytes) = frame.into_data() else { continue };
                 if form.len() + bytes.len() > MAX_FORM_BYTES {

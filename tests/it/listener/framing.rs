@@ -76,17 +76,21 @@ async fn what_is_no_clear_message_never_reaches_the_upstream() {
 #[tokio::test]
 async fn a_chunk_that_cannot_be_read_is_the_callers_fault() {
     let key = Key::pair("key").scopes(["read_write"]);
-    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    // Also where a form is read to be judged.
+    let (upstream, sidecar) =
+        in_front(&key, |sidecar| sidecar.config("[policy]\neffective_path_parameter = \"rest_route\"")).await;
     for chunks in ["zz\r\n\r\n", "4\r\nbody\r\n+1\r\nx\r\n", "4\r\nbodyxx", "fffffffffffffffff\r\n"] {
         let head = format!(
             "POST / HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nTransfer-Encoding: chunked",
             key.authorization()
         );
-        let answer = sidecar.bytes(format!("{head}\r\n\r\n{chunks}")).await;
-        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{chunks:?}");
+        for kind in ["text/plain", "application/x-www-form-urlencoded"] {
+            let answer = sidecar.bytes(format!("{head}\r\nContent-Type: {kind}\r\n\r\n{chunks}")).await;
+            assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{kind}: {chunks:?}");
+        }
     }
     assert!(upstream.seen().iter().all(|seen| seen.end != End::Complete));
-    sidecar.counts("keyside_rejections_total", &[("reason", "ambiguous_framing")], 4).await;
+    sidecar.counts("keyside_rejections_total", &[("reason", "ambiguous_framing")], 8).await;
 }
 
 /// A length beside chunked: one clean message, and the connection ends, so that nothing hides behind it.
