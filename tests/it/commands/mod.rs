@@ -1,6 +1,7 @@
 //! The commands, run as people and scripts run them: what they print, what they change, and how they exit.
 
 mod configuration;
+mod durability;
 mod explain;
 mod identify;
 mod keys;
