@@ -161,7 +161,9 @@ impl Pipeline {
         };
         // Of a body that was handed on, nobody knows here how much was read.
         let unread = !bodiless && body.is_none_or(|body| !body.is_end_stream());
-        let afterwards = if unread { Afterwards::Close } else { Afterwards::Keep };
+        // Nor where the request ends, if a field may have told another reader so (RFC 9112 §11.2).
+        let unclear = matches!(rejection.reason, Reason::AmbiguousFraming | Reason::AmbiguousFieldName);
+        let afterwards = if unread || unclear { Afterwards::Close } else { Afterwards::Keep };
         respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards, head.headers)
     }
 

@@ -21,7 +21,7 @@ const MOST_FIELDS: usize = 12;
 pub(super) enum Afterwards {
     /// The request was read to its end.
     Keep,
-    /// Something of the request was not read: nothing behind it can be trusted to be a request.
+    /// Something of the request was not read, or its end is not clear: nothing behind it can be trusted to be a request.
     Close,
 }
 

@@ -127,6 +127,11 @@ impl Wire {
         std::mem::take(&mut self.buffer)
     }
 
+    /// What was read and belongs to nothing yet.
+    pub(crate) fn left(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Bytes up to and with the mark; `None` at an end before its first byte.
     async fn until(&mut self, mark: &[u8]) -> io::Result<Option<Vec<u8>>> {
         loop {

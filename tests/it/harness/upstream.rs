@@ -36,6 +36,7 @@ struct Shared {
     seen: watch::Sender<Vec<Seen>>,
     accepted: AtomicUsize,
     open: watch::Sender<usize>,
+    stray: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A request as the upstream got it.
@@ -200,6 +201,11 @@ impl Upstream {
         self.until("a request at the upstream", |seen| seen.len() >= number).await.swap_remove(number - 1)
     }
 
+    /// What came where a request should begin, and never became one.
+    pub(crate) fn stray(&self) -> Vec<Vec<u8>> {
+        self.shared.stray.lock().unwrap().clone()
+    }
+
     /// How many connections were made to it so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.accepted.load(Relaxed)
@@ -225,6 +231,7 @@ impl Shared {
             seen: watch::Sender::new(Vec::new()),
             accepted: AtomicUsize::new(0),
             open: watch::Sender::new(0),
+            stray: Mutex::default(),
         })
     }
 
@@ -236,6 +243,12 @@ impl Shared {
             if self.exchange(&mut wire, head, connection).await.is_err() {
                 break;
             }
+        }
+        // After a broken request, what is left is part of that.
+        let broken = self.seen.borrow().iter().any(|seen| seen.connection == connection && seen.end != End::Complete);
+        let left = wire.left();
+        if !broken && !left.is_empty() {
+            self.stray.lock().unwrap().push(left);
         }
         drop(wire);
         self.open.send_modify(|open| *open -= 1);
