@@ -1,10 +1,12 @@
 //! A second reader of HTTP/1.1, as strict as RFC 9112 is where it is strictest: what it takes can be read in one way
 //! only. It judges what the upstream got and what the caller was answered, byte by byte.
 
+use std::fmt;
+
 use crate::harness::Seen;
 
 /// A message, read in the only way there is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Message {
     /// The first line.
     pub(super) line: String,
@@ -32,6 +34,16 @@ impl Message {
     /// The status of an answer.
     pub(super) fn status(&self) -> u16 {
         self.line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.line)?;
+        for (name, value) in self.fields.iter().chain(&self.trailers) {
+            write!(f, ", {name}: {}", value.escape_ascii())?;
+        }
+        write!(f, ", body \"{}\"", self.body.escape_ascii())
     }
 }
 
@@ -74,8 +86,12 @@ pub(super) fn answers(mut bytes: &[u8], mut bodiless: bool) -> Result<Vec<Messag
     while !bytes.is_empty() {
         let (mut message, rest) = head(bytes)?;
         let status = message.status();
-        if !message.line.starts_with("HTTP/1.1 ") || !(100..600).contains(&status) {
+        let is_old = message.line.starts_with("HTTP/1.0 ");
+        if !(is_old || message.line.starts_with("HTTP/1.1 ")) || !(100..600).contains(&status) {
             return Err(format!("the line {:?}", message.line));
+        }
+        if is_old && (status < 200 || !message.all("transfer-encoding").is_empty()) {
+            return Err(format!("what HTTP/1.0 does not know: {message:?}"));
         }
         if (100..200).contains(&status) || status == 204 || status == 304 || bodiless {
             bytes = rest;
@@ -189,7 +205,7 @@ fn it_takes_nothing_that_can_be_read_in_two_ways() {
         ("HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok", false),
         ("HTTP/1.1 200 OK\r\nX-A: b\rc\r\nContent-Length: 2\r\n\r\nok", false),
         ("HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 2\r\n\r\nok", false),
-        ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", false),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
     ];
     for (bytes, taken) in rows {
         let read = answers(bytes.as_bytes(), false);
