@@ -6,8 +6,11 @@
 
 mod bodies;
 mod chunks;
+mod fields;
 mod framing;
+mod hosts;
 mod strict;
+mod targets;
 
 use std::collections::HashSet;
 
