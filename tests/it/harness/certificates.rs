@@ -36,10 +36,16 @@ impl Authority {
 
     /// A certificate for these names, good for servers and clients.
     pub(crate) fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_for(names, 1975, 4096)
+    }
+
+    /// The same, valid from the beginning of one year until the beginning of another.
+    pub(crate) fn issue_for(&self, names: &[&str], from: i32, to: i32) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Issued { certificate: certificate.pem(), private_key: key.serialize_pem() }

@@ -42,15 +42,12 @@ pub(crate) fn executable() -> Command {
     command
 }
 
-/// The executable on one of the cores that this process may use.
-pub(crate) fn executable_on_one_core() -> Command {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
-    let first = allowed.split([',', '-']).next().unwrap();
-    let plain = executable();
-    let mut command = Command::new("taskset");
+/// The same, run by another program: one that takes the executable and its arguments as its last words and becomes it.
+pub(crate) fn executable_through(words: &[String]) -> Command {
+    let Some((program, rest)) = words.split_first() else { return executable() };
+    let mut command = Command::new(program);
+    command.args(rest).arg(env!("CARGO_BIN_EXE_keyside"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.args(["--cpu-list", first]).arg(plain.get_program());
     command
 }
 

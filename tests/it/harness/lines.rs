@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
     sync::Arc,
     thread,
 };
@@ -74,4 +75,11 @@ impl Lines {
         let mut lines = self.0.subscribe();
         within("the end of the output", lines.wait_for(|printed| printed.ended)).await.unwrap();
     }
+}
+
+/// Every socket address in a value of a log line, however it is put.
+pub(super) fn sockets(value: &Value) -> Vec<SocketAddr> {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let parts = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '"' | '(' | ')'));
+    parts.filter_map(|part| part.parse().or_else(|_| part.trim_matches(['[', ']']).parse()).ok()).collect()
 }

@@ -32,6 +32,7 @@ mod lines;
 mod load;
 mod metrics;
 mod packages;
+mod process;
 mod settings;
 mod sidecar;
 mod upstream;
@@ -45,7 +46,7 @@ pub(crate) use self::{
         Version::{self, H1, H2},
         get, post, request,
     },
-    command::{Ended, executable, keyside, keyside_with_input, run},
+    command::{Ended, executable, executable_through, keyside, keyside_with_input, run},
     http1::Wire,
     keys::{Key, hex, key_file, key_file_of},
     lines::Lines,

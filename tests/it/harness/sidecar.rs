@@ -16,11 +16,12 @@ use super::{
     Authority, Connection, Ended, Key, Metrics, Received, Request, Tls, Upstream,
     Version::{self, H1},
     client::{Dialer, tcp},
-    command::{executable, executable_on_one_core},
+    command::executable_through,
     eventually,
     http1::Wire,
     key_file,
-    lines::Lines,
+    lines::{Lines, sockets},
+    process::Process,
     settings::{overlay, piece},
     within,
 };
@@ -32,7 +33,7 @@ pub(crate) struct Builder {
     keys: Option<String>,
     authority: Authority,
     environment: Vec<(String, String)>,
-    one_core: bool,
+    through: Vec<String>,
     access: Access,
     wait: bool,
 }
@@ -96,17 +97,9 @@ impl Sidecar {
             state = "state/"
             "#,
         );
-        Builder {
-            folder,
-            config,
-            keys: None,
-            authority,
-            environment: Vec::new(),
-            one_core: false,
-            access: Access::Read,
-            wait: true,
-        }
-        .config(&format!("[upstream]\nurl = {url:?}"))
+        let (environment, through, access) = (Vec::new(), Vec::new(), Access::Read);
+        Builder { folder, config, keys: None, authority, environment, through, access, wait: true }
+            .config(&format!("[upstream]\nurl = {url:?}"))
     }
 }
 
@@ -154,10 +147,22 @@ impl Builder {
         self
     }
 
-    /// On one core, so that it has one serving thread and what a thread shares out is one whole.
-    pub(crate) fn on_one_core(mut self) -> Self {
-        self.one_core = true;
+    /// Run by another program, which becomes it: its words, before the executable and its arguments.
+    pub(crate) fn through<W: Into<String>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.through.extend(words.into_iter().map(Into::into));
         self
+    }
+
+    /// On one core, so that it has one serving thread and what a thread shares out is one whole.
+    pub(crate) fn on_one_core(self) -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+        self.through(["taskset", "--cpu-list", allowed.split([',', '-']).next().unwrap()])
+    }
+
+    /// Where the system lets it have no more than so many descriptors.
+    pub(crate) fn descriptors(self, limit: u64) -> Self {
+        self.through(["sh", "-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
     }
 
     /// Without a reader of its access log, so that the pipe fills.
@@ -205,26 +210,8 @@ impl Builder {
         std::fs::write(&path, toml::to_string(&self.config).unwrap()).unwrap();
         let plaintext = self.config["listen"].get("plaintext").and_then(toml::Value::as_bool).unwrap_or(false);
         let tls = (!plaintext).then(|| Arc::new(Tls::trusting(self.authority.pem())));
-        let Self { folder, authority, environment, one_core, access, .. } = self;
-        Running { folder, authority, tls, environment, one_core, access }.spawn().await
-    }
-}
-
-/// A process that does not outlive its test.
-struct Process(Mutex<Child>);
-
-impl Process {
-    fn ended(&self) -> Option<ExitStatus> {
-        self.0.lock().unwrap().try_wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let child = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // It may have ended already.
-        let _ = child.kill();
-        let _ = child.wait();
+        let Self { folder, authority, environment, through, access, .. } = self;
+        Running { folder, authority, tls, environment, through, access }.spawn().await
     }
 }
 
@@ -234,14 +221,14 @@ struct Running {
     authority: Authority,
     tls: Option<Arc<Tls>>,
     environment: Vec<(String, String)>,
-    one_core: bool,
+    through: Vec<String>,
     access: Access,
 }
 
 impl Running {
     async fn spawn(self) -> Result<Sidecar, Ended> {
-        let Self { folder, authority, tls, environment, one_core, access } = self;
-        let mut command = if one_core { executable_on_one_core() } else { executable() };
+        let Self { folder, authority, tls, environment, through, access } = self;
+        let mut command = executable_through(&through);
         command.args(["proxy", "--config"]).arg(folder.path().join("keyside.toml")).envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -273,13 +260,6 @@ impl Running {
     }
 }
 
-/// Every socket address in a value of a log line, however it is put.
-fn sockets(value: &Value) -> Vec<SocketAddr> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let parts = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '"' | '(' | ')'));
-    parts.filter_map(|part| part.parse().or_else(|_| part.trim_matches(['[', ']']).parse()).ok()).collect()
-}
-
 impl Sidecar {
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0]
@@ -295,13 +275,6 @@ impl Sidecar {
 
     pub(crate) fn id(&self) -> u32 {
         self.process.0.lock().unwrap().id()
-    }
-
-    /// How much memory it has in use.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
     /// What connects to it; cheap to clone into a task.
@@ -381,6 +354,11 @@ impl Sidecar {
     /// A TCP connection to its port, on which nothing was said yet.
     pub(crate) async fn tcp(&self) -> tokio::net::TcpStream {
         within("a connection", tcp(None, self.address())).await.expect("a connection")
+    }
+
+    /// The same, where it may listen no more.
+    pub(crate) async fn tcp_or_error(&self) -> std::io::Result<tokio::net::TcpStream> {
+        within("a connection or a refusal", tcp(None, self.address())).await
     }
 
     /// How its clients speak TLS.
@@ -505,10 +483,8 @@ impl Sidecar {
     async fn start_again(self) -> Self {
         let Self { process, folder, authority, tls, .. } = self;
         drop(process);
-        match (Running { folder, authority, tls, environment: Vec::new(), one_core: false, access: Access::Read })
-            .spawn()
-            .await
-        {
+        let (environment, through, access) = (Vec::new(), Vec::new(), Access::Read);
+        match (Running { folder, authority, tls, environment, through, access }).spawn().await {
             Ok(sidecar) => {
                 sidecar.ready().await;
                 sidecar
