@@ -32,11 +32,13 @@ pub(super) fn issue(names: &[&str], now: Wall) -> Result<Issued, rcgen::Error> {
         let date = moment.timestamp().to_zoned(jiff::tz::TimeZone::UTC).date();
         date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())
     };
+    // The day before counts too.
+    let validity = (day(-1), day(DAYS - 1));
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.distinguished_name.push(DnType::CommonName, "Keyside development authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (authority.not_before, authority.not_after) = (day(-1), day(DAYS));
+    (authority.not_before, authority.not_after) = validity;
     let authority_key = KeyPair::generate()?;
     let ca = authority.self_signed(&authority_key)?;
 
@@ -46,7 +48,7 @@ pub(super) fn issue(names: &[&str], now: Wall) -> Result<Issued, rcgen::Error> {
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // Strict verifiers (Python 3.13 and later) ask for it: RFC 5280 §4.2.1.1.
     server.use_authority_key_identifier_extension = true;
-    (server.not_before, server.not_after) = (day(-1), day(DAYS));
+    (server.not_before, server.not_after) = validity;
     let server_key = KeyPair::generate()?;
     let certificate = server.signed_by(&server_key, &Issuer::new(authority, authority_key))?;
     Ok(Issued { ca: ca.pem(), certificate: certificate.pem(), private_key: server_key.serialize_pem() })
@@ -89,6 +91,19 @@ mod tests {
         check("127.0.0.1", now, true);
         check("::1", now, true);
         check("example.com", now, false);
-        check("localhost", now.plus(Duration::from_secs(826 * 86_400)), false);
+        check("localhost", now.plus(Duration::from_secs(825 * 86_400)), false);
+    }
+
+    /// From its first moment to its last, as those clients count that refuse more.
+    #[test]
+    fn it_is_valid_for_no_more_days_than_clients_take() {
+        let issued = issue(&["localhost"], crate::clock::now().wall).unwrap();
+        for pem in [&issued.certificate, &issued.ca] {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
+            let validity = certificate.validity();
+            let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+            assert_eq!(seconds, DAYS * 86_400);
+        }
     }
 }
