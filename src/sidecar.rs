@@ -5,6 +5,7 @@
 //! the admin port and reloads, and "chores", which looks after the certificate once a second.
 
 mod chores;
+mod descriptors;
 mod reload;
 
 use std::{
@@ -35,6 +36,7 @@ use crate::{
     usage::{Folder, Restorer, Saver, State},
 };
 use chores::Chores;
+use descriptors::{Shares, Wanted};
 use reload::Reloader;
 
 /// How often a serving thread prunes kept connections and shows that it lives.
@@ -107,8 +109,12 @@ impl Sidecar {
         }
 
         // What can fail because of the outside comes first, so that nothing has to be taken back.
-        let live = Live::new(live_settings(&config))?;
-        let bound = listener::bind(&config.listener)?;
+        let mut live = Live::new(live_settings(&config))?;
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let shares = shares(&config, threads, live.upstream_connections());
+        live.bound_upstream_connections(shares.upstream);
+        let listener = listener::Settings { max_connections: shares.connections, ..config.listener.clone() };
+        let bound = listener::bind(&listener)?;
         let tls = bound.reloader();
         let admin_bound = admin::bind(&config.admin)?;
         let (admin_address, probes) = (admin_bound.address(), admin_bound.probes_address());
@@ -146,7 +152,6 @@ impl Sidecar {
         feed_source(&registry, &source.shared_status());
 
         let access = AccessLog::new(stdout, config.log.format, config.log.access);
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         let serving = Arc::clone(&shared);
         let (metrics_of, health_of) = (Arc::clone(&registry), Arc::clone(&health));
         let factory = move |number: usize| {
@@ -185,7 +190,16 @@ impl Sidecar {
         let addresses = listening.local_addrs().to_vec();
         let shutdown = config.shutdown;
         let listener = listening.handle();
-        let reloader = Reloader::new(path, config, shared, source, tls, Arc::clone(&registry), Arc::clone(&health));
+        let reloader = Reloader {
+            path,
+            started: config,
+            shares,
+            shared,
+            source,
+            tls,
+            registry: Arc::clone(&registry),
+            health: Arc::clone(&health),
+        };
         let admin_state = admin::State { registry, health: Arc::clone(&health), reload: reload.clone() };
         let back = Back::start(admin_bound, admin_state, reloader, requests)
             .map_err(|source| StartError::Thread { what: "the admin port", source })?;
@@ -266,6 +280,26 @@ impl Sidecar {
 fn outputs() -> Result<[Output; 2], StartError> {
     let thread = |source| StartError::Thread { what: "the log writers", source };
     Ok([Output::stdout().map_err(thread)?, Output::stderr().map_err(thread)?])
+}
+
+/// Takes as many descriptors as the system allows and shares them out; says so where that is less than was asked for.
+fn shares(config: &Config, threads: usize, upstream: usize) -> Shares {
+    let limit = listener::raise_descriptor_limit();
+    let ports = [config.admin.address, config.admin.probes].into_iter().flatten().count();
+    let connections = config.listener.max_connections;
+    // The serving threads, and those for accepting, for the admin port and for signals.
+    let wanted = Wanted { threads: threads + 3, admin: ports * admin::MAX_CONNECTIONS, connections, upstream };
+    let shares = Shares::of(limit, wanted);
+    if shares.connections < connections || shares.upstream < upstream {
+        tracing::warn!(
+            descriptors.limit = limit,
+            connections.max = shares.connections,
+            upstream.connections.max = shares.upstream.min(upstream),
+            "the limit on open files is too low for all connections that the configuration allows; raise it (ulimit -n, \
+             LimitNOFILE)"
+        );
+    }
+    shares
 }
 
 /// The settings of the request path.

@@ -10,7 +10,6 @@ use tokio::{
 
 use super::Exit;
 use crate::{
-    listener,
     listener::ListenError,
     sidecar::{Sidecar, StartError},
     telemetry::admin::ReloadRequest,
@@ -29,7 +28,6 @@ pub(super) fn run(args: &Args) -> Exit {
     // Secrets are in memory: a crash must not write them to a disk.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    listener::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start a runtime: {error}")),

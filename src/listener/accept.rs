@@ -29,7 +29,7 @@ use super::{
     Counters, ListenError, Service, Settings,
     drain::{self, Handle, Member, Order},
     serve::{self, ServingThread},
-    timers::{Load, Tuning},
+    timers::{self, Load, Tuning},
     tls::Reloader,
 };
 use crate::policy::network;
@@ -153,6 +153,7 @@ impl Bound {
                 reloader: reloader.clone(),
                 gate: Arc::clone(&gate),
                 counters: Arc::clone(&counters),
+                max_handshakes: timers::handshakes(settings.max_connections, threads),
             };
             let factory = Arc::clone(&factory);
             spawn(format!("serve-{index}"), move |runtime| serve::run(&runtime, thread, &*factory))?;

@@ -41,6 +41,7 @@ pub(super) struct ServingThread {
     pub(super) reloader: Option<Arc<Reloader>>,
     pub(super) gate: Arc<Gate>,
     pub(super) counters: Arc<Counters>,
+    pub(super) max_handshakes: usize,
 }
 
 /// Serves until the drain is over.
@@ -64,8 +65,9 @@ pub(super) struct Server<S> {
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S>) {
-    let ServingThread { index, mut incoming, mut member, load, settings, tuning, reloader, gate, counters } = start;
-    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, Arc::clone(&member.asked)));
+    let ServingThread { index, mut incoming, mut member, load, settings, tuning, reloader, gate, counters, .. } = start;
+    let asked = Arc::clone(&member.asked);
+    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, asked, start.max_handshakes));
     let service = factory(index);
     let server = Rc::new(Server { service, thread, settings, reloader, gate, closed: Notify::new() });
     let thread = &server.thread;

@@ -91,12 +91,21 @@ pub(super) struct Thread {
     connections: RefCell<Vec<Rc<Connection>>>,
     last_tick: Cell<Mono>,
     handshakes: Cell<usize>,
+    max_handshakes: usize,
     /// What the connections have to say in this turn.
     pub(super) outbox: Rc<Outbox<Stream>>,
 }
 
-/// TLS handshakes at a time on one thread. Each costs memory for as long as its client likes, up to the timeout.
+/// TLS handshakes at a time on one thread, at most. Each costs memory for as long as its client likes, up to the timeout.
 const HANDSHAKES: usize = 512;
+/// What is never too many, on all threads together.
+const FEW_HANDSHAKES: usize = 256;
+
+/// How many TLS handshakes there may be on each of `threads` threads. Where there are few connections, handshakes may
+/// take half of them, so that those who never finish one do not keep everybody else out.
+pub(super) fn handshakes(connections: usize, threads: usize) -> usize {
+    (connections / 2).max(FEW_HANDSHAKES).div_ceil(threads.max(1)).min(HANDSHAKES)
+}
 
 /// A place among the handshakes, given back when dropped.
 pub(super) struct HandshakePlace(Rc<Thread>);
@@ -114,6 +123,7 @@ impl Thread {
         counters: Arc<Counters>,
         load: Arc<Load>,
         asked: Arc<AtomicBool>,
+        max_handshakes: usize,
     ) -> Self {
         Self {
             now: Cell::new(clock::mono()),
@@ -126,6 +136,7 @@ impl Thread {
             connections: RefCell::default(),
             last_tick: Cell::default(),
             handshakes: Cell::new(0),
+            max_handshakes,
             outbox: Rc::default(),
         }
     }
@@ -170,7 +181,7 @@ impl Thread {
     /// loses its own, while one that goes on is done in a few round trips.
     pub(super) fn handshake(self: &Rc<Self>) -> HandshakePlace {
         self.handshakes.set(self.handshakes.get() + 1);
-        if self.handshakes.get() > HANDSHAKES {
+        if self.handshakes.get() > self.max_handshakes {
             let connections = self.connections.borrow();
             let waiting = connections
                 .iter()
@@ -297,7 +308,8 @@ impl Thread {
 #[cfg(test)]
 impl Thread {
     pub(super) fn fake() -> Self {
-        Self::new(Timeouts::default(), Tuning::default(), Arc::default(), Arc::default(), Arc::default())
+        let (timeouts, tuning) = (Timeouts::default(), Tuning::default());
+        Self::new(timeouts, tuning, Arc::default(), Arc::default(), Arc::default(), HANDSHAKES)
     }
 }
 
@@ -392,6 +404,14 @@ mod tests {
         assert_eq!((connection.ending.get(), exchange.cut()), (None, None));
         drop(exchange);
         thread.unregister(&connection);
+    }
+
+    #[test]
+    fn handshakes_take_half_of_few_connections() {
+        let rows = [((10_000, 1), 512), ((10_000, 2), 512), ((10_000, 16), 313), ((600, 2), 150), ((600, 64), 5)];
+        for ((connections, threads), expected) in rows.into_iter().chain([((50, 2), 128), ((1, 64), 4)]) {
+            assert_eq!(handshakes(connections, threads), expected, "{connections} connections, {threads} threads");
+        }
     }
 
     /// A machine that was suspended, or a thread that was starved: what the clients sent meanwhile is still to be read.

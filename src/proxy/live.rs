@@ -174,6 +174,16 @@ impl Live {
         })
     }
 
+    /// Connections to all upstreams together.
+    pub fn upstream_connections(&self) -> usize {
+        self.max_connections.saturating_mul(self.destinations.len())
+    }
+
+    /// Lets all upstreams together have no more than `most` connections, each its part.
+    pub fn bound_upstream_connections(&mut self, most: usize) {
+        self.max_connections = self.max_connections.min(most / self.destinations.len().max(1)).max(1);
+    }
+
     /// The settings of what a reload keeps: places in flight are counted across reloads.
     pub fn succeed(&mut self, older: &Self) {
         if self.in_flight.max() == older.in_flight.max() {

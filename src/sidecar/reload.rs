@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Debug, path::PathBuf, sync::Arc};
 
-use super::{live_settings, terms};
+use super::{descriptors::Shares, live_settings, terms};
 use crate::{
     config::{self, Config, Loaded},
     listener::{self, tls},
@@ -13,29 +13,19 @@ use crate::{
 
 /// Reloads configuration, certificate and keys.
 pub(super) struct Reloader {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// What it was started with: of that, a reload cannot change everything.
-    started: Config,
-    shared: Arc<Shared>,
-    source: Handle,
-    tls: Option<Arc<tls::Reloader>>,
-    registry: Arc<Registry>,
-    health: Arc<Health>,
+    pub(super) started: Config,
+    /// Of the descriptors, which a reload shares out no other way.
+    pub(super) shares: Shares,
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: Handle,
+    pub(super) tls: Option<Arc<tls::Reloader>>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) health: Arc<Health>,
 }
 
 impl Reloader {
-    pub(super) fn new(
-        path: PathBuf,
-        started: Config,
-        shared: Arc<Shared>,
-        source: Handle,
-        tls: Option<Arc<tls::Reloader>>,
-        registry: Arc<Registry>,
-        health: Arc<Health>,
-    ) -> Self {
-        Self { path, started, shared, source, tls, registry, health }
-    }
-
     /// Reloads. The text says what came of it, for whoever asked.
     pub(super) async fn reload(&mut self) -> Result<String, String> {
         let result = self.try_reload().await;
@@ -88,6 +78,7 @@ impl Reloader {
         keep(&self.started, &mut settings);
         let mut live = Live::new(settings).map_err(|error| chain(&error))?;
         live.succeed(&self.shared.live.load());
+        live.bound_upstream_connections(self.shares.upstream);
         Ok((config, live))
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{Health, Registry};
 
 /// Connections at once, per address; more wait in the kernel's queue until one ends.
-const MAX_CONNECTIONS: usize = 128;
+pub const MAX_CONNECTIONS: usize = 64;
 /// From the first byte to the end of the head.
 const HEAD: Duration = Duration::from_secs(5);
 /// A whole connection. Prometheus gives up after 10 s by itself.
