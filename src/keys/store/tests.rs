@@ -1,3 +1,5 @@
+mod stress;
+
 use std::sync::atomic::AtomicBool;
 
 use super::*;

@@ -4,6 +4,7 @@ mod addresses;
 mod fields;
 mod keys;
 mod restart;
+mod stress;
 
 use std::{net::IpAddr, time::Duration};
 

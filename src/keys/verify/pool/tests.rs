@@ -1,5 +1,7 @@
 //! The pool is driven by hand here: a test begins and ends each job itself, so that nothing depends on time.
 
+mod stress;
+
 use std::{
     pin::{Pin, pin},
     sync::atomic::{AtomicBool, AtomicUsize},
