@@ -4,11 +4,14 @@
 //! next request is sent on the same connection, so that whatever a row leaves behind would be read as part of that one,
 //! or in place of it. What the upstream got and what the caller was answered is read anew by [`strict`].
 
+mod addresses;
 mod bodies;
 mod chunks;
+mod credentials;
 mod fields;
 mod framing;
 mod hosts;
+mod overrides;
 mod strict;
 mod targets;
 
@@ -136,9 +139,16 @@ impl Clean {
 /// The keys of all rows. Their owners and scopes are told by their names.
 fn keys() -> Vec<Key> {
     let limited = "limits = [\"1/1h\"]";
-    [("writer", "read_write", ""), ("reader", "read", ""), ("poster", "write", ""), ("limited", "read_write", limited)]
-        .map(|(name, scope, more)| Key::pair(name).owner(&format!("of-{name}")).scopes([scope]).with(more))
-        .into()
+    let inner = "allow_ips = [\"203.0.113.42\", \"2001:db8::/32\"]";
+    [
+        ("writer", "read_write", ""),
+        ("reader", "read", ""),
+        ("poster", "write", ""),
+        ("limited", "read_write", limited),
+        ("inner", "read_write", inner),
+    ]
+    .map(|(name, scope, more)| Key::pair(name).owner(&format!("of-{name}")).scopes([scope]).with(more))
+    .into()
 }
 
 /// One of them.
