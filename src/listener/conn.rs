@@ -40,6 +40,8 @@ pub struct Connection {
     pub(super) begun: Cell<u64>,
     pub(super) exchanges: RefCell<SmallVec<[Registered; 1]>>,
     pub(super) bytes_read: Cell<u64>,
+    /// How much more of an HTTP/2 connection is read before it is the others' turn.
+    allowance: Cell<usize>,
     pub(super) bytes_written: Cell<u64>,
     /// When bytes last went out.
     pub(super) written: Cell<Mono>,
@@ -112,6 +114,7 @@ impl Connection {
             begun: Cell::new(0),
             exchanges: RefCell::default(),
             bytes_read: Cell::new(0),
+            allowance: Cell::new(0),
             bytes_written: Cell::new(0),
             written: Cell::new(now),
             write_stalled: Cell::new(None),
@@ -241,9 +244,20 @@ impl Connection {
         self.between.set(true);
     }
 
+    /// It is this connection's turn; so much of it is read until the next one.
+    pub(super) fn begin_turn(&self, bytes: usize) {
+        self.allowance.set(bytes);
+    }
+
+    /// Whether enough was read in this turn. HTTP/1 needs no bound, since a turn there is a few messages at most.
+    pub(super) fn turn_is_over(&self) -> bool {
+        self.allowance.get() == 0 && self.http2.get() && self.stage.get() == Stage::Http
+    }
+
     /// Bytes came in.
     pub(super) fn on_read(&self, bytes: usize) {
         self.bytes_read.set(self.bytes_read.get() + bytes as u64);
+        self.allowance.set(self.allowance.get().saturating_sub(bytes));
         if self.between.get() && self.head_since.get().is_none() {
             self.head_since.set(Some(self.thread.now()));
         }

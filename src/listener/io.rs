@@ -53,6 +53,10 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check()?;
+        if self.connection.turn_is_over() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let room = buf.remaining();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
@@ -220,5 +224,49 @@ impl AsyncWrite for Upgraded {
 impl fmt::Debug for Upgraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgraded").field("ahead", &self.ahead.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, io::Write as _, net::IpAddr};
+
+    use super::{super::http::TURN, *};
+
+    /// However much of an HTTP/2 connection waits to be read, the others have their turn in between.
+    #[tokio::test]
+    async fn a_turn_reads_so_much_and_no_more() {
+        const PIECE: usize = 16 * 1024;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        SockRef::from(&listener).set_recv_buffer_size(1 << 20).unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        // As much as the system takes before anybody reads.
+        let waiting = std::iter::from_fn(|| client.write(&[0; PIECE]).ok()).sum::<usize>();
+        assert!(waiting > 3 * (TURN + PIECE), "{waiting}");
+
+        let connection = Connection::fake(IpAddr::from([127, 0, 0, 1]), false, true);
+        let mut wire = Wire::new(TcpStream::from_std(socket).unwrap(), &connection);
+        let mut memory = vec![0; PIECE];
+        for _ in 0..3 {
+            connection.begin_turn(TURN);
+            let mut read = 0;
+            poll_fn(|cx| {
+                loop {
+                    let mut piece = ReadBuf::new(&mut memory);
+                    match Pin::new(&mut wire).poll_read(cx, &mut piece) {
+                        Poll::Ready(result) => result.unwrap(),
+                        Poll::Pending if connection.turn_is_over() => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                    read += piece.filled().len();
+                }
+            })
+            .await;
+            assert!((TURN..TURN + PIECE).contains(&read), "{read}");
+        }
+        connection.thread.unregister(&connection);
     }
 }

@@ -178,6 +178,7 @@ impl<S: Service> Server<S> {
             let mut told = false;
             poll_fn(|cx| {
                 connection.set_task(cx);
+                connection.begin_turn(http::TURN);
                 loop {
                     match connection.ending.get() {
                         // Idle connections are told before they are closed, by the last poll below.
