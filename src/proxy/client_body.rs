@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{task::spawn_local, time::timeout};
+
+use super::body::BodyError;
 
 /// How much of a body that nobody reads is taken all the same, and for how long.
 const LEFTOVER_BYTES: usize = 64 * 1024;
@@ -21,6 +23,9 @@ const LEFTOVER_TIME: Duration = Duration::from_secs(2);
 /// sending lose the answer (curl 7.88: "Stream error in the HTTP/2 framing layer"), so that a refused upload would look
 /// like a broken connection. What is left of a small body is therefore taken for a moment. Over HTTP/1.1 it is the
 /// connection that lingers, after the answer said that it closes.
+///
+/// A stream that the client resets with NO_ERROR, or whose connection says goodbye so, looks to hyper like one that has
+/// ended: that is meant for answers (RFC 9113 §8.1). A request ends by END_STREAM alone; without it the body broke off.
 #[derive(Debug)]
 pub struct ClientBody {
     /// There until it is dropped.
@@ -37,12 +42,15 @@ impl ClientBody {
 
 impl http_body::Body for ClientBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(cx),
-            None => Poll::Ready(None),
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let http2 = self.http2;
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None if !http2 || incoming.is_end_stream() => Poll::Ready(None),
+            None | Some(Err(_)) => Poll::Ready(Some(Err(BodyError::Downstream))),
         }
     }
 

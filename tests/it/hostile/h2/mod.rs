@@ -1,6 +1,7 @@
 //! HTTP/2 in frames made by hand.
 
 mod frames;
+mod messages;
 mod protocol;
 mod streams;
 mod translation;
