@@ -24,7 +24,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::clock::Wall;
+use crate::clock::{self, Wall};
 
 /// Where the files of TLS lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,16 @@ pub enum TlsError {
     Certificate {
         /// The file.
         path: PathBuf,
+    },
+    /// The certificate is not valid now, while the one in force is.
+    #[error("the certificate in {path} is valid from {from} until {until}, and not now", path = path.display())]
+    NotValidNow {
+        /// The file.
+        path: PathBuf,
+        /// Its beginning.
+        from: Wall,
+        /// Its end.
+        until: Wall,
     },
     /// The key does not belong to the certificate, or is of a kind that cannot be used.
     #[error(
@@ -122,7 +132,7 @@ impl Reloader {
     /// When a file cannot be read or used; see [`TlsError`].
     pub fn new(settings: &Settings) -> Result<Arc<Self>, TlsError> {
         let files = Files::read(settings)?;
-        let (config, not_after) = build(settings, &files, None)?;
+        let (config, [_, not_after]) = build(settings, &files, None)?;
         Ok(Arc::new(Self {
             settings: settings.clone(),
             config: ArcSwap::from_pointee(config),
@@ -144,9 +154,14 @@ impl Reloader {
         }
         // A session begun under another client CA must not be resumed: resumption does not judge the client anew.
         let keep = (new.client_ca == digests.client_ca).then(|| self.config.load_full());
-        let (config, not_after) = build(&self.settings, &files, keep.as_deref())?;
+        let (config, [from, until]) = build(&self.settings, &files, keep.as_deref())?;
+        // No client takes it; one that takes the old one is better served by that.
+        let now = clock::now().wall;
+        if !(from..until).contains(&now) && now < self.not_after() {
+            return Err(TlsError::NotValidNow { path: self.settings.certificate.clone(), from, until });
+        }
         self.config.store(Arc::new(config));
-        self.not_after.store(not_after.unix_millis(), Ordering::Relaxed);
+        self.not_after.store(until.unix_millis(), Ordering::Relaxed);
         *digests = new;
         Ok(true)
     }
@@ -193,17 +208,19 @@ impl Files {
     }
 }
 
-/// Builds the configuration, and until when its certificate is valid. Sessions of `keep` can be resumed under it.
-fn build(settings: &Settings, files: &Files, keep: Option<&ServerConfig>) -> Result<(ServerConfig, Wall), TlsError> {
+/// Builds the configuration, and from and until when its certificate is valid. Sessions of `keep` can be resumed under it.
+fn build(
+    settings: &Settings,
+    files: &Files,
+    keep: Option<&ServerConfig>,
+) -> Result<(ServerConfig, [Wall; 2]), TlsError> {
     // The provider is named here and not installed for the process, so that no other user of the TLS library can
     // change what this listener offers.
     let provider = Arc::new(provider());
 
     let chain = certificates(&files.certificate, &settings.certificate)?;
-    let not_after = chain
-        .first()
-        .and_then(not_after)
-        .ok_or_else(|| TlsError::Certificate { path: settings.certificate.clone() })?;
+    let validity =
+        chain.first().and_then(validity).ok_or_else(|| TlsError::Certificate { path: settings.certificate.clone() })?;
     let key = PrivateKeyDer::from_pem_slice(&files.private_key).map_err(|source| TlsError::Pem {
         path: settings.private_key.clone(),
         wanted: "private key",
@@ -251,7 +268,7 @@ fn build(settings: &Settings, files: &Files, keep: Option<&ServerConfig>) -> Res
             config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         }
     }
-    Ok((config, not_after))
+    Ok((config, validity))
 }
 
 /// The cipher suites with AES-128 come first: nothing is gained by its longer sister, whose handshakes hash by SHA-384,
@@ -276,8 +293,11 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>,
     if certificates.is_empty() { Err(fault(None)) } else { Ok(certificates) }
 }
 
-fn not_after(certificate: &CertificateDer<'_>) -> Option<Wall> {
+/// From and until when a certificate is valid.
+fn validity(certificate: &CertificateDer<'_>) -> Option<[Wall; 2]> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let seconds = certificate.validity().not_after.timestamp();
-    Some(Wall::from_unix_millis(seconds.saturating_mul(1000)))
+    let validity = certificate.validity();
+    Some(
+        [validity.not_before, validity.not_after].map(|at| Wall::from_unix_millis(at.timestamp().saturating_mul(1000))),
+    )
 }

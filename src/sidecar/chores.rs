@@ -60,7 +60,13 @@ impl Tools {
     fn follow_certificate(&self, last_fault: &mut Option<String>) {
         let Some(tls) = &self.tls else { return };
         match tls.reload() {
-            Ok(false) => *last_fault = None,
+            Ok(false) => {
+                if last_fault.take().is_some() {
+                    self.registry.reloaded(Reloaded::Certificate, true);
+                    self.health.reloaded(Reloaded::Certificate, Ok::<(), String>(()));
+                    tracing::info!("the files of the certificate are again what is in force");
+                }
+            }
             Ok(true) => {
                 *last_fault = None;
                 self.registry.reloaded(Reloaded::Certificate, true);

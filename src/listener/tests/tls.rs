@@ -167,6 +167,29 @@ fn the_end_of_the_certificate_is_known() {
     assert_eq!(reloader.not_after().to_string(), "2031-02-03T00:00:00Z");
 }
 
+/// A certificate that no client takes does not replace one that they take; but one that is no better off.
+#[test]
+fn a_certificate_that_is_not_valid_now_waits() {
+    let certificates = Certificates::new();
+    let issue = |from, until| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+        let pem = params.signed_by(&key, &certificates.authority).unwrap().pem();
+        std::fs::write(certificates.path("tls.crt"), pem).unwrap();
+        std::fs::write(certificates.path("tls.key"), key.serialize_pem()).unwrap();
+    };
+    let reloader = Reloader::new(&certificates.settings()).unwrap();
+    for (from, until) in [(2001, 2002), (3001, 3002)] {
+        issue(from, until);
+        assert!(matches!(reloader.reload(), Err(TlsError::NotValidNow { .. })), "{from}");
+    }
+    issue(2001, 2003);
+    let reloader = Reloader::new(&certificates.settings()).unwrap();
+    issue(2001, 2002);
+    assert!(reloader.reload().unwrap());
+}
+
 #[test]
 fn faults_name_their_file() {
     let certificates = Certificates::new();
