@@ -13,7 +13,10 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -150,6 +153,7 @@ impl Sidecar {
             registry.feed_certificate(tls);
         }
         feed_source(&registry, &source.shared_status());
+        feed_state(&registry, &source.shared_status(), state.healthy());
 
         let access = AccessLog::new(stdout, config.log.format, config.log.access);
         let serving = Arc::clone(&shared);
@@ -376,6 +380,15 @@ fn feed_source(registry: &Registry, status: &Arc<Mutex<file::Status>>) {
     });
     let quarantined = read(status);
     registry.feed(Family::QuarantinedEntries, move |samples| samples.count(&[], quarantined().quarantined as u64));
+}
+
+/// The state folder is in order while both who write there say so.
+fn feed_state(registry: &Registry, source: &Arc<Mutex<file::Status>>, saved: Arc<AtomicBool>) {
+    let source = Arc::clone(source);
+    registry.feed(Family::StateUsable, move |samples| {
+        let kept = source.lock().unwrap_or_else(std::sync::PoisonError::into_inner).state_usable;
+        samples.count(&[], u64::from(kept && saved.load(Ordering::Relaxed)));
+    });
 }
 
 /// The thread of the admin port and of reloads; it owns the source of keys.

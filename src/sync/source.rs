@@ -391,8 +391,7 @@ impl FileSource {
         // The state folder comes after: a revocation waits for no disk.
         self.unsaved.revoked.extend(applied.newly_revoked.iter().map(|(id, at)| (id.clone(), *at)));
         self.unsaved.text |= !from_state;
-        self.unsaved.in_force =
-            Some(InForce { digest: digest_of(text), revision: applied.revision, pid: std::process::id() });
+        self.unsaved.in_force = Some(InForce::of(text, applied.revision));
         (self.report)(&Event::Applied { applied: &applied, document, latency, from_state });
         self.unsaved.tried = Mono::default();
     }
@@ -411,15 +410,16 @@ impl FileSource {
         let any = unsaved.revoked_again || !revoked.is_empty();
         let kept = if any { state.revoked.add(&revoked) } else { Ok(()) };
         unsaved.revoked_again = kept.is_err();
-        if let Some(in_force) = &unsaved.in_force
-            && let Err(error) = state.folder.set_in_force(in_force)
-        {
-            return self.state_failed("cannot say which keys are in force", &error);
+        if let Some(in_force) = &mut unsaved.in_force {
+            in_force.durable = kept.is_ok();
+            if let Err(error) = state.folder.set_in_force(in_force) {
+                return self.state_failed("cannot say which keys are in force", &error);
+            }
         }
-        unsaved.in_force = None;
         if let Err(error) = kept {
             return self.state_failed("cannot keep which keys are revoked", &error);
         }
+        unsaved.in_force = None;
         if unsaved.text
             && let Some(LastGood { text, .. }) = &self.last_good
             && let Err(error) = state.folder.set_last_good(&self.settings.file, text)

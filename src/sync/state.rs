@@ -36,6 +36,21 @@ pub struct InForce {
     pub revision: u64,
     /// The process.
     pub pid: u32,
+    /// Whether its revocations are on the disk, too: an older key file will not take them back after a restart.
+    #[serde(default = "yes")]
+    pub durable: bool,
+}
+
+impl InForce {
+    /// This text, which this process has put into force.
+    pub fn of(text: &[u8], revision: u64) -> Self {
+        Self { digest: digest_of(text), revision, pid: std::process::id(), durable: true }
+    }
+}
+
+/// Builds before this field did not say it.
+const fn yes() -> bool {
+    true
 }
 
 impl StateFolder {
@@ -128,8 +143,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::new(folder.path());
         assert_eq!(state.in_force().unwrap(), None);
-        let in_force = InForce { digest: digest_of(b""), revision: 7, pid: 1 };
+        let in_force = InForce { digest: digest_of(b""), revision: 7, pid: 1, durable: false };
         state.set_in_force(&in_force).unwrap();
-        assert_eq!(state.in_force().unwrap(), Some(in_force));
+        assert_eq!(state.in_force().unwrap(), Some(in_force.clone()));
+        std::fs::write(
+            folder.path().join(APPLIED),
+            format!(r#"{{"digest":{:?},"revision":7,"pid":1}}"#, in_force.digest),
+        )
+        .unwrap();
+        assert_eq!(state.in_force().unwrap(), Some(InForce { durable: true, ..in_force }));
     }
 }

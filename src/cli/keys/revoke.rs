@@ -66,9 +66,10 @@ impl RevokeArgs {
         let in_force = waiting.map(|waiting| waiting.until_in_force("the key is revoked"));
         if console.output == Output::Json {
             let sidecar = in_force.as_ref().map(Result::is_ok);
+            let durable = in_force.as_ref().and_then(|in_force| in_force.as_ref().ok()).map(|durable| durable.0);
             console.print_json(&json!({
                 "id": key.id().as_str(), "revoked_at": moment(at).as_datetime().map(ToString::to_string),
-                "already_revoked": before.is_some(), "in_force": sidecar,
+                "already_revoked": before.is_some(), "in_force": sidecar, "durable": durable,
             }))?;
         }
         conclude(console, in_force)?;

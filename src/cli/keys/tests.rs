@@ -294,8 +294,11 @@ fn revoke_waits_for_the_sidecar() {
         "no running sidecar confirmed it within 0: none ever said",
     );
     let folder = StateFolder::new(&state);
-    let say =
-        |text: &str| folder.set_in_force(&InForce { digest: digest_of(text.as_bytes()), revision: 1, pid: 1 }).unwrap();
+    let say_that = |text: &str, durable| {
+        let digest = digest_of(text.as_bytes());
+        folder.set_in_force(&InForce { digest, revision: 1, pid: 1, durable }).unwrap();
+    };
+    let say = |text: &str| say_that(text, true);
     say("another");
     bench.check("keys revoke Export --wait --timeout 0", Exit::Failed, "no running sidecar confirmed it");
     bench.check("keys revoke Export --wait --timeout 0", Exit::Failed, "process 1, had another version");
@@ -303,6 +306,11 @@ fn revoke_waits_for_the_sidecar() {
         scope.spawn(|| say(&bench.text()));
         bench.check("keys revoke Export --wait", Exit::Done, "The running sidecar has it.");
     });
+    // It is in force, and the sidecar's disk is full.
+    say_that(&bench.text(), false);
+    bench.check("keys revoke Export --wait", Exit::Done, "could not write down which keys are revoked");
+    let said = bench.run("keys revoke Export --wait --output json").json();
+    assert_eq!((&said["in_force"], &said["durable"]), (&true.into(), &false.into()), "{said}");
     // A key that was rotated is handed out, whoever confirms it.
     bench.run("keys create --name New --owner svc --scope read");
     let said = bench.run("keys rotate New --overlap 0 --wait --timeout 0 --output json");

@@ -48,14 +48,15 @@ impl WaitArgs {
 
 impl Waiting {
     /// Waits until the sidecar says that what is in force is the key file as it is now, which holds what was `done`.
-    pub(super) fn until_in_force(&self, done: &str) -> Result<(), Failure> {
+    /// Whether the sidecar could also keep its revocations on its disk.
+    pub(super) fn until_in_force(&self, done: &str) -> Result<Durable, Failure> {
         let folder = StateFolder::new(&self.state);
         let began = clock::mono();
         let mut last = format!("none ever said in {} what it has in force", self.state.display());
         loop {
             if let (Ok(Some(in_force)), Ok(text)) = (folder.in_force(), keyfile::read(&self.file)) {
                 if in_force.digest == digest_of(&text) {
-                    return Ok(());
+                    return Ok(Durable(in_force.durable));
                 }
                 last = format!(
                     "the last to say in {} what it has in force, process {}, had another version",
@@ -67,7 +68,7 @@ impl Waiting {
                 return Err(Failure::new(format!(
                     "{done} in {}, but no running sidecar confirmed it within {}: {last}\nsee whether one runs \
                      (keyside health), whether it follows this file with this state folder ([keys] file and state), and \
-                     its log, which says why it refuses a key file",
+                     its log, which says why it refuses a key file, or cannot write into the state folder",
                     self.file.display(),
                     typed(self.timeout),
                 )));
@@ -77,10 +78,19 @@ impl Waiting {
     }
 }
 
+/// Whether what a sidecar has in force survives a restart with an older key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Durable(pub(super) bool);
+
 /// Says that it is in force, where that was waited for.
-pub(super) fn conclude(console: &mut Console<'_>, in_force: Option<Result<(), Failure>>) -> Result<(), Failure> {
-    if in_force.transpose()?.is_some() {
-        console.say("The running sidecar has it.");
+pub(super) fn conclude(console: &mut Console<'_>, in_force: Option<Result<Durable, Failure>>) -> Result<(), Failure> {
+    match in_force.transpose()? {
+        None => {}
+        Some(Durable(true)) => console.say("The running sidecar has it."),
+        Some(Durable(false)) => console.warn(
+            "the running sidecar has it, but could not write down which keys are revoked; as long as its log says so, a \
+             restart with an older key file may bring them back",
+        ),
     }
     Ok(())
 }

@@ -185,6 +185,7 @@ impl Sum {
             | Family::SyncLastSuccess
             | Family::SyncRevision
             | Family::QuarantinedEntries
+            | Family::StateUsable
             | Family::LimiterEntries
             | Family::TlsCertificateExpiry
             | Family::LogLinesDropped => self.shared.feeds.ask(samples),

@@ -57,6 +57,7 @@ families! {
     RevocationLatency: HISTOGRAM "keyside_revocation_latency_seconds" [] "Time from the change that revoked a key to its taking effect here.",
     Reloads: COUNTER "keyside_reloads_total" ["what", "result"] "Reloads by what was reloaded and how it ended.",
     QuarantinedEntries: GAUGE "keyside_quarantined_entries" [] "Entries of the key document that are set aside because they are faulty.",
+    StateUsable: GAUGE "keyside_state_usable" [] "1 while the state folder can be written, 0 while it cannot: a restart would forget.",
     LimiterEntries: GAUGE "keyside_limiter_entries" [] "Addresses in the table of limits.",
     LimitNear: COUNTER "keyside_limit_near_total" ["limit"] "Requests that passed with less than a tenth of a limit remaining, by limit.",
     ClientIpSource: COUNTER "keyside_client_ip_source_total" ["source"] "Requests by where the client address was read from.",

@@ -1,6 +1,7 @@
 //! Bad days: files, disks, clocks, upstreams and processes that fail.
 
 mod certificates;
+mod disk;
 
 /// No limits: what is tested asks often.
 const UNLIMITED: &str = "[limits]\nper_ip = []\nper_key = []\nfailures_per_ip = []";

@@ -48,7 +48,7 @@ async fn every_metric_is_exported_from_the_start() {
     let upstream = Upstream::start().await;
     let sidecar = Sidecar::in_front_of(&upstream).keys([&key]).start().await;
     let metrics = sidecar.metrics().await;
-    let rows: [(&str, &[&str]); 27] = [
+    let rows: [(&str, &[&str]); 28] = [
         (
             "requests_total",
             &["outcome=\"allowed\"", "outcome=\"refused\"", "outcome=\"observed\"", "outcome=\"failed\""],
@@ -72,6 +72,7 @@ async fn every_metric_is_exported_from_the_start() {
         ("revocation_latency_seconds_bucket", &[]),
         ("reloads_total", &["what=\"keys\"", "what=\"config\"", "what=\"certificate\""]),
         ("quarantined_entries", &[]),
+        ("state_usable", &[]),
         ("limiter_entries", &[]),
         ("limit_near_total", &[]),
         ("client_ip_source_total", &["source=\"peer\""]),
