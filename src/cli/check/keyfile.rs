@@ -29,6 +29,10 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
             return;
         }
     };
+    if let Some(words) = keyfile::exposure(file) {
+        let fault = Fault::warning(format!("the key file {}: {words}", file.display()));
+        faults.push(loaded.effective.mark("keys.file", fault));
+    }
     let mut found = Vec::new();
     match Parser::default().parse(&text) {
         Err(refused) => found.extend(refused.faults),

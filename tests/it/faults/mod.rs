@@ -2,6 +2,7 @@
 
 mod certificates;
 mod disk;
+mod key_file;
 
 /// No limits: what is tested asks often.
 const UNLIMITED: &str = "[limits]\nper_ip = []\nper_key = []\nfailures_per_ip = []";
