@@ -1,6 +1,7 @@
 //! Bad days: files, disks, clocks, upstreams and processes that fail.
 
 mod certificates;
+mod commands;
 mod disk;
 mod key_file;
 
