@@ -1,9 +1,11 @@
 //! Bad days: files, disks, clocks, upstreams and processes that fail.
 
 mod certificates;
+mod clock;
 mod commands;
 mod disk;
 mod key_file;
+mod logs;
 
 /// No limits: what is tested asks often.
 const UNLIMITED: &str = "[limits]\nper_ip = []\nper_key = []\nfailures_per_ip = []";

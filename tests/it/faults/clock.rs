@@ -1,0 +1,147 @@
+//! A wall clock that is set while it runs, by libfaketime, which leaves the monotonic clock alone: limits do not notice,
+//! expiry follows, and nobody is shut out by a clock that goes back.
+
+use std::{fs, process::Command, time::SystemTime};
+
+use crate::harness::{H1, Key, Sidecar, Upstream, eventually, get, keyside};
+
+/// The library that stands between a process and its clock.
+fn library() -> String {
+    let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let output = output.expect("faketime, a package of Debian");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn in_seconds(seconds: i64) -> String {
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    jiff::Timestamp::from_second(i64::try_from(at).unwrap() + seconds).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_moves_expiry_alone() {
+    const HALF_HOUR: i64 = 1800;
+    let expiring = |name: &str, seconds| Key::token(name).with(&format!("expires_at = {}", in_seconds(seconds)));
+    let (soon, over) = (expiring("soon", HALF_HOUR), expiring("over", -HALF_HOUR));
+    let later = expiring("later", 366 * 86400);
+    let (plain, revoked) = (Key::token("plain"), Key::token("revoked").with("revoked_at = 2026-01-02T00:00:00Z"));
+    let spent = Key::token("spent").with("limits = [\"3/1h\", \"3/1d\"]");
+    let fresh = Key::token("fresh").with("limits = [\"100/1d\"]");
+    let upstream = Upstream::start().await;
+    let builder = Sidecar::in_front_of(&upstream).config("[limits]\nfailures_per_ip = [\"50/1m\"]");
+    let clock = builder.folder().join("clock");
+    fs::write(&clock, "+0").unwrap();
+    let sidecar = builder
+        .environment("LD_PRELOAD", &library())
+        .environment("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
+        .environment("FAKETIME_NO_CACHE", "1")
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .environment("NO_FAKE_STAT", "1")
+        .keys([&soon, &over, &later, &plain, &revoked, &spent, &fresh])
+        .start()
+        .await;
+    let mut connection = sidecar.connect(H1).await;
+    for _ in 0..3 {
+        assert_eq!(connection.send(&get("/").key(&spent)).await.status, 200);
+    }
+    // What the wall clock shows, and which of the keys that expire are good then.
+    let rows = [
+        ("+0", [true, false, true]),
+        ("+3600", [false, false, true]),
+        ("-3600", [true, true, true]),
+        ("+10y", [false, false, false]),
+        ("-10y", [true, true, true]),
+        ("+0", [true, false, true]),
+    ];
+    for (offset, good) in rows {
+        fs::write(&clock, offset).unwrap();
+        // Its own word for the time it has.
+        let year = |years: i64| (jiff::Zoned::now().year() as i64 + years).to_string();
+        let expected = match offset {
+            "+10y" => year(10),
+            "-10y" => year(-10),
+            _ => in_seconds(offset.parse().unwrap())[..13].to_owned(),
+        };
+        eventually("the clock to show", async || {
+            let answer = connection.send(&get("/").key(&plain)).await;
+            assert_eq!(answer.status, 200, "{offset}: {answer:?}");
+            let line = sidecar.logged(answer.field("x-request-id")).await;
+            if line["time"].as_str().unwrap().starts_with(&expected) {
+                Ok(())
+            } else {
+                Err(format!("{expected}: {line}"))
+            }
+        })
+        .await;
+        for (key, good) in [&soon, &over, &later].into_iter().zip(good) {
+            let answer = connection.send(&get("/").key(key)).await;
+            assert_eq!(answer.status, if good { 200 } else { 401 }, "{offset}: {}: {answer:?}", key.id);
+        }
+        // Nobody is let in, shut out, given anything back or made to wait for years.
+        assert_eq!(connection.send(&get("/").key(&revoked)).await.status, 401, "{offset}");
+        assert_eq!(connection.send(&get("/").key(&fresh)).await.status, 200, "{offset}");
+        let limited = connection.send(&get("/").key(&spent)).await;
+        assert_eq!(limited.brief(), "429 too_many_requests", "{offset}");
+        let wait: u64 = limited.field("retry-after").parse().unwrap();
+        assert!((86_000..=86_400).contains(&wait), "{offset}: {wait}");
+        assert_eq!(sidecar.admin("GET", "/readyz").await.status, 200, "{offset}");
+        // A change of the key file is still noticed.
+        let added = Key::token(&format!("added{}", offset.len()));
+        sidecar.replace_keys([&soon, &over, &later, &plain, &revoked, &spent, &fresh, &added]);
+        eventually("the new key", async || {
+            let status = connection.send(&get("/").key(&added)).await.status;
+            if status == 200 { Ok(()) } else { Err(format!("{offset}: {status}")) }
+        })
+        .await;
+    }
+}
+
+/// What is saved at a time that never was does no harm at the next start: no allowance is new, nobody waits for years.
+#[tokio::test]
+async fn windows_that_were_saved_by_a_wrong_clock_lock_nobody_out() {
+    for offset in ["+10y", "+3600", "-3600"] {
+        let spent = Key::token("spent").with("limits = [\"3/1d\"]");
+        let plain = Key::token("plain");
+        let upstream = Upstream::start().await;
+        let builder = Sidecar::in_front_of(&upstream).config("[limits]\nfailures_per_ip = []");
+        let clock = builder.folder().join("clock");
+        fs::write(&clock, "+0").unwrap();
+        let sidecar = builder
+            .environment("LD_PRELOAD", &library())
+            .environment("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
+            .environment("FAKETIME_NO_CACHE", "1")
+            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .environment("NO_FAKE_STAT", "1")
+            .keys([&spent, &plain])
+            .start()
+            .await;
+        for expected in [200, 200, 200, 429] {
+            assert_eq!(sidecar.ask(get("/").key(&spent)).await.status, expected);
+        }
+        let saved = sidecar.path("state/windows.ndjson");
+        let text = eventually("the windows to be saved", async || match fs::read_to_string(&saved) {
+            Ok(text) if text.contains("key_spent") => Ok(text),
+            other => Err(other),
+        })
+        .await;
+        fs::write(&clock, offset).unwrap();
+        // A clock that was set has all windows written anew.
+        eventually("the windows to be saved by the other clock", async || match fs::read_to_string(&saved) {
+            Ok(now) if now != text && now.contains("key_spent") => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        // The real clock again, after a crash.
+        let sidecar = sidecar.crash_and_restart().await;
+        let answer = sidecar.ask(get("/").key(&spent)).await;
+        assert_eq!(answer.status, 429, "{offset}: {answer:?}");
+        let wait: u64 = answer.field("retry-after").parse().unwrap();
+        assert!(wait <= 86_400, "{offset}: {wait}");
+        assert_eq!(sidecar.ask(get("/").key(&plain)).await.status, 200, "{offset}");
+        let config = sidecar.path("keyside.toml");
+        let config = config.to_str().unwrap();
+        let explain = ["explain", "--key", "key_spent", "--method", "GET", "--path", "/", "--ip", "127.0.0.1"];
+        keyside(explain.into_iter().chain(["--config", config])).await.done();
+        let listed = keyside(["keys", "list", "--output", "json", "--config", config]).await.done().json();
+        assert!(listed[0]["last_used_at"].is_string() || listed[0].to_string().contains("last_used"), "{listed}");
+    }
+}
