@@ -6,6 +6,13 @@ mod commands;
 mod disk;
 mod key_file;
 mod logs;
+mod memory;
+mod names;
+mod scrapers;
+mod starved;
+mod storm;
+mod surroundings;
+mod upstream;
 
 /// No limits: what is tested asks often.
 const UNLIMITED: &str = "[limits]\nper_ip = []\nper_key = []\nfailures_per_ip = []";
