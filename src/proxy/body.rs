@@ -208,7 +208,7 @@ impl StreamedRequest {
                 upload.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(upload.fail(BodyError::of_caller(&error))))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(upload.fail(error)))),
             Poll::Ready(Some(Ok(frame))) => {
                 upload.progress();
                 let frame = match frame.into_data() {

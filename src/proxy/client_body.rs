@@ -50,7 +50,8 @@ impl http_body::Body for ClientBody {
         match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
             None if !http2 || incoming.is_end_stream() => Poll::Ready(None),
-            None | Some(Err(_)) => Poll::Ready(Some(Err(BodyError::Downstream))),
+            None => Poll::Ready(Some(Err(BodyError::Downstream))),
+            Some(Err(error)) => Poll::Ready(Some(Err(BodyError::of_caller(&error)))),
         }
     }
 

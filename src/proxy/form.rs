@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http_body::Body as _;
 
 use super::{
-    body::BodyError,
     client_body::ClientBody,
     failure::{Failure, bad_body},
 };
@@ -118,7 +117,7 @@ pub(super) async fn read(
                 return Ok(form.into());
             }
             Some(Err(error)) => {
-                return Err(bad_body(BodyError::of_caller(&error)).unwrap_or_else(|| Reason::RequestTimeout.into()));
+                return Err(bad_body(error).unwrap_or_else(|| Reason::RequestTimeout.into()));
             }
             Some(Ok(frame)) => {
                 let Ok(bytes) = frame.into_data() else { continue };
