@@ -40,9 +40,9 @@ const PONG: Duration = Duration::from_secs(20);
 /// a full answer with a request id.
 const HEAD_ROOM: usize = 8 * 1024;
 /// How much of an HTTP/2 connection is read in one turn. hyper goes on for as long as something comes, and a client may
-/// send frames that cost work and ask for nothing (PING, SETTINGS, PRIORITY): 64 KiB are some 7000 of them, and then it
+/// send frames that cost work and ask for nothing (PING, SETTINGS, PRIORITY): 32 KiB are some 3500 of them, and then it
 /// is the turn of the thread's other connections.
-pub(super) const TURN: usize = 64 * 1024;
+pub(super) const TURN: usize = 32 * 1024;
 /// The least read buffer that keeps large bodies fast.
 const READ_BUFFER: usize = 64 * 1024;
 

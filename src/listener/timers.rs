@@ -177,8 +177,9 @@ impl Thread {
         drop(gone);
     }
 
-    /// A handshake begins. If there are too many, the oldest is ended: a flood of clients that begin and never finish
-    /// loses its own, while one that goes on is done in a few round trips.
+    /// A handshake begins. If there are too many, one is ended, the oldest of those who have said nothing, else the
+    /// oldest: a flood of clients that begin and never finish loses its own, while one that goes on is done in a few
+    /// round trips.
     pub(super) fn handshake(self: &Rc<Self>) -> HandshakePlace {
         self.handshakes.set(self.handshakes.get() + 1);
         if self.handshakes.get() > self.max_handshakes {
@@ -186,7 +187,8 @@ impl Thread {
             let waiting = connections
                 .iter()
                 .filter(|connection| connection.stage.get() == Stage::Handshake && connection.ending.get().is_none());
-            if let Some(oldest) = waiting.min_by_key(|connection| connection.since.get()) {
+            let worth = |connection: &&Rc<Connection>| (connection.bytes_read.get() > 0, connection.since.get());
+            if let Some(oldest) = waiting.min_by_key(worth) {
                 oldest.end(Ending::Handshake);
             }
         }

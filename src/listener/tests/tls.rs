@@ -255,7 +255,7 @@ fn half_open_handshakes_do_not_keep_others_out() {
     let half_open: Vec<_> = (0..600).map(|_| server.connect()).collect();
     let mut stream = connect(&server, client_config(&certificates, &[], None));
     assert!(get(&mut stream).unwrap().contains("HTTP/1.1 200"));
-    // The oldest made room.
-    server.wait_for("evicted", |counters| counters.handshakes_timeout.get(), 600 + 1 - 512);
+    // The oldest made room: handshakes may take half of the 1,000 connections.
+    server.wait_for("evicted", |counters| counters.handshakes_timeout.get(), 600 + 1 - 500);
     drop(half_open);
 }

@@ -17,7 +17,7 @@ mod web3pay;
 mod wontopos;
 mod woocommerce;
 
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use tempfile::TempDir;
 
@@ -145,7 +145,9 @@ async fn the_examples_in_presets_are_right() {
         let file = folder.path().join("keyside.toml");
         let own = "[listen]\nplaintext = true\naddress = \"127.0.0.1:8443\"\n";
         std::fs::write(&file, format!("{}\n{own}", switched_on.join("\n"))).unwrap();
-        std::fs::write(folder.path().join("keys.toml"), key_file([])).unwrap();
+        let keys = folder.path().join("keys.toml");
+        std::fs::write(&keys, key_file([])).unwrap();
+        std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
         let ended = keyside(["check", "--config", file.to_str().unwrap()]).await;
         assert!(ended.status == 0 && ended.stderr.contains("no warnings"), "{path:?}: {}", ended.stderr);
     }

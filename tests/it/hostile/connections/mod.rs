@@ -12,6 +12,9 @@ use crate::harness::{Connection, H1, H2, Key, Request, Sidecar, Version, get};
 /// the rest is for a machine that does ten other things.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
+/// For a machine that does ten other things: the upstream is a task of the test, and may be late to accept.
+const PATIENT: &str = "[upstream]\nconnect_timeout = \"10s\"";
+
 /// Lets the test itself have as many descriptors as the system allows: it holds both ends of many connections.
 fn with_many_descriptors() {
     let limit = keyside::listener::raise_descriptor_limit();
@@ -43,7 +46,7 @@ impl Bystander {
         let (stop, stopped) = watch::channel(false);
         let asking = tokio::spawn(async move {
             let mut served = Served::default();
-            while !*stopped.borrow() {
+            loop {
                 for connection in &mut kept {
                     served.ask(connection, &request, Instant::now()).await;
                 }
@@ -55,10 +58,12 @@ impl Bystander {
                         Err(error) => served.failures.push(format!("connecting: {error}")),
                     }
                 }
+                if *stopped.borrow() {
+                    return served;
+                }
                 // Not a wait for something: the pace of a caller.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            served
         });
         Self { stop, asking }
     }

@@ -278,23 +278,3 @@ async fn an_upload_that_is_cut_is_never_whole() {
         Outcome::Answer(200)
     );
 }
-
-/// A form that is read to be judged is no whole one, either, where its end was not said.
-#[tokio::test]
-async fn a_form_that_is_cut_is_not_judged() {
-    let key = writer();
-    let config = "[policy]\neffective_path_parameter = \"rest_route\"";
-    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(config)).await;
-    let form = [("content-type", "application/x-www-form-urlencoded")];
-    for code in [0_u32, 8] {
-        let mut peer = Peer::new(&sidecar).await;
-        let cut = frame(RST_STREAM, 0, 1, &code.to_be_bytes());
-        peer.write(posted(&key, &form, &data(1, b"amount=1000"))).await;
-        // It has been read up to here when the answer comes.
-        assert_eq!(peer.ask(3, Block::request("GET", "/").key(&key).whole(3)).await, Outcome::Answer(200));
-        peer.write(cut).await;
-        assert_eq!(peer.ask(5, Block::request("GET", "/").key(&key).whole(5)).await, Outcome::Answer(200));
-    }
-    let lines: Vec<_> = upstream.seen().iter().map(|seen| seen.head.line()).collect();
-    assert_eq!(lines, ["GET / HTTP/1.1"; 4]);
-}

@@ -72,11 +72,15 @@ async fn judge(rows: Vec<Row>, key: &Key) {
             clean += 1;
             match seen.pop() {
                 Some(seen) if is(&seen) => {}
-                other => faults.push(format!("{rule} ({source}): arrived as {other:?}")),
+                other => {
+                    let head = other.map(|seen| String::from_utf8_lossy(&seen.head.raw).into_owned());
+                    faults.push(format!("{rule} ({source}): arrived as {head:?}"));
+                }
             }
         }
         if !seen.is_empty() {
-            faults.push(format!("{rule} ({source}): arrived whole: {seen:?}"));
+            let lines: Vec<_> = seen.iter().map(|seen| seen.head.line()).collect();
+            faults.push(format!("{rule} ({source}): arrived whole: {lines:?}"));
         }
     }
     // Nor did anything arrive late.

@@ -154,9 +154,8 @@ async fn fields_that_http1_could_not_carry_are_refused() {
                     .field("cookie", "a=1")
                     .field("x-a", "b")
                     .field("cookie", "b=2")
-                    .field("cookie", "")
                     .whole(1),
-                Clean(|seen| seen.field("cookie").trim_end().trim_end_matches(';') == "a=1; b=2"),
+                Clean(|seen| seen.head.all("cookie") == ["a=1; b=2"]),
             ),
             row(
                 "crumbs that would end a line",
