@@ -194,8 +194,8 @@ fn describe(error: httparse::Error) -> &'static str {
 #[derive(Debug, Default)]
 struct Says {
     length: Option<u64>,
-    /// The length was said more than once.
-    repeated: bool,
+    /// The length was said more than once, or with zeros before it.
+    restated: bool,
     coding: bool,
     chunked: bool,
     close: bool,
@@ -213,7 +213,7 @@ impl Says {
                     if earlier.is_some_and(|earlier| earlier != length) {
                         return Err(AnswerError::Malformed("two lengths"));
                     }
-                    self.repeated |= earlier.is_some();
+                    self.restated |= earlier.is_some() || matches!(value.as_bytes(), [b'0', _, ..]);
                 }
             }
             header::TRANSFER_ENCODING => {
@@ -237,11 +237,11 @@ impl Says {
         Ok(())
     }
 
-    /// The length is passed on once (RFC 9110 §8.6), and not where there can be none (§15.3.5).
+    /// The length is passed on once and in one spelling (RFC 9110 §8.6), and not where there can be none (§15.3.5).
     fn restate_length(&self, status: StatusCode, headers: &mut HeaderMap) {
         if status == StatusCode::NO_CONTENT {
             headers.remove(header::CONTENT_LENGTH);
-        } else if self.repeated
+        } else if self.restated
             && let Some(length) = self.length
         {
             headers.insert(header::CONTENT_LENGTH, length.into());

@@ -216,7 +216,8 @@ fn line(input: &[u8], most: usize) -> Result<Option<&[u8]>, AnswerError> {
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
-    let rest = rest.trim_ascii_start();
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let rest = &rest[blanks..];
     if digits.is_empty() || digits.len() > 15 || !(rest.is_empty() || rest.starts_with(b";")) || rest.contains(&b'\r') {
         return None;
     }
@@ -227,6 +228,10 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 fn trailers(input: &[u8]) -> Result<Option<(HeaderMap, usize)>, AnswerError> {
     let mut parsed = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(input, &mut parsed) {
+        // The parser takes a bare line feed for an end as well.
+        Ok(httparse::Status::Complete((bytes, _))) if has_bare_line_feed(&input[..bytes]) => {
+            Err(AnswerError::Malformed("a line end in the trailer section"))
+        }
         Ok(httparse::Status::Complete((bytes, fields))) => {
             let mut trailers = HeaderMap::with_capacity(fields.len());
             for field in fields {
@@ -245,4 +250,8 @@ fn trailers(input: &[u8]) -> Result<Option<(HeaderMap, usize)>, AnswerError> {
         Ok(httparse::Status::Partial) => Ok(None),
         Err(_) => Err(AnswerError::Malformed("a trailer field")),
     }
+}
+
+fn has_bare_line_feed(text: &[u8]) -> bool {
+    text.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || text[at - 1] != b'\r'))
 }

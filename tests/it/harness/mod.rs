@@ -48,7 +48,7 @@ pub(crate) use self::{
     },
     command::{Ended, executable, executable_through, keyside, keyside_with_input, run},
     http1::Wire,
-    keys::{Key, hex, key_file, key_file_of},
+    keys::{Key, basic, hex, key_file, key_file_of},
     lines::Lines,
     load::{Load, others},
     metrics::Metrics,

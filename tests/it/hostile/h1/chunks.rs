@@ -56,7 +56,7 @@ async fn a_chunk_size_is_hexadecimal_digits() {
         "\u{c}4",
         "4\u{c}",
         "4\0",
-        "\04",
+        "\u{0}4",
         "4\u{a0}",
         "\u{ff14}",
         "\u{661}",

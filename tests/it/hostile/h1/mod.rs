@@ -5,15 +5,19 @@
 //! or in place of it. What the upstream got and what the caller was answered is read anew by [`strict`].
 
 mod addresses;
+mod answers;
 mod bodies;
 mod chunks;
 mod credentials;
 mod fields;
 mod framing;
 mod hosts;
+mod logs;
+mod losses;
 mod overrides;
 mod strict;
 mod targets;
+mod upgrades;
 
 use std::collections::HashSet;
 
@@ -30,6 +34,9 @@ struct Row {
     verdict: Verdict,
 }
 
+/// What is to be true of a message; an error says why it is not.
+type Judgement = dyn Fn(&Message) -> Result<(), String>;
+
 /// What must become of the bytes.
 enum Verdict {
     /// Nothing whole reaches the upstream, and an answer has one of these statuses (none: any of a refusal).
@@ -43,7 +50,7 @@ enum Verdict {
     /// Exactly this message, refused or not expected (417): never more than one interim answer.
     Unexpected(Clean),
     /// One message at most, and of that this is true.
-    Sound(Box<dyn Fn(&Message) -> Result<(), String>>),
+    Sound(Box<Judgement>),
 }
 
 /// What the upstream gets of a message, beside what Keyside writes.
@@ -58,8 +65,10 @@ struct Clean {
     trailers: Vec<(String, Vec<u8>)>,
     /// Whose it is.
     key: Option<&'static str>,
-    /// The connection ends behind it.
-    closes: bool,
+    /// What the upstream answers.
+    status: u16,
+    /// Whether the connection ends behind it; absent: it may.
+    closes: Option<bool>,
 }
 
 impl Row {
@@ -93,7 +102,8 @@ impl Clean {
             body: Vec::new(),
             trailers: Vec::new(),
             key: Some("writer"),
-            closes: false,
+            status: 200,
+            closes: Some(false),
         }
     }
 
@@ -131,7 +141,18 @@ impl Clean {
 
     /// The connection ends behind it.
     fn closes(mut self) -> Self {
-        self.closes = true;
+        self.closes = Some(true);
+        self
+    }
+
+    /// The connection may end behind it.
+    fn may_close(mut self) -> Self {
+        self.closes = None;
+        self
+    }
+
+    fn status(mut self, status: u16) -> Self {
+        self.status = status;
         self
     }
 }
@@ -289,10 +310,10 @@ impl Door {
                 return Err(format!("upstream got {messages:?}, answered {answers:?}"));
             };
             self.exact(message, clean)?;
-            if statuses != [200] {
+            if statuses != [clean.status] {
                 return Err(format!("answered with {answers:?}"));
             }
-            if clean.closes != next_answers.is_empty() {
+            if clean.closes.is_some_and(|closes| closes != next_answers.is_empty()) {
                 return Err(format!("{} answers to the next request", next_answers.len()));
             }
             Ok(())
@@ -382,16 +403,32 @@ fn conclude(faults: Vec<String>) {
 }
 
 fn once(rows: &[Row]) {
-    let mut rules = HashSet::new();
-    for row in rows {
-        assert!(rules.insert(&row.rule), "two rows are called {:?}", row.rule);
+    once_of(rows.iter().map(|row| &row.rule));
+}
+
+/// A row is found by its name.
+fn once_of<'r>(names: impl Iterator<Item = &'r String>) {
+    let mut known = HashSet::new();
+    for name in names {
+        assert!(known.insert(name), "two rows are called {name:?}");
     }
+}
+
+async fn doors(config: &str) -> (Door, Door) {
+    tokio::join!(Door::open("plain", config), Door::open("TLS", config))
 }
 
 /// Sends every row over plain TCP and over TLS.
 async fn check(config: &str, rows: Vec<Row>) {
+    check_behind(config, rows, |_| {}).await;
+}
+
+/// The same before an upstream that is told how to answer.
+async fn check_behind(config: &str, rows: Vec<Row>, told: impl Fn(&Upstream)) {
     once(&rows);
-    let (plain, tls) = tokio::join!(Door::open("plain", config), Door::open("TLS", config));
+    let (plain, tls) = doors(config).await;
+    told(&plain.upstream);
+    told(&tls.upstream);
     let (mut faults, more) = tokio::join!(plain.judge(&rows), tls.judge(&rows));
     faults.extend(more);
     conclude(faults);
