@@ -1,8 +1,10 @@
 //! HTTP/2 in frames made by hand.
 
+mod floods;
 mod frames;
 mod messages;
 mod protocol;
+mod slow;
 mod streams;
 mod translation;
 
