@@ -4,7 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    frames::{Block, DATA, Outcome, PING, Peer, RST_STREAM, data, frame, last_data, window_update},
+    frames::{
+        Block, CONTINUATION, DATA, END_STREAM, HEADERS, Outcome, PING, Peer, RST_STREAM, data, frame, last_data,
+        window_update,
+    },
     in_front, writer,
 };
 use crate::harness::{Answer, End, Gate, H1, H2, Load, Sidecar, Upstream, get, others, post, within};
@@ -14,6 +17,7 @@ const CONFIG: &str = r#"
     body = "2s"
     write = "2s"
     idle = "3s"
+    header = "2s"
 "#;
 /// What a client is given, and that twice over on a busy machine.
 const GIVEN: Duration = Duration::from_secs(2);
@@ -156,7 +160,7 @@ async fn uploads_that_stand_still_hold_up_nobody() {
     let mut refused = 0;
     while refused < 50 {
         let frame = within("the refusals", peer.reading.next()).await.expect("an open connection");
-        if frame.kind == super::frames::HEADERS && frame.stream < 100 {
+        if frame.kind == HEADERS && frame.stream < 100 {
             assert_eq!(frame.status(), 408, "stream {}", frame.stream);
             refused += 1;
         }
@@ -204,4 +208,33 @@ async fn a_client_that_ignores_its_window_is_ended() {
     let seen = upstream.until("the end", |seen| seen[1].end != End::Arriving).await;
     assert_eq!(seen[1].end, End::Broken);
     assert_eq!(sidecar.send(H2, post("/", "body").key(&key)).await.status, 200);
+}
+
+/// A head that does not end has no more time than any other, whether it stands still or drips in, and pings do not
+/// lengthen it: nothing was asked for yet.
+#[tokio::test]
+async fn a_head_that_does_not_end_is_given_up() {
+    let key = writer();
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(CONFIG)).await;
+    let head = Block::request("GET", "/").key(&key).0;
+    for (rule, dripped) in
+        [("stands still", &b""[..]), ("drips in, in frames", &head[1..5]), ("pings meanwhile", b"ping")]
+    {
+        let began = Instant::now();
+        let mut peer = Peer::new(&sidecar).await;
+        if rule != "pings meanwhile" {
+            peer.write(frame(HEADERS, END_STREAM, 1, &head[..1])).await;
+        }
+        for byte in dripped {
+            // Not a wait for something: the pace of a slow client.
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let ping = frame(PING, 0, 0, &[*byte; 8]);
+            peer.write(if rule == "pings meanwhile" { ping } else { frame(CONTINUATION, 0, 1, &[*byte]) }).await;
+        }
+        let outcome = peer.outcome(1).await;
+        assert_eq!(outcome, Outcome::Closed, "{rule}");
+        let took = began.elapsed();
+        assert!(took + Duration::from_millis(500) > GIVEN && took < GIVEN + SLACK, "{rule}: {took:?}");
+    }
+    assert_eq!(upstream.count(), 0);
 }

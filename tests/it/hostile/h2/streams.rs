@@ -1,7 +1,7 @@
 //! Many streams on one connection: each is judged by itself, and none is another's harm.
 
 use super::{
-    frames::{Block, HEADERS, Outcome, PREFACE, Peer, settings},
+    frames::{Block, HEADERS, Outcome, PREFACE, Peer, reset, settings},
     in_front,
 };
 use crate::harness::{Answer, Builder, Gate, H1, Key, Sidecar, Upstream, Wire, get, key_file, within};
@@ -123,4 +123,26 @@ async fn streams_beyond_the_offer_are_refused() {
     gate.open();
     assert_eq!(peer.outcome(1).await, Outcome::Answer(200));
     assert_eq!(peer.ask(301, Block::request("GET", "/").key(&key).whole(301)).await, Outcome::Answer(200));
+}
+
+/// Work that its caller gives up counts as any other: resets get nobody past a limit, and the upstream is let go of
+/// (CVE-2023-44487).
+#[tokio::test]
+async fn work_that_is_given_up_counts() {
+    let key = Key::pair("key");
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config("[limits]\nper_key = [\"30/1m\"]")).await;
+    upstream.on("/work", Answer::silence());
+    let mut peer = Peer::new(&sidecar).await;
+    for at in 0..30_u32 {
+        peer.write(Block::request("GET", "/work").key(&key).whole(2 * at + 1)).await;
+        upstream.request(at as usize + 1).await;
+        peer.write(reset(2 * at + 1)).await;
+    }
+    for at in 30..60 {
+        let id = 2 * at + 1;
+        let outcome = peer.ask(id, Block::request("GET", "/work").key(&key).whole(id)).await;
+        assert_eq!(outcome, Outcome::Answer(429), "stream {id}");
+    }
+    upstream.until_open(0).await;
+    assert_eq!(upstream.count(), 30);
 }
