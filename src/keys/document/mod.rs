@@ -189,7 +189,14 @@ impl std::error::Error for Refused {}
 pub fn moment(text: &str) -> Option<Wall> {
     // The calendar library also takes shorter forms, and a zone's name after the offset.
     let full = text.len() >= "2027-02-19T00:00:00Z".len() && text.as_bytes()[4] == b'-' && !text.ends_with(']');
-    let moment: jiff::Timestamp = if full { text.parse().ok()? } else { return None };
+    let read = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let moment = match full.then(|| read(text))? {
+        // The calendar ends with 9999-12-30T22:00Z; many write the last moment of that year where they mean "never".
+        None if text.starts_with("9999-12-3") => {
+            read(&text.replacen("9999", "9998", 1)).map(|_| jiff::Timestamp::MAX)?
+        }
+        moment => moment?,
+    };
     Some(moment.into())
 }
 

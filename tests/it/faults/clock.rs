@@ -145,3 +145,50 @@ async fn windows_that_were_saved_by_a_wrong_clock_lock_nobody_out() {
         assert!(listed[0]["last_used_at"].is_string() || listed[0].to_string().contains("last_used"), "{listed}");
     }
 }
+
+/// The moment at which a key ends, in any zone and of any size; what is no moment sets the key aside, for better safe.
+#[tokio::test]
+async fn a_moment_is_read_in_one_way() {
+    let zoned = |hours: i64, offset: &str, seconds: i64| {
+        let local = in_seconds(seconds + hours * 3600);
+        format!("{}{offset}", local.trim_end_matches('Z'))
+    };
+    // RFC 3339 §5.6, and TOML's kinds of dates.
+    let rows = [
+        ("in UTC, to come", in_seconds(600), 200),
+        ("in UTC, over", in_seconds(-600), 401),
+        ("a second ago", in_seconds(-1), 401),
+        ("in the east, to come", zoned(14, "+14:00", 600), 200),
+        ("in the east, over, though its digits are to come", zoned(14, "+14:00", -600), 401),
+        ("in the west, to come, though its digits are over", zoned(-11, "-11:00", 600), 200),
+        ("in the west, over", zoned(-11, "-11:00", -600), 401),
+        ("a space for the T", in_seconds(600).replace('T', " "), 200),
+        ("parts of a second", in_seconds(600).replace('Z', ".123456789Z"), 200),
+        ("the last year", "9999-12-31T00:00:00Z".into(), 200),
+        ("beyond the last year", "10000-01-01T00:00:00Z".into(), 401),
+        ("the first year", "0001-01-01T00:00:00Z".into(), 401),
+        ("before all years", "-0001-01-01T00:00:00Z".into(), 401),
+        ("no zone", in_seconds(86400).trim_end_matches('Z').into(), 401),
+        ("a day alone", in_seconds(86400 * 2)[..10].into(), 401),
+        ("a time alone", "12:00:00".into(), 401),
+        ("the 30th of February", "2096-02-30T00:00:00Z".into(), 401),
+        ("a number", "99999999999999".into(), 401),
+        ("a number beyond all", "1e400".into(), 401),
+        ("words", "\"never\"".into(), 401),
+        ("nothing", "\"\"".into(), 401),
+    ];
+    let upstream = Upstream::start().await;
+    for (what, moment, status) in rows {
+        let key = Key::token("key").with(&format!("expires_at = {moment}"));
+        let other = Key::token("other");
+        let builder = Sidecar::in_front_of(&upstream).config("[limits]\nfailures_per_ip = []");
+        let sidecar = builder.keys([&other]).start().await;
+        sidecar.replace_keys([&key, &other]);
+        // Where TOML itself knows no such moment, the file as a whole is refused.
+        let taken = sidecar.admin("POST", "/-/reload").await.status;
+        assert!(taken == 200 || status == 401, "{what}: {moment}: refused with {taken}");
+        let answer = sidecar.ask(get("/").key(&key)).await;
+        assert_eq!(answer.status, status, "{what}: {moment}: {answer:?}");
+        assert_eq!(sidecar.ask(get("/").key(&other)).await.status, 200, "{what}: {moment}");
+    }
+}

@@ -314,3 +314,17 @@ fn moments_need_their_offset() {
         assert!(moment(bad).is_none(), "{bad}");
     }
 }
+
+/// What people write for "never" is later than the calendar knows.
+#[test]
+fn the_last_moments_of_all_are_moments() {
+    for last in
+        ["9999-12-31T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999-11:00", "9999-12-30T22:00:01Z"]
+    {
+        assert_eq!(moment(last), Some(jiff::Timestamp::MAX.into()), "{last}");
+    }
+    assert!(moment("9999-12-30T21:00:00Z").unwrap() < jiff::Timestamp::MAX.into());
+    for bad in ["9999-12-32T00:00:00Z", "9999-12-31T24:01:00Z", "9999-12-31T00:00:00", "10000-01-01T00:00:00Z"] {
+        assert!(moment(bad).is_none(), "{bad}");
+    }
+}
