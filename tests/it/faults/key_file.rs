@@ -81,6 +81,49 @@ async fn a_torn_file_without_an_end_revives_nobody() {
     assert!(upstream.seen().iter().all(|seen| seen.field("x-key-id") == good.id));
 }
 
+/// No keys never means that none is asked for: at a first start with such a file nothing passes, and it is not ready,
+/// unless the file says that it is meant to be empty.
+#[tokio::test]
+async fn a_start_without_keys_opens_nothing() {
+    let key = Key::token("key");
+    let whole = key_file([&key]);
+    let rows = [
+        ("no file", None, "503 keys_unavailable"),
+        ("an empty file", Some(""), "503 keys_unavailable"),
+        ("a comment alone", Some("# keys to come\n"), "503 keys_unavailable"),
+        ("an empty list", Some("key = []\n"), "503 keys_unavailable"),
+        ("a list of another kind", Some("[]"), "503 keys_unavailable"),
+        ("a table of another kind", Some("[keys]\n"), "503 keys_unavailable"),
+        ("a cut file", Some(&whole[..whole.len() / 2]), "503 keys_unavailable"),
+        ("counts that do not fit", Some("[end]\nowners = 0\nkeys = 1\n"), "503 keys_unavailable"),
+        ("a file that is meant to be empty", Some("[end]\nowners = 0\nkeys = 0\n"), "401 invalid_credentials"),
+    ];
+    let upstream = Upstream::start().await;
+    for (what, text, told) in rows {
+        let builder = Sidecar::in_front_of(&upstream).config(UNLIMITED).ready_or_not();
+        let builder = if let Some(text) = text { builder.key_file(text) } else { builder };
+        let sidecar = builder.start().await;
+        for version in [H1, H2] {
+            let answer = sidecar.send(version, get("/").key(&key)).await;
+            assert_eq!(answer.brief(), told, "{what}: {answer:?}");
+            assert_eq!(answer.has("retry-after"), answer.status == 503, "{what}: {answer:?}");
+            assert!(sidecar.send(version, get("/")).await.status >= 400, "{what}");
+        }
+        let ready = if told.starts_with("503") { 503 } else { 200 };
+        assert_eq!(sidecar.admin("GET", "/readyz").await.status, ready, "{what}");
+        assert_eq!(sidecar.admin("GET", "/livez").await.status, 200, "{what}");
+        // And a whole one mends it, without a word.
+        sidecar.replace("keys.toml", &whole);
+        eventually("the whole file", async || {
+            let status = sidecar.ask(get("/").key(&key)).await.status;
+            if status == 200 { Ok(()) } else { Err(format!("{what}: {status}")) }
+        })
+        .await;
+        sidecar.ready().await;
+    }
+    assert_eq!(upstream.count(), 9, "what passed is what was good");
+}
+
 /// Thousands of keys and a long address list: loaded, and swapped without a pause that a caller would notice.
 #[tokio::test]
 async fn a_large_file_is_swapped_beside_the_traffic() {
