@@ -115,14 +115,10 @@ fn limit_files(id: Option<u32>, most: Option<u64>) {
     prlimit(id, Resource::Fsize, Rlimit { current: most.or(maximum), maximum }).unwrap();
 }
 
-/// A process that gets an error where it may not write, and no signal, and that may not pass over permissions, even as
-/// root.
+/// A process that may not pass over permissions, even as root.
 fn mortal() -> Vec<String> {
-    let mut words = shell("trap '' XFSZ").to_vec();
-    if rustix::process::geteuid().is_root() {
-        words.extend(["setpriv", "--bounding-set=-dac_override,-dac_read_search"].map(str::to_owned));
-    }
-    words
+    let words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
+    if rustix::process::geteuid().is_root() { words.map(str::to_owned).to_vec() } else { Vec::new() }
 }
 
 /// Serving goes on, a revocation is in force at once, and what could not be written is when it can be.
@@ -209,10 +205,10 @@ async fn an_acknowledgement_says_whether_it_lasts() {
     assert_eq!((&said.json()["in_force"], &said.json()["durable"]), (&true.into(), &true.into()), "{said:?}");
 }
 
-/// Runs a command that gets an error where it may not write; with `limit`, it may write to no file at all.
+/// Runs a command; with `limit`, it may write to no file at all, and gets an error where it tries, and no signal.
 async fn command(words: &[&str], file: &Path, limit: bool) -> Ended {
-    let mut through = if limit { shell("ulimit -S -f 0").to_vec() } else { Vec::new() };
-    through.splice(0..0, mortal());
+    let mut through = mortal();
+    through.extend(if limit { shell("trap '' XFSZ; ulimit -S -f 0").to_vec() } else { Vec::new() });
     let mut command = executable_through(&through);
     command.args(words).arg("--file").arg(file);
     run(command, "").await
