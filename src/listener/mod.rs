@@ -16,7 +16,7 @@ mod fickle;
 mod gather;
 mod http;
 mod io;
-mod proxy_protocol;
+pub mod proxy_protocol;
 mod serve;
 mod talk;
 #[cfg(test)]

@@ -11,18 +11,20 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 /// What a PROXY header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub struct Header {
     /// The client; absent where the proxy speaks for itself (a health check) or does not know.
-    pub(super) client: Option<IpAddr>,
+    pub client: Option<IpAddr>,
     /// Whether the client speaks TLS with the proxy.
-    pub(super) secure: bool,
+    pub secure: bool,
 }
 
 /// Why a connection did not begin with a good header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderFault {
+pub enum HeaderFault {
+    /// It began with something else.
     #[error("the connection did not begin with a valid PROXY header")]
     Malformed,
+    /// It broke, or ended before the header did.
     #[error("the PROXY header could not be read")]
     Read(#[from] io::Error),
 }
@@ -44,7 +46,7 @@ const LONGEST_REST: usize = 4096;
 ///
 /// # Errors
 /// When the connection begins with anything else, or ends.
-pub(super) async fn read(socket: &mut TcpStream) -> Result<Header, HeaderFault> {
+pub async fn read(socket: &mut TcpStream) -> Result<Header, HeaderFault> {
     let mut bytes = vec![0; SHORTEST];
     socket.read_exact(&mut bytes).await?;
     if bytes.starts_with(SIGNATURE) {
@@ -84,8 +86,11 @@ async fn read_line(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<(), He
     Ok(())
 }
 
-/// Reads a whole header.
-fn parse(bytes: &[u8]) -> Result<Header, HeaderFault> {
+/// Reads a whole header, and nothing behind it.
+///
+/// # Errors
+/// When the bytes are anything else than one header.
+pub fn parse(bytes: &[u8]) -> Result<Header, HeaderFault> {
     let config = ParseConfig::default();
     let (header, length) = ProxyHeader::parse(bytes, config).map_err(|_| HeaderFault::Malformed)?;
     let version_2 = bytes.starts_with(SIGNATURE);
@@ -109,11 +114,12 @@ fn parse(bytes: &[u8]) -> Result<Header, HeaderFault> {
     Ok(Header { client: Some(addresses.source.ip().to_canonical()), secure })
 }
 
-/// Whether a line of version 1 is spelt as the specification wants it; the parser takes a sign before a port.
+/// Whether a line of version 1 is spelt as the specification wants it; the parser takes a sign before a port, and lines of
+/// any length.
 fn is_strict_line(line: &[u8]) -> bool {
     let is_known = line.starts_with(b"PROXY TCP4 ") || line.starts_with(b"PROXY TCP6 ");
     let is_unknown = line.starts_with(b"PROXY UNKNOWN\r") || line.starts_with(b"PROXY UNKNOWN ");
-    is_unknown || is_known && !line.contains(&b'+')
+    line.len() <= LONGEST_LINE && (is_unknown || is_known && !line.contains(&b'+'))
 }
 
 /// The checksum of a version 2 header, its own field taken as zero (§2.2.3).
@@ -181,6 +187,8 @@ mod tests {
         check(b"PROXY TCP6 ::ffff:203.0.113.7 ::1 5000 443\r\n", Some((Some("203.0.113.7"), false)));
         check(b"PROXY UNKNOWN\r\n", Some((None, false)));
         check(b"PROXY UNKNOWN 1.2.3.4 5.6.7.8 1 2\r\n", Some((None, false)));
+        check(format!("PROXY UNKNOWN {}\r\n", "x".repeat(91)).as_bytes(), Some((None, false)));
+        check(format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).as_bytes(), None);
         for bad in [
             &b"PROXY TCP4 203.0.113.7 10.0.0.1 5000 443\n"[..],
             b"PROXY TCP4 203.0.113.007 10.0.0.1 5000 443\r\n",

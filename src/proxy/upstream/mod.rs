@@ -13,7 +13,7 @@ mod connect;
 mod outflow;
 mod pool;
 mod share;
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
