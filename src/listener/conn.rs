@@ -272,11 +272,25 @@ impl Connection {
         self.ended.get()
     }
 
-    /// Whether the drain may tell an HTTP/1 connection to close after what it is at: not while a head is coming in
-    /// (hyper would drop it), nor before the first one (the client has just connected; the tick gives it a moment).
+    /// Whether the drain may tell an HTTP/1 connection to close after what it is at.
+    ///
+    /// Not while a head is coming in (hyper would drop it); nor before the first one, nor just after an answer: who
+    /// asks again and again is told by the next answer, for a close would cross the next request, and that would be
+    /// lost. The tick gives them a moment.
     pub(super) fn may_close_after_this(&self) -> bool {
         self.thread.draining()
-            && (!self.exchanges.borrow().is_empty() || self.begun.get() > 0 && self.head_since.get().is_none())
+            && (!self.exchanges.borrow().is_empty()
+                || self.begun.get() > 0 && self.head_since.get().is_none() && self.thread.was_quiet(self))
+    }
+
+    /// Takes back an ending that was for want of a request: what has arrived meanwhile may be one. False: it was for
+    /// another reason, and stays.
+    pub(super) fn take_back_ending(&self, ending: Ending) -> bool {
+        let taken = matches!(ending, Ending::Idle | Ending::Drain);
+        if taken {
+            self.ending.set(None);
+        }
+        taken
     }
 
     /// Bytes went out.

@@ -123,6 +123,11 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
         })))
     }
 
+    /// What the stream says of itself.
+    pub(super) fn ask<R>(&self, question: impl FnOnce(&T) -> R) -> R {
+        question(&self.0.borrow().stream)
+    }
+
     /// The stream itself, once nobody else holds it. What is unsent is lost.
     pub(super) fn into_inner(self) -> Option<T> {
         let outbox = Rc::clone(&self.0.borrow().outbox);

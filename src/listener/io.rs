@@ -107,6 +107,15 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// Whether something has arrived that was not read yet. Asks the system: what the runtime knows may be older.
+    pub(super) fn has_arrived(&self) -> bool {
+        let wire = match self {
+            Self::Plain(wire) => wire,
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        SockRef::from(&wire.socket).peek(&mut [std::mem::MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Has the socket reset when it is dropped, so that the system does not go on sending to a client that takes
     /// nothing.
     pub(super) fn reset(&self) {

@@ -53,14 +53,17 @@ impl<S: Service> Server<S> {
         let result = poll_fn(|cx| {
             connection.set_task(cx);
             loop {
-                if let Some(ending) = connection.ending.get() {
+                if let Some(ending) = connection.ending.get()
+                    && !(stream.ask(Stream::has_arrived) && connection.take_back_ending(ending))
+                {
                     return Poll::Ready(Err(ending));
                 }
                 // First what has arrived: a request that is just coming in is not to be closed upon.
                 if let Poll::Ready(result) = Pin::new(&mut hyper).poll(cx) {
                     return Poll::Ready(Ok(result));
                 }
-                if told || !connection.may_close_after_this() {
+                let idle = connection.exchanges.borrow().is_empty();
+                if told || !connection.may_close_after_this() || idle && stream.ask(Stream::has_arrived) {
                     return ended_by_sending(stream.poll_rest(cx));
                 }
                 told = true;

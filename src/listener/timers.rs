@@ -62,8 +62,8 @@ pub struct Tuning {
     pub tick: Duration,
     /// How long a client may go on sending after its answer, so that closing does not tear the answer from its hands.
     pub linger: Duration,
-    /// While draining, how long a connection that was just accepted may take to send its first byte, and an HTTP/2
-    /// connection without streams to go.
+    /// While draining, how long a connection that was just accepted may take to send its first byte, one on which an
+    /// answer has just left to send its next, and an HTTP/2 connection without streams to go.
     pub drain_patience: Duration,
 }
 
@@ -158,6 +158,12 @@ impl Thread {
     /// Whether connections are to be closed once nothing is open on them.
     pub(super) fn draining(&self) -> bool {
         self.draining.get().is_some()
+    }
+
+    /// Whether nothing was asked or answered on a connection for longer than clients wait that ask again and again.
+    pub(super) fn was_quiet(&self, connection: &Connection) -> bool {
+        let quiet = connection.since.get().max(connection.written.get());
+        self.now().since(quiet) >= self.tuning.drain_patience.saturating_add(self.tuning.tick)
     }
 
     pub(super) fn register(&self, connection: &Rc<Connection>) {
@@ -264,10 +270,9 @@ impl Thread {
             Stage::Http if connection.write_stalled.get().is_some() => None,
             Stage::Http => {
                 let quiet = since.max(connection.written.get());
-                if draining
-                    && over(quiet, tuning.drain_patience)
-                    && (connection.http2() || connection.head_since.get().is_none())
-                {
+                // Only one that was just accepted, or speaks HTTP/2, has the whole of the patience from the beginning.
+                let told = draining || self.draining() && !connection.http2() && connection.begun.get() > 0;
+                if told && self.was_quiet(connection) && (connection.http2() || connection.head_since.get().is_none()) {
                     return Some(Ending::Drain);
                 }
                 // An HTTP/2 client may send what it likes (pings) without asking for anything: only requests count.

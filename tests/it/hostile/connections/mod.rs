@@ -1,6 +1,7 @@
 //! Slow clients, floods of connections, and the end of those that are open when the sidecar ends.
 
 mod descriptors;
+mod drain;
 
 use std::time::{Duration, Instant};
 
