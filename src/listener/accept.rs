@@ -74,6 +74,11 @@ pub fn bind(settings: &Settings) -> Result<Bound, ListenError> {
 /// What the system may keep of connections that nobody accepted yet; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// What the system takes of an answer beyond what the client's window has room for. Left to itself it takes megabytes
+/// and asks for more when a third of them has left: to a client that reads steadily but slowly, that may take longer
+/// than the time for writing without progress, and it would be cut.
+const UNSENT: u32 = 128 * 1024;
+
 fn listen_at(address: SocketAddr, any_v4: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -83,6 +88,7 @@ fn listen_at(address: SocketAddr, any_v4: bool) -> io::Result<TcpListener> {
     }
     // Linux hands these on to every accepted socket, so that accepting one costs no further system call.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     // For answers that may take any time (a stream, an upgraded connection), where no timer of ours runs.
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);

@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod drain;
+mod slow;
 
 use std::time::{Duration, Instant};
 
