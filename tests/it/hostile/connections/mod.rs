@@ -1,5 +1,6 @@
 //! Slow clients, floods of connections, and the end of those that are open when the sidecar ends.
 
+mod crowd;
 mod descriptors;
 mod drain;
 mod slow;
