@@ -4,6 +4,7 @@ mod crowd;
 mod descriptors;
 mod drain;
 mod slow;
+mod tls;
 
 use std::time::{Duration, Instant};
 
