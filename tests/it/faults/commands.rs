@@ -72,7 +72,9 @@ fn a_command_that_is_killed_is_done_or_not() {
     for number in 0..3 {
         done(create(&file, &format!("first-{number}")));
     }
-    let took = done(create(&file, "measure"));
+    // The time in which each is killed, in microseconds: longer when few are done, shorter when many are.
+    let first = done(create(&file, "measure")).as_micros() as u64;
+    let mut within = BTreeMap::from(["create", "revoke", "delete", "rotate"].map(|verb| (verb, first)));
     let mut random = Numbers(7);
     let (mut acknowledged, mut undone, mut half) = (0, 0, 0);
     let mut before = keys(&file);
@@ -94,7 +96,7 @@ fn a_command_that_is_killed_is_done_or_not() {
         }
         .spawn()
         .unwrap();
-        let after = Duration::from_micros(random.below(took.as_micros() as u64 * 5 / 4));
+        let after = Duration::from_micros(random.below(within[verb]));
         kill(&mut running, (round % 5 > 0).then_some(after), folder.path());
         let output = running.wait_with_output().unwrap();
         let told = output.status.success() || serde_json::from_slice::<Value>(&output.stdout).is_ok();
@@ -117,13 +119,14 @@ fn a_command_that_is_killed_is_done_or_not() {
         if verb == "rotate" && is_done {
             assert!(now[&target]["expires_at"].is_string(), "{row}");
         }
+        within.insert(verb, if is_done { within[verb] * 4 / 5 } else { within[verb] * 5 / 4 }.max(1000));
         acknowledged += usize::from(told);
         undone += usize::from(!is_done);
         before = now;
     }
     // Both happened often enough to mean something.
     assert!(
-        acknowledged >= 10 && undone >= 40,
+        acknowledged >= 10 && undone >= 10,
         "{acknowledged} were acknowledged, {undone} not done, {half} left a file"
     );
     println!("{acknowledged} acknowledged, {undone} not done, {half} left a temporary file behind");
