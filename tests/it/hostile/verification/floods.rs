@@ -22,7 +22,9 @@ async fn parallel_first_guesses_are_no_more_than_may_fail() {
     let known = Key::pair("known").argon2id();
     let upstream = Upstream::start().await;
     let all: Vec<&Key> = keys.iter().chain([&known]).collect();
-    let sidecar = sidecar(&upstream, &format!("failures_per_ip = [\"{MAY_FAIL}/1h\"]"), &all).await;
+    // Many threads, so that many are in flight when the last one that may fail is asked for.
+    let limits = format!("failures_per_ip = [\"{MAY_FAIL}/1h\"]\n[keys.verification]\nthreads = 8");
+    let sidecar = sidecar(&upstream, &limits, &all).await;
     assert_eq!(sidecar.send_again(H1, get("/").key(&known)).await.status, 200);
     let before = slowly_hashed(&sidecar).await;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{hashed, sidecar};
-use crate::harness::{H1, Key, Upstream, get, keyside};
+use crate::harness::{H1, Key, Request, Sidecar, Upstream, get, keyside};
 
 /// A slow verification that is under way when its key is revoked lets nobody in afterwards: not the one who waits for
 /// it, if he began later, and not the next one by what it found.
@@ -54,4 +54,59 @@ async fn no_slow_verification_outruns_a_revocation() {
     assert_eq!(upstream.count(), passed);
     // Else it would prove nothing: some were hashed before they were revoked, and some were refused.
     assert!(hashed(&sidecar, "argon2id").await >= 10.0 && passed >= 10 && refused >= 10, "{passed} and {refused}");
+}
+
+/// The same without a race: the one verification thread is at something else while the key is revoked, so that the right
+/// secret is verified when its key is dead already.
+#[tokio::test]
+async fn what_is_verified_after_the_revocation_is_void() {
+    const TRIES: usize = 40;
+    const HEAVY: usize = 24;
+    let mut keys: Vec<Key> = (0..TRIES).map(|number| Key::pair(&format!("key-{number}")).argon2id()).collect();
+    // bcrypt at a cost of 10 takes a tenth of a second or less; nobody knows the secrets of these.
+    let body = "a".repeat(53);
+    let heavy: Vec<Key> =
+        (0..HEAVY).map(|number| Key::pair(&format!("heavy-{number}")).hash(&format!("$2y$10${body}"))).collect();
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream)
+        .plaintext()
+        .config("[limits]\nfailures_per_ip = []\n[keys.verification]\nthreads = 1")
+        .keys(keys.iter().chain(&heavy))
+        .start()
+        .await;
+    let ask = |request: Request| {
+        let dialer = sidecar.dialer();
+        tokio::spawn(async move { dialer.connect(H1).await.unwrap().send(&request).await.status })
+    };
+    // How many are hashed before it: so few that it is verified in time, so many that it is revoked before.
+    let (mut before, mut void) = (8, 0);
+    for number in 0..TRIES {
+        let hashed_before = hashed(&sidecar, "argon2id").await;
+        let busy: Vec<_> =
+            heavy[..before].iter().map(|key| ask(get("/").basic(&key.public, &format!("cs_{number}")))).collect();
+        sidecar.measures("keyside_verification_queue", &[], |waiting| waiting >= 1.0).await;
+        let victim = ask(get("/").key(&keys[number]));
+        keys[number] = keys[number].clone().with("revoked_at = 2026-01-02T00:00:00Z");
+        sidecar.replace_keys(keys.iter().chain(&heavy));
+        sidecar.counts("keyside_keys", &[("status", "revoked")], number as u64 + 1).await;
+        let still_waits = !victim.is_finished();
+        let status = victim.await.unwrap();
+        match (still_waits, status) {
+            // It has waited too long, and nothing was decided.
+            (_, 503) => before = (before / 2).max(2),
+            (false, _) => before = (before * 2).min(HEAVY),
+            (true, status) => {
+                assert_eq!(status, 401, "{} was let in by what was verified after its revocation", keys[number].id);
+                // If it was hashed for nothing: else the revocation was there before the request, which proves less.
+                void += usize::from(hashed(&sidecar, "argon2id").await > hashed_before);
+            }
+        }
+        for guess in busy {
+            assert!([401, 503].contains(&guess.await.unwrap()));
+        }
+        if void >= 3 {
+            return;
+        }
+    }
+    panic!("in {TRIES} tries, {void} were verified after their revocation: this proves nothing");
 }
