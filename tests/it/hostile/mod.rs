@@ -7,4 +7,5 @@ mod connections;
 mod h1;
 mod h2;
 mod limits;
+mod table;
 mod verification;
