@@ -39,12 +39,13 @@ async fn no_slow_verification_outruns_a_revocation() {
         takes = returned - began;
         for call in calls {
             let (began, status, took) = call.await.unwrap();
-            assert!([200, 401].contains(&status), "round {round}: {status}");
-            assert!(status == 401 || began <= returned, "round {round}: let in after the revoke had returned");
+            // 503: the machine was too busy to hash it in time, and nothing was decided.
+            assert!([200, 401, 503].contains(&status), "round {round}: {status}");
+            assert!(status != 200 || began <= returned, "round {round}: let in after the revoke had returned");
             if status == 200 && began < returned - takes {
                 first = took.min(Duration::from_millis(500));
             }
-            (passed, refused) = (passed + usize::from(status == 200), refused + usize::from(status == 401));
+            (passed, refused) = (passed + usize::from(status == 200), refused + usize::from(status != 200));
         }
         // What the verification found out meanwhile is of no use any more.
         for _ in 0..2 {
