@@ -13,6 +13,8 @@ use super::{
 use crate::harness::{Answer, End, Gate, H1, H2, Load, Sidecar, Upstream, get, others, post, within};
 
 const CONFIG: &str = r#"
+    [upstream]
+    max_connections = 1000
     [listen.timeouts]
     body = "2s"
     write = "2s"

@@ -104,7 +104,7 @@ async fn http2_is_not_spoken_where_it_was_not_chosen() {
 #[tokio::test]
 async fn streams_beyond_the_offer_are_refused() {
     let key = Key::pair("key");
-    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config("[upstream]\nmax_connections = 1000")).await;
     let gate = Gate::new();
     upstream.on("/wait", Answer::ok("at last").behind(&gate));
     let mut peer = Peer::new(&sidecar).await;
