@@ -232,6 +232,9 @@ fn trailers(input: &[u8]) -> Result<Option<(HeaderMap, usize)>, AnswerError> {
         Ok(httparse::Status::Complete((bytes, _))) if has_bare_line_feed(&input[..bytes]) => {
             Err(AnswerError::Malformed("a line end in the trailer section"))
         }
+        Ok(httparse::Status::Complete((bytes, _))) if bytes > MAX_TRAILER_BYTES => {
+            Err(AnswerError::Malformed("the trailer section is too large"))
+        }
         Ok(httparse::Status::Complete((bytes, fields))) => {
             let mut trailers = HeaderMap::with_capacity(fields.len());
             for field in fields {

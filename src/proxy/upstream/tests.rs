@@ -97,6 +97,19 @@ fn each_framing_is_read_to_its_end() {
     check(chunks, GET, "hello, world 12", true);
 }
 
+/// Also where it comes all at once.
+#[test]
+fn a_trailer_section_has_a_bound() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    for (length, fits) in [(16 << 10, false), ((16 << 10) - 100, true)] {
+        let bytes = format!("{head}X-A: {}\r\n\r\n", "x".repeat(length));
+        for at in [0, head.len(), bytes.len() / 2, bytes.len()] {
+            let read = run(read_cut(bytes.as_bytes(), at, GET));
+            assert_eq!(read.is_ok(), fits, "{length} cut at {at}: {:?}", read.err());
+        }
+    }
+}
+
 #[test]
 fn answers_without_a_body_have_none() {
     for status in ["204 No Content", "304 Not Modified"] {
