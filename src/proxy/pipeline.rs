@@ -27,7 +27,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -375,6 +375,11 @@ impl Pipeline {
         }
         live.rules.clean_answer(answer.headers_mut());
         self.write_ours(answer.headers_mut(), judged);
+        // hyper looks for the end of trailers where CR LF follows CR LF, others also where a line feed follows another:
+        // what they take for the next request it has read as trailers (RFC 9112 §2.2). Nothing behind them is believed.
+        if !judged.connection.http2() && upload.is_some_and(|upload| upload.trailed()) {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if answer.body().is_end_stream() {
             lease.answer_ended(answer.body().leaves_connection());
         }

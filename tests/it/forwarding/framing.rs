@@ -120,11 +120,12 @@ async fn a_length_is_passed_on_once() {
     }
 }
 
-/// Trailers end a message, in both directions: it counts as whole, and its connection is kept.
+/// Trailers end a message, in both directions: it counts as whole, and the upstream's connection is kept. That of a
+/// caller over HTTP/1.1 is closed behind them.
 #[tokio::test]
 async fn trailers_end_a_message() {
     let key = writer();
-    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    let (upstream, sidecar) = in_front(&key, Builder::on_one_core).await;
     upstream.on("/down", Answer::chunked(&[("Trailer", "X-Sum")], &["a", "b"], &[("X-Sum", "42")]));
     for version in BOTH {
         let before = upstream.connections();
@@ -137,6 +138,11 @@ async fn trailers_end_a_message() {
             let upload = request("POST", "/up").key(&key).chunks(["a", "b"]).field("Trailer", "X-Sum");
             let up = connection.send(&upload.trailer("X-Sum", "42")).await;
             assert_eq!(up.status, 200, "{version:?} {round}");
+            if version == H1 {
+                assert_eq!(up.field("connection"), "close");
+                connection.closed().await;
+                connection = sidecar.connect(version).await;
+            }
         }
         assert!(upstream.connections() <= before + 1, "{version:?}: {} connections", upstream.connections() - before);
     }

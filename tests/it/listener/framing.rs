@@ -131,3 +131,23 @@ async fn pipelined_requests_are_answered_in_step() {
     }
     assert_eq!(upstream.count(), 2);
 }
+
+/// Who takes two line feeds for the end of trailers sees the next request where we still read trailers: nothing behind
+/// them is answered, and the connection ends, so that nobody gets an answer that was another one's (RFC 9112 §2.2).
+#[tokio::test]
+async fn nothing_is_believed_behind_trailers() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
+    let authorization = key.authorization();
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\nTransfer-Encoding: chunked");
+    let next = format!("GET /next HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n");
+    for end in ["0\r\nX-Sum: 1\r\n\r\n", "0\r\nX-Sum: 1\n\r\n", "0\r\nX-Sum: 1\n\n", "0\r\n\n"] {
+        let bytes = format!("{head}\r\n\r\n4\r\nbody\r\n{end}{next}{next}");
+        let mut wire = sidecar.wire().await;
+        wire.write(bytes).await.unwrap();
+        let answer = wire.answer("POST").await.unwrap();
+        assert_eq!((answer.status, answer.field("connection")), (200, "close"), "{end:?}");
+        assert_eq!(within("the end", wire.rest()).await, b"", "{end:?}");
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.target() == "/"), "{:?}", upstream.seen());
+}
