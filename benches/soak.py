@@ -378,7 +378,7 @@ class Soak:
             "limiter entries": total("keyside_limiter_entries"),
             "keys": total("keyside_keys"),
             "series": sum(not line.startswith("#") for line in metrics.splitlines()),
-            "state bytes": sum(path.stat().st_size for path in (self.folder / "state").iterdir()),
+            "state bytes": sum(size(path) for path in (self.folder / "state").iterdir()),
             "log lines dropped": total("keyside_log_lines_dropped_total"),
         }
 
@@ -446,6 +446,14 @@ class Soak:
         for name in grew:
             print(f"GREW: {name}")
         return not self.wrong and not grew
+
+
+def size(path):
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # A file that is being replaced.
+        return 0
 
 
 def fit(points):
