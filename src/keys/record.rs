@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use super::{
@@ -178,6 +178,8 @@ pub struct KeyState {
     pub last_use: LastUse,
     /// Set once the key is revoked, deleted or its owner suspended: exchanges in flight may be cut by it.
     pub dead: AtomicBool,
+    /// Its requests that are on their way to the upstream.
+    pub in_flight: AtomicUsize,
     /// Requests forwarded for this key.
     pub allowed: AtomicU64,
     /// Requests refused after this key was recognised.

@@ -208,14 +208,23 @@ pub struct Local {
 }
 
 impl Local {
-    /// A view for one of `threads` serving threads, each of which gets its share of the connections.
-    pub fn new(live: Arc<Live>, threads: usize) -> Rc<Self> {
-        let share = live.max_connections.div_ceil(threads.max(1));
+    /// A view for one of `threads` serving threads, each of which gets its share of the connections. What is in use of
+    /// an older view's connections counts.
+    pub fn new(live: Arc<Live>, threads: usize, older: Option<&Self>) -> Rc<Self> {
+        let share = live.max_connections / threads.max(1);
+        let older = older.map_or(&[][..], |older| &older.pools);
+        let mut unmatched: Vec<&Rc<Pool>> = older.iter().collect();
         let pools = live
             .destinations
             .iter()
-            .map(|destination| Pool::new(Arc::clone(destination), live.idle_timeout, share))
+            .map(|destination| {
+                let same = unmatched.iter().position(|pool| pool.destination().leads_where(destination));
+                let older = same.map(|at| unmatched.swap_remove(at));
+                Pool::new(Arc::clone(destination), live.idle_timeout, share, older.map(|older| &**older))
+            })
             .collect();
+        // At once: a long answer may hold the older view for hours, and what lies idle takes places.
+        older.iter().for_each(|pool| pool.close());
         Rc::new(Self { live, pools })
     }
 

@@ -45,7 +45,7 @@ use super::{
     respond::{self, Afterwards},
     settings::HostRule,
     tunnel,
-    upstream::{self, Caller, Download, Holders, RequestFraming, Sending, answer::Asked},
+    upstream::{self, Caller, Download, RequestFraming, Sending, answer::Asked},
 };
 use crate::{
     clock, credential,
@@ -65,8 +65,6 @@ pub struct Pipeline {
     local: RefCell<Rc<Local>>,
     /// Room for the forms that are being read to be judged.
     forms: Rc<form::Room>,
-    /// Whose requests are on their way to the upstream.
-    callers: Rc<Holders>,
 }
 
 /// What requests of one connection have in common, so that it is found or written once.
@@ -92,15 +90,8 @@ struct Judged<'a> {
 impl Pipeline {
     /// The pipeline of one of `threads` serving threads.
     pub fn new(shared: Arc<Shared>, recorder: Recorder, threads: usize) -> Self {
-        let local = Local::new(shared.live.load_full(), threads);
-        Self {
-            shared,
-            recorder: Rc::new(recorder),
-            threads,
-            local: RefCell::new(local),
-            forms: Rc::default(),
-            callers: Rc::default(),
-        }
+        let local = Local::new(shared.live.load_full(), threads, None);
+        Self { shared, recorder: Rc::new(recorder), threads, local: RefCell::new(local), forms: Rc::default() }
     }
 
     /// This thread's view of the settings in force.
@@ -108,7 +99,7 @@ impl Pipeline {
         let live = self.shared.live.load();
         let mut local = self.local.borrow_mut();
         if !Arc::ptr_eq(&live, &local.live) {
-            *local = Local::new(Arc::clone(&live), self.threads);
+            *local = Local::new(Arc::clone(&live), self.threads, Some(&local));
         }
         Rc::clone(&local)
     }
@@ -296,11 +287,9 @@ impl Pipeline {
         let live = &local.live;
         let overloaded = || Rejection::from(Reason::Overloaded).retry_after(1);
         let key = passage.record();
-        let caller = match key {
-            Some(key) => Caller::with(key),
-            None => Caller::at(judged.facts()?.client),
-        };
-        let place = live.in_flight.enter(caller, &self.callers).ok_or_else(overloaded)?;
+        let client = judged.facts()?.client;
+        let place = live.in_flight.enter(key.map(|key| &**key), client).ok_or_else(overloaded)?;
+        let caller = key.map_or_else(|| Caller::at(client), |key| Caller::with(key));
         // Of a request that is only observed, too, the upstream is the one of its key's mode.
         let mode = judged.record.key().and_then(|key| key.mode);
         let pool = local.pool(need.upstream(), mode);

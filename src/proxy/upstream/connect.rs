@@ -85,6 +85,11 @@ impl Destination {
         })
     }
 
+    /// Whether both lead to the same place.
+    pub fn leads_where(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint
+    }
+
     /// How long a connection may take to open.
     pub fn connect_timeout(&self) -> Duration {
         self.connect_timeout

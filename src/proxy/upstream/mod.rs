@@ -10,7 +10,9 @@
 pub mod answer;
 pub mod body;
 mod connect;
+mod in_flight;
 mod outflow;
+mod places;
 mod pool;
 mod share;
 pub mod wire;
@@ -23,10 +25,6 @@ use std::{
     future::poll_fn,
     io,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll},
 };
 
@@ -38,57 +36,16 @@ use tokio::task::{AbortHandle, spawn_local};
 pub use answer::AnswerError;
 pub use body::Download;
 pub use connect::{Destination, DestinationError, UpstreamStream};
+pub use in_flight::{InFlight, Place};
 pub use outflow::RequestFraming;
 pub use pool::{CheckoutError, Pool, PooledConnection};
-pub use share::{Caller, Held, Holders};
+pub use share::Caller;
 
 use answer::{Asked, HeadReader};
 use outflow::{Outflow, OutflowError};
 
 use super::body::{RequestBody, Upload};
 use crate::clock::Mono;
-
-/// How many requests are on their way to the upstream, over all serving threads.
-#[derive(Debug)]
-pub struct InFlight {
-    current: AtomicUsize,
-    max: usize,
-}
-
-impl InFlight {
-    /// Nothing is on its way, and no more than `max` ever will be.
-    pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { current: AtomicUsize::new(0), max })
-    }
-
-    /// How many there may be.
-    pub fn max(&self) -> usize {
-        self.max
-    }
-
-    /// A place, unless all are taken, or as many as this caller may have; `callers` knows who has those of this thread.
-    pub fn enter(self: &Arc<Self>, caller: Caller, callers: &Rc<Holders>) -> Option<Place> {
-        let taken = self.current.fetch_add(1, Ordering::Relaxed);
-        if taken >= self.max || !callers.may_have(caller, taken, self.max) {
-            self.current.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Place { in_flight: Arc::clone(self), _held: callers.note(caller) })
-    }
-}
-
-/// A place among the requests on their way; given back when dropped.
-#[derive(Debug)]
-pub struct Place {
-    in_flight: Arc<InFlight>,
-    _held: Held,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.in_flight.current.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Why an exchange with the upstream failed before its answer had begun.
 #[derive(Debug)]

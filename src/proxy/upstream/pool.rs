@@ -2,18 +2,16 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     io,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::oneshot;
-
 use super::{
     connect::Destination,
-    share::{Caller, Held, Holders},
+    places::{Opened, Places, Turn, Waiter},
+    share::{Caller, Held},
     wire::Wire,
 };
 use crate::clock::Mono;
@@ -23,48 +21,19 @@ use crate::clock::Mono;
 pub struct Pool {
     destination: Arc<Destination>,
     idle_timeout: Duration,
-    /// How many connections this thread may have open: its share of `max_connections`.
-    cap: usize,
-    open: Cell<usize>,
+    /// What connections may be opened, and who waits for one; shared with the pool that a reload puts in this one's place.
+    places: Rc<Places>,
     /// Whether a reload has put another pool in its place: then nothing is kept any more.
     closed: Cell<bool>,
     /// Time as of the last checkout or the last tick.
     now: Cell<Mono>,
     idle: RefCell<Vec<Idle>>,
-    /// Whose exchanges are on the others.
-    holders: Rc<Holders>,
-    /// Those that wait for a connection, in order of arrival.
-    waiting: RefCell<VecDeque<Waiter>>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    caller: Caller,
-    turn: oneshot::Sender<Turn>,
 }
 
 #[derive(Debug)]
 struct Idle {
     connection: PooledConnection,
     since: Mono,
-}
-
-/// What one who waited is given.
-#[derive(Debug)]
-enum Turn {
-    Reuse(PooledConnection),
-    Open(Opened, Held),
-}
-
-/// One of the connections that count against the cap, from before it is opened until it is gone.
-#[derive(Debug)]
-struct Opened(Rc<Pool>);
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.hand_on_place();
-    }
 }
 
 /// A connection that is in nobody's use, or in that of one exchange.
@@ -101,18 +70,17 @@ pub enum CheckoutError {
 }
 
 impl Pool {
-    /// An empty pool.
-    pub fn new(destination: Arc<Destination>, idle_timeout: Duration, cap: usize) -> Rc<Self> {
+    /// An empty pool of at most so many connections. What is in use of an older one to the same upstream counts.
+    pub fn new(destination: Arc<Destination>, idle_timeout: Duration, most: usize, older: Option<&Self>) -> Rc<Self> {
+        let places = older.map_or_else(Rc::default, |older| Rc::clone(&older.places));
+        places.all.set(most.max(1));
         Rc::new(Self {
             destination,
             idle_timeout,
-            cap: cap.max(1),
-            open: Cell::new(0),
+            places,
             closed: Cell::new(false),
             now: Cell::new(Mono::default()),
             idle: RefCell::default(),
-            holders: Rc::default(),
-            waiting: RefCell::default(),
         })
     }
 
@@ -124,15 +92,11 @@ impl Pool {
     /// The newest kept connection, if there is a good one: the usual way, which waits for nothing.
     pub fn checkout_kept(&self, caller: Caller, now: Mono) -> Option<PooledConnection> {
         self.now.set(now);
-        if !self.may_have(caller) {
+        if !self.places.may_have(caller) {
             return None;
         }
-        loop {
-            let newest = self.idle.borrow_mut().pop()?;
-            if newest.is_good(now) {
-                return Some(PooledConnection { held: Some(self.holders.note(caller)), ..newest.connection });
-            }
-        }
+        let kept = self.newest_idle(now)?;
+        Some(PooledConnection { held: Some(self.places.note(caller)), ..kept })
     }
 
     /// A new connection, or one that becomes free. The flag tells whether it was kept.
@@ -141,8 +105,8 @@ impl Pool {
     ///
     /// See [`CheckoutError`].
     pub async fn checkout(self: &Rc<Self>, caller: Caller) -> Result<(PooledConnection, bool), CheckoutError> {
-        match self.place(caller) {
-            Some((place, held)) => Ok((self.connect(place, held).await?, false)),
+        match self.places.take(caller) {
+            Some((held, opened)) => Ok((self.connect(opened, held).await?, false)),
             None => self.wait(caller).await,
         }
     }
@@ -153,7 +117,7 @@ impl Pool {
     ///
     /// See [`CheckoutError`].
     pub async fn checkout_fresh(self: &Rc<Self>, caller: Caller) -> Result<PooledConnection, CheckoutError> {
-        if self.open.get() >= self.cap && self.may_have(caller) {
+        if self.places.all_open() && self.places.may_have(caller) {
             // The oldest idle one makes room.
             let oldest = {
                 let mut idle = self.idle.borrow_mut();
@@ -162,8 +126,8 @@ impl Pool {
             // Dropped with no borrow held: it hands its place on.
             drop(oldest);
         }
-        match self.place(caller) {
-            Some((place, held)) => self.connect(place, held).await,
+        match self.places.take(caller) {
+            Some((held, opened)) => self.connect(opened, held).await,
             None => match self.wait(caller).await? {
                 (PooledConnection { wire, held: Some(held), opened, .. }, true) => {
                     wire.borrow_mut().cut();
@@ -185,12 +149,9 @@ impl Pool {
             }
             wire.rest();
         }
-        match self.next_waiter() {
-            Some(Waiter { caller, turn }) => {
-                let held = Some(self.holders.note(caller));
-                drop(turn.send(Turn::Reuse(PooledConnection { held, ..connection })));
-            }
-            None => self.idle.borrow_mut().push(Idle { connection, since: self.now.get() }),
+        self.idle.borrow_mut().push(Idle { connection, since: self.now.get() });
+        if self.places.is_awaited() {
+            self.hand_on();
         }
     }
 
@@ -202,9 +163,11 @@ impl Pool {
         drop(idle);
     }
 
-    /// Drops kept connections that are closed or have lain too long. Called once a second.
+    /// Drops kept connections that are closed or have lain too long, and forgets those who gave up waiting. Called once
+    /// a second.
     pub fn prune(&self, now: Mono) {
         self.now.set(now);
+        self.places.prune();
         let gone: Vec<Idle> = {
             let mut idle = self.idle.borrow_mut();
             let (kept, gone) = std::mem::take(&mut *idle).into_iter().partition(|idle| idle.is_good(now));
@@ -215,55 +178,36 @@ impl Pool {
         drop(gone);
     }
 
-    /// Whether one caller may have one more connection.
-    fn may_have(&self, caller: Caller) -> bool {
-        self.holders.may_have(caller, self.holders.count(), self.cap)
-    }
-
-    fn place(self: &Rc<Self>, caller: Caller) -> Option<(Opened, Held)> {
-        (self.open.get() < self.cap && self.may_have(caller)).then(|| {
-            self.open.set(self.open.get() + 1);
-            (Opened(Rc::clone(self)), self.holders.note(caller))
-        })
-    }
-
-    /// The first who still waits and may have a connection.
-    fn next_waiter(&self) -> Option<Waiter> {
-        let mut waiting = self.waiting.borrow_mut();
-        // One caller may have many that wait, and is asked after once.
-        let mut refused = None;
-        let mut at = 0;
+    fn newest_idle(&self, now: Mono) -> Option<PooledConnection> {
         loop {
-            let waiter = waiting.get(at)?;
-            if waiter.turn.is_closed() {
-                waiting.remove(at);
-            } else if refused != Some(waiter.caller) && self.may_have(waiter.caller) {
-                return waiting.remove(at);
-            } else {
-                refused = Some(waiter.caller);
-                at += 1;
+            let newest = self.idle.borrow_mut().pop()?;
+            if newest.is_good(now) {
+                return Some(newest.connection);
             }
         }
     }
 
-    fn hand_on_place(self: &Rc<Self>) {
-        // Nothing else runs on this thread meanwhile, so one who still waits takes what is sent.
-        if let Some(Waiter { caller, turn }) = self.next_waiter()
-            && let Some((place, held)) = self.place(caller)
-        {
-            drop(turn.send(Turn::Open(place, held)));
+    /// Gives what is free to those who wait and may have it: what is kept first, then places for new connections. One
+    /// connection that comes back may make room for two, since who gave it back has one less.
+    fn hand_on(&self) {
+        while let Some(kept) = self.newest_idle(self.now.get()) {
+            let Some(Waiter { caller, turn }) = self.places.next_waiter() else {
+                return self.idle.borrow_mut().push(Idle { connection: kept, since: self.now.get() });
+            };
+            let held = Some(self.places.note(caller));
+            // Nothing else runs on this thread meanwhile, so one who still waits takes what is sent.
+            drop(turn.send(Turn::Reuse(PooledConnection { held, ..kept })));
         }
+        self.places.offer();
     }
 
     async fn wait(self: &Rc<Self>, caller: Caller) -> Result<(PooledConnection, bool), CheckoutError> {
-        let (sender, turn) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(Waiter { caller, turn: sender });
-        match tokio::time::timeout(self.destination.connect_timeout(), turn).await {
+        match tokio::time::timeout(self.destination.connect_timeout(), self.places.wait(caller)).await {
             Ok(Ok(Turn::Reuse(connection))) if connection.wire.borrow_mut().is_still_open() => Ok((connection, true)),
             Ok(Ok(Turn::Reuse(PooledConnection { held: Some(held), opened, .. }))) => {
                 Ok((self.connect(opened, held).await?, false))
             }
-            Ok(Ok(Turn::Open(place, held))) => Ok((self.connect(place, held).await?, false)),
+            Ok(Ok(Turn::Open(held, opened))) => Ok((self.connect(opened, held).await?, false)),
             Ok(Ok(Turn::Reuse(_)) | Err(_)) | Err(_) => Err(CheckoutError::AllInUse),
         }
     }

@@ -1,19 +1,15 @@
 //! How places are shared out among callers: nobody is given one who has twice as many as are left.
 //!
-//! So whoever comes first may have two thirds of them, and some are left for the next one, however many callers fill
-//! theirs: a caller that reads no answers, or sends its requests to the slowest path, stops itself before anybody else.
-//! The rule is that of shared-memory switches (Choudhury and Hahne, 1998, "Dynamic queue length thresholds").
+//! Whoever comes first may have two thirds of them, the next one two thirds of what is left then, and so on: a caller
+//! that reads no answers, or sends its requests to the slowest path, stops itself before anybody else. A handful of
+//! callers together can still take all. The rule is that of shared-memory switches (Choudhury and Hahne, 1998, "Dynamic
+//! queue length thresholds").
 
-use std::{
-    cell::RefCell,
-    net::{IpAddr, Ipv6Addr},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use slab::Slab;
 
-use crate::keys::KeyRecord;
+use crate::{keys::KeyRecord, listener::counted_address};
 
 /// Among whom places are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,43 +28,38 @@ impl Caller {
 
     /// Whoever calls from this address without a key.
     pub fn at(address: IpAddr) -> Self {
-        Self::Address(match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        })
+        Self::Address(counted_address(address))
     }
 }
 
-/// Who holds places on this thread.
+/// Who holds places of this thread.
 #[derive(Debug, Default)]
-pub struct Holders(RefCell<Slab<Caller>>);
+pub(super) struct Holders(RefCell<Slab<Caller>>);
 
 /// A place in somebody's hands, until it is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub(super) struct Held {
     holders: Rc<Holders>,
     at: usize,
 }
 
 impl Holders {
-    /// How many places are held on this thread.
-    pub fn count(&self) -> usize {
+    /// How many places are held.
+    pub(super) fn count(&self) -> usize {
         self.0.borrow().len()
     }
 
-    /// Whether this caller may have one more, where so many of all are taken.
-    pub fn may_have(&self, caller: Caller, taken: usize, all: usize) -> bool {
-        let twice_the_rest = 2 * all.saturating_sub(taken);
+    /// Whether this caller may have one more of all.
+    pub(super) fn may_have(&self, caller: Caller, all: usize) -> bool {
+        let holders = self.0.borrow();
+        let twice_the_rest = 2 * all.saturating_sub(holders.len());
         // As a rule not even all that is taken would be too much for one.
-        if taken < twice_the_rest {
-            return true;
-        }
-        let has = || self.0.borrow().iter().filter(|(_, holder)| **holder == caller).count();
-        twice_the_rest > 0 && has() < twice_the_rest
+        holders.len() < twice_the_rest
+            || twice_the_rest > 0 && holders.iter().filter(|(_, holder)| **holder == caller).count() < twice_the_rest
     }
 
     /// Notes that this caller has one more.
-    pub fn note(self: &Rc<Self>, caller: Caller) -> Held {
+    pub(super) fn note(self: &Rc<Self>, caller: Caller) -> Held {
         Held { holders: Rc::clone(self), at: self.0.borrow_mut().insert(caller) }
     }
 }
@@ -90,7 +81,7 @@ mod tests {
         (0..callers)
             .map(|caller| {
                 let before = held.len();
-                while holders.may_have(Caller::Key(caller), held.len(), all) {
+                while holders.may_have(Caller::Key(caller), all) {
                     held.push(holders.note(Caller::Key(caller)));
                 }
                 held.len() - before
@@ -100,7 +91,7 @@ mod tests {
 
     #[test]
     fn some_are_left_for_whoever_comes_next() {
-        assert_eq!(shares(128, 3), [86, 28, 10]);
+        assert_eq!(shares(128, 6), [86, 28, 10, 3, 1, 0]);
         assert_eq!(shares(1, 2), [1, 0]);
         assert_eq!(shares(2, 2), [2, 0], "of so few nothing can be left");
         assert_eq!(shares(3, 3), [2, 1, 0]);
@@ -120,10 +111,10 @@ mod tests {
         let holders = Rc::new(Holders::default());
         let (one, other) = (Caller::Key(1), Caller::at([127, 0, 0, 1].into()));
         let held: Vec<Held> = (0..4).map(|_| holders.note(one)).collect();
-        assert!(!holders.may_have(one, holders.count(), 6));
-        assert!(holders.may_have(other, holders.count(), 6));
+        assert!(!holders.may_have(one, 6));
+        assert!(holders.may_have(other, 6));
         drop(held);
         assert_eq!(holders.count(), 0);
-        assert!(holders.may_have(one, holders.count(), 6));
+        assert!(holders.may_have(one, 6));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::in_front;
-use crate::harness::{Answer, H1, Key, Request, get, post, request};
+use crate::harness::{Answer, Gate, H1, Key, Request, get, post, request};
 
 /// One connection to the upstream for each serving thread, which is kept for long.
 const ONE_EACH: &str = r#"
@@ -97,7 +97,7 @@ async fn a_body_is_never_taken_for_a_request() {
 async fn an_upgrade_that_nobody_waits_for_is_ended() {
     let key = Key::pair("key");
     let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(ONE_EACH)).await;
-    let gate = crate::harness::Gate::new();
+    let gate = Gate::new();
     upstream.on("/socket", Answer::switching("websocket").behind(&gate));
     let mut wire = sidecar.wire().await;
     wire.write([websocket(&key).head(), b"ahead".to_vec()].concat()).await.unwrap();
@@ -105,4 +105,38 @@ async fn an_upgrade_that_nobody_waits_for_is_ended() {
     drop(wire);
     gate.open();
     upstream.until_open(0).await;
+}
+
+/// Connections that are in use count across reloads: there are never more than there may be.
+#[tokio::test]
+async fn reloads_add_no_connections() {
+    let key = Key::pair("key");
+    let config = "[upstream]\nmax_connections = 6\nconnect_timeout = \"200ms\"";
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.on_one_core().config(config)).await;
+    let gate = Gate::new();
+    upstream.on("/slow", Answer::ok("at last").behind(&gate));
+    let mut held = Vec::new();
+    for round in 0..5 {
+        for _ in 0..2 {
+            let mut wire = sidecar.wire().await;
+            wire.write(get("/slow").key(&key).head()).await.unwrap();
+            held.push(wire);
+        }
+        if round < 2 {
+            upstream.request(2 * round + 2).await;
+        }
+        sidecar.reconfigure(&format!("[upstream]\nmax_in_flight = {}", 1000 + round));
+        assert_eq!(sidecar.admin("POST", "/-/reload").await.status, 200);
+    }
+    // Two thirds for one key, as without a reload.
+    sidecar.counts("keyside_rejections_total", &[("reason", "overloaded")], 6).await;
+    assert_eq!((upstream.count(), upstream.connections()), (4, 4));
+    gate.open();
+    let mut statuses = Vec::new();
+    for mut wire in held {
+        statuses.push(wire.answer("GET").await.unwrap().status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 503, 503, 503, 503, 503, 503]);
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
 }
