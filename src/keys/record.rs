@@ -53,6 +53,8 @@ pub struct OwnerRecord {
 pub struct OwnerState {
     /// What the owner's keys have used up together.
     pub meter: Meter,
+    /// Their requests that are on their way to the upstream.
+    pub in_flight: AtomicUsize,
 }
 
 /// One version of a key, immutable but for the digest of the secret that was verified against it.
@@ -178,8 +180,6 @@ pub struct KeyState {
     pub last_use: LastUse,
     /// Set once the key is revoked, deleted or its owner suspended: exchanges in flight may be cut by it.
     pub dead: AtomicBool,
-    /// Its requests that are on their way to the upstream.
-    pub in_flight: AtomicUsize,
     /// Requests forwarded for this key.
     pub allowed: AtomicU64,
     /// Requests refused after this key was recognised.

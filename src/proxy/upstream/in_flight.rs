@@ -1,7 +1,8 @@
 //! How many requests are on their way to the upstream, over all serving threads, and whose they are.
 //!
-//! One caller alone may have all that are allowed, and then half as many more are there for the others: nobody is given
-//! one who has twice as many as are left of both.
+//! One owner alone may have all that are allowed, and then half as many more are there for the others: nobody is given
+//! one who has twice as many as are left of both. All who call without a key may have a quarter more than one of them, so
+//! that something is left for another address, and for those with a key.
 
 use std::{
     net::IpAddr,
@@ -14,7 +15,7 @@ use std::{
 use dashmap::DashMap;
 
 use crate::{
-    keys::{KeyRecord, KeyState},
+    keys::{KeyRecord, OwnerState},
     listener::counted_address,
 };
 
@@ -24,13 +25,14 @@ pub struct InFlight {
     current: AtomicUsize,
     max: usize,
     /// How many are of callers without a key.
+    keyless: AtomicUsize,
     by_address: DashMap<IpAddr, usize>,
 }
 
 impl InFlight {
     /// Nothing is on its way, and of nobody's no more than `max` ever will be.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { current: AtomicUsize::new(0), max, by_address: DashMap::new() })
+        Arc::new(Self { current: AtomicUsize::new(0), max, keyless: AtomicUsize::new(0), by_address: DashMap::new() })
     }
 
     /// How many there may be of one caller.
@@ -38,32 +40,38 @@ impl InFlight {
         self.max
     }
 
-    /// A place for a request with this key, or for one without a key from this address; unless this caller has as many
-    /// as it may have.
+    /// A place for a request with a key of this owner's, or for one without a key from this address; unless this caller
+    /// has as many as it may have.
     pub fn enter(self: &Arc<Self>, key: Option<&KeyRecord>, client: IpAddr) -> Option<Place> {
         let taken = self.current.fetch_add(1, Relaxed);
-        let whose = match key {
-            Some(key) => Whose::Key(Arc::clone(&key.state)),
-            None => Whose::Address(counted_address(client)),
-        };
-        let has = match &whose {
-            Whose::Key(state) => state.in_flight.fetch_add(1, Relaxed),
-            Whose::Address(address) => {
-                let mut count = self.by_address.entry(*address).or_default();
-                *count += 1;
-                *count - 1
+        // Twice of what is left of one and a half times the limit.
+        let left = (3 * self.max).saturating_sub(taken.saturating_mul(2));
+        let (whose, may_have) = match key {
+            Some(key) => {
+                let state = Arc::clone(&key.owner.state);
+                let has = state.in_flight.fetch_add(1, Relaxed);
+                (Whose::Owner(state), has < left)
+            }
+            None => {
+                let address = counted_address(client);
+                let all = self.keyless.fetch_add(1, Relaxed);
+                let has = {
+                    let mut count = self.by_address.entry(address).or_default();
+                    *count += 1;
+                    *count - 1
+                };
+                (Whose::Address(address), has < left && all.saturating_mul(2) < left.saturating_mul(5))
             }
         };
-        // From here on both are given back by the place, also by one that is refused.
+        // From here on all is given back by the place, also by one that is refused.
         let place = Place { in_flight: Arc::clone(self), whose };
-        let is_left = 3 * self.max > has.saturating_add(taken.saturating_mul(2));
-        is_left.then_some(place)
+        may_have.then_some(place)
     }
 }
 
 #[derive(Debug)]
 enum Whose {
-    Key(Arc<KeyState>),
+    Owner(Arc<OwnerState>),
     Address(IpAddr),
 }
 
@@ -78,10 +86,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.in_flight.current.fetch_sub(1, Relaxed);
         match &self.whose {
-            Whose::Key(state) => {
+            Whose::Owner(state) => {
                 state.in_flight.fetch_sub(1, Relaxed);
             }
             Whose::Address(address) => {
+                self.in_flight.keyless.fetch_sub(1, Relaxed);
                 self.in_flight.by_address.remove_if_mut(address, |_, count| {
                     *count -= 1;
                     *count == 0
@@ -105,13 +114,12 @@ mod tests {
         let fill = |client| std::iter::from_fn(|| in_flight.enter(None, client)).collect::<Vec<_>>();
         let greedy = fill(from(1));
         let modest = fill(from(2));
-        assert_eq!((greedy.len(), modest.len(), fill(from(3)).len()), (30, 10, 4));
-        assert!(in_flight.enter(None, from(1)).is_none());
+        assert_eq!((greedy.len(), modest.len()), (30, 8), "a quarter more for all without a key");
         drop(greedy);
-        assert_eq!(fill(from(1)).len(), 24, "two thirds of what is left");
+        assert_eq!(fill(from(1)).len(), 25, "two thirds of what is left");
         drop(modest);
         assert!(in_flight.by_address.is_empty());
-        assert_eq!(in_flight.current.load(Relaxed), 0);
+        assert_eq!((in_flight.current.load(Relaxed), in_flight.keyless.load(Relaxed)), (0, 0));
         assert_eq!(fill(from(3)).len(), 30);
     }
 }

@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn a_place_for_one_who_is_gone_goes_to_the_next() {
         let places = places(1);
-        let taken = places.take(Caller::Key(1)).unwrap();
-        let first = places.wait(Caller::Key(2));
-        let mut second = places.wait(Caller::Key(3));
+        let taken = places.take(Caller::Owner(1)).unwrap();
+        let first = places.wait(Caller::Owner(2));
+        let mut second = places.wait(Caller::Owner(3));
         drop(taken);
         // The first was given the place, and never looked.
         drop(first);
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn all_that_is_free_is_given() {
         let places = places(5);
-        let (one, other) = (Caller::Key(1), Caller::Key(2));
+        let (one, other) = (Caller::Owner(1), Caller::Owner(2));
         let mut of_one: Vec<_> = (0..2).map(|_| places.take(one).unwrap()).collect();
         let _of_other: Vec<_> = (0..2).map(|_| places.take(other).unwrap()).collect();
         let mut waiting = [other, one].map(|caller| places.wait(caller));
@@ -182,9 +182,9 @@ mod tests {
     #[test]
     fn who_gave_up_is_forgotten() {
         let places = places(1);
-        let _taken = places.take(Caller::Key(1)).unwrap();
+        let _taken = places.take(Caller::Owner(1)).unwrap();
         for _ in 0..100 {
-            drop(places.wait(Caller::Key(2)));
+            drop(places.wait(Caller::Owner(2)));
         }
         assert!(places.is_awaited());
         places.prune();

@@ -1,9 +1,10 @@
 //! How places are shared out among callers: nobody is given one who has twice as many as are left.
 //!
-//! Whoever comes first may have two thirds of them, the next one two thirds of what is left then, and so on: a caller
-//! that reads no answers, or sends its requests to the slowest path, stops itself before anybody else. A handful of
-//! callers together can still take all. The rule is that of shared-memory switches (Choudhury and Hahne, 1998, "Dynamic
-//! queue length thresholds").
+//! A caller is an owner, with all keys of theirs. Whoever comes first may have two thirds of the places, the next one two
+//! thirds of what is left then, and so on: a caller that reads no answers, or sends its requests to the slowest path,
+//! stops itself before anybody else. All who call without a key are one such caller, and none of their addresses gets
+//! more than is left. A handful of owners together can still take all. The rule is that of shared-memory switches
+//! (Choudhury and Hahne, 1998, "Dynamic queue length thresholds").
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
@@ -14,16 +15,16 @@ use crate::{keys::KeyRecord, listener::counted_address};
 /// Among whom places are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A key, by where its state lies in memory: that is the same for all versions of its record.
-    Key(usize),
+    /// An owner, by where its state lies in memory: that is the same for all versions of its record.
+    Owner(usize),
     /// A caller without a key, by its address; of IPv6 the first half, which is what one subscriber has.
     Address(IpAddr),
 }
 
 impl Caller {
-    /// Whoever holds this key.
+    /// The owner of this key.
     pub fn with(key: &KeyRecord) -> Self {
-        Self::Key(Arc::as_ptr(&key.state).addr())
+        Self::Owner(Arc::as_ptr(&key.owner.state).addr())
     }
 
     /// Whoever calls from this address without a key.
@@ -52,10 +53,21 @@ impl Holders {
     /// Whether this caller may have one more of all.
     pub(super) fn may_have(&self, caller: Caller, all: usize) -> bool {
         let holders = self.0.borrow();
-        let twice_the_rest = 2 * all.saturating_sub(holders.len());
+        let taken = holders.len();
+        let left = all.saturating_sub(taken);
         // As a rule not even all that is taken would be too much for one.
-        holders.len() < twice_the_rest
-            || twice_the_rest > 0 && holders.iter().filter(|(_, holder)| **holder == caller).count() < twice_the_rest
+        if taken < left {
+            return true;
+        }
+        let has = |is: &dyn Fn(&Caller) -> bool| holders.iter().filter(|(_, holder)| is(holder)).count();
+        match caller {
+            _ if left == 0 => false,
+            Caller::Owner(_) => taken < 2 * left || has(&|holder| *holder == caller) < 2 * left,
+            Caller::Address(_) => {
+                has(&|holder| matches!(holder, Caller::Address(_))) < 2 * left
+                    && has(&|holder| *holder == caller) < left
+            }
+        }
     }
 
     /// Notes that this caller has one more.
@@ -81,8 +93,8 @@ mod tests {
         (0..callers)
             .map(|caller| {
                 let before = held.len();
-                while holders.may_have(Caller::Key(caller), all) {
-                    held.push(holders.note(Caller::Key(caller)));
+                while holders.may_have(Caller::Owner(caller), all) {
+                    held.push(holders.note(Caller::Owner(caller)));
                 }
                 held.len() - before
             })
@@ -98,6 +110,23 @@ mod tests {
         assert_eq!(shares(0, 1), [0]);
     }
 
+    /// Two thirds for all of them, and one has no more than is left for the others.
+    #[test]
+    fn who_has_no_key_is_one_of_many() {
+        let holders = Rc::new(Holders::default());
+        let mut held = Vec::new();
+        let mut fill = |caller| {
+            let before = held.len();
+            while holders.may_have(caller, 120) {
+                held.push(holders.note(caller));
+            }
+            held.len() - before
+        };
+        let addresses: Vec<usize> = (0..8).map(|last| fill(Caller::at([192, 0, 2, last].into()))).collect();
+        assert_eq!(addresses, [60, 20, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(fill(Caller::Owner(1)), 27, "two thirds of the last third");
+    }
+
     #[test]
     fn addresses_of_one_network_are_one_caller() {
         let at = |address: &str| Caller::at(address.parse().unwrap());
@@ -109,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_had_again() {
         let holders = Rc::new(Holders::default());
-        let (one, other) = (Caller::Key(1), Caller::at([127, 0, 0, 1].into()));
+        let (one, other) = (Caller::Owner(1), Caller::at([127, 0, 0, 1].into()));
         let held: Vec<Held> = (0..4).map(|_| holders.note(one)).collect();
         assert!(!holders.may_have(one, 6));
         assert!(holders.may_have(other, 6));

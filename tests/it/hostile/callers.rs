@@ -140,3 +140,50 @@ async fn a_caller_without_a_key_leaves_places_for_others() {
         assert_eq!(wire.answer("GET").await.unwrap().status, 200);
     }
 }
+
+/// An owner with many keys is one caller, and so are all who have none (five addresses, on a public route).
+#[tokio::test]
+async fn many_keys_and_many_addresses_are_not_many_callers() {
+    let greedy: Vec<Key> = (0..5).map(|number| Key::pair(&format!("greedy{number}")).owner("mallory")).collect();
+    let modest = Key::pair("modest");
+    let upstream = Upstream::start().await;
+    let gate = Gate::new();
+    upstream.on("/slow", Answer::ok("at last").behind(&gate));
+    upstream.on("/open", Answer::ok("at last").behind(&gate));
+    let sidecar = Sidecar::in_front_of(&upstream)
+        .config("[upstream]\nmax_connections = 30\nconnect_timeout = \"300ms\"")
+        .config("[[route]]\npath = \"/open\"\npublic = true\n[[route]]\npath = \"/**\"")
+        .keys(greedy.iter().chain([&modest]))
+        .on_one_core()
+        .start()
+        .await;
+    let overloaded = [("reason", "overloaded")];
+    let mut held = Vec::new();
+    for key in &greedy {
+        for _ in 0..5 {
+            let mut wire = sidecar.wire().await;
+            wire.write(get("/slow").key(key).head()).await.unwrap();
+            held.push(wire);
+        }
+    }
+    sidecar.counts("keyside_rejections_total", &overloaded, 5).await;
+    assert_eq!(upstream.count(), 20);
+    assert_eq!(sidecar.ask(get("/").key(&modest)).await.status, 200);
+    for last in 1..=5 {
+        for _ in 0..3 {
+            let mut connection = sidecar.connect_from([127, 0, 8, last].into(), H1).await;
+            connection.wire().write(get("/open").head()).await.unwrap();
+            held.extend(match connection {
+                Connection::H1(wire) => Some(wire),
+                Connection::H2 { .. } => None,
+            });
+        }
+    }
+    // Of the ten that are left, seven.
+    sidecar.counts("keyside_rejections_total", &overloaded, 13).await;
+    assert_eq!(upstream.count(), 28);
+    for _ in 0..10 {
+        assert_eq!(sidecar.ask(get("/").key(&modest)).await.status, 200);
+    }
+    gate.open();
+}
