@@ -78,8 +78,6 @@ pub struct Upload {
     awaiting_client: Cell<bool>,
     /// Whether the answer has begun: from then on nobody is timed by this side.
     answered: Cell<bool>,
-    /// Whether trailers came at its end.
-    trailed: Cell<bool>,
 }
 
 impl Upload {
@@ -94,18 +92,12 @@ impl Upload {
             response_timeout,
             awaiting_client: Cell::new(false),
             answered: Cell::new(false),
-            trailed: Cell::new(false),
         })
     }
 
     /// Says that the head of the answer is there.
     pub fn answered(&self) {
         self.answered.set(true);
-    }
-
-    /// Whether it ended with a trailer section, of which there may be none but its end.
-    pub fn trailed(&self) -> bool {
-        self.trailed.get()
     }
 
     /// How long the upstream may take without any progress.
@@ -233,7 +225,6 @@ impl StreamedRequest {
                     Err(frame) => match frame.into_trailers() {
                         Ok(mut trailers) => {
                             self.local.live.rules.clean_trailers(&mut trailers);
-                            upload.trailed.set(true);
                             // Nothing follows, and nobody asks whether something does.
                             upload.end();
                             Frame::trailers(trailers)

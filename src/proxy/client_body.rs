@@ -1,7 +1,9 @@
 //! The caller's body, which is let finish where nobody reads it to its end.
 
 use std::{
+    cell::Cell,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -31,12 +33,58 @@ pub struct ClientBody {
     /// There until it is dropped.
     incoming: Option<Incoming>,
     http2: bool,
+    end: BodyEnd,
+}
+
+/// Whether all readers agree where a body ends; known without the body, which goes its own way.
+///
+/// hyper looks for the end of trailers where CR LF follows CR LF, others also where a line feed follows another: what
+/// they take for the next request it has read as trailers (RFC 9112 §2.2). It reads them as well of a body that nobody
+/// wants. So nothing is believed behind chunks over HTTP/1.1, unless they were seen to end, and without trailers.
+#[derive(Clone, Debug)]
+pub struct BodyEnd(Option<Rc<Cell<Chunks>>>);
+
+/// What was seen of a body in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunks {
+    Arriving,
+    Ended,
+    Trailed,
+}
+
+impl BodyEnd {
+    fn of(incoming: &Incoming, http2: bool) -> Self {
+        let chunked = !http2 && incoming.size_hint().exact().is_none();
+        Self(chunked.then(|| Rc::new(Cell::new(Chunks::Arriving))))
+    }
+
+    /// Whether what follows it is a request to everybody, as far as was seen until now.
+    pub fn is_clear(&self) -> bool {
+        self.0.as_ref().is_none_or(|chunks| chunks.get() == Chunks::Ended)
+    }
+
+    fn saw(&self, frame: Option<&Frame<Bytes>>) {
+        if let Some(chunks) = &self.0 {
+            match frame {
+                Some(frame) if frame.is_trailers() => chunks.set(Chunks::Trailed),
+                None if chunks.get() == Chunks::Arriving => chunks.set(Chunks::Ended),
+                Some(_) | None => {}
+            }
+        }
+    }
 }
 
 impl ClientBody {
     /// The body of a request that came over this version.
     pub fn new(incoming: Incoming, version: http::Version) -> Self {
-        Self { incoming: Some(incoming), http2: version == http::Version::HTTP_2 }
+        let http2 = version == http::Version::HTTP_2;
+        let end = BodyEnd::of(&incoming, http2);
+        Self { incoming: Some(incoming), http2, end }
+    }
+
+    /// What will be known of its end.
+    pub fn end(&self) -> BodyEnd {
+        self.end.clone()
     }
 }
 
@@ -48,8 +96,14 @@ impl http_body::Body for ClientBody {
         let http2 = self.http2;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-            None if !http2 || incoming.is_end_stream() => Poll::Ready(None),
+            Some(Ok(frame)) => {
+                self.end.saw(Some(&frame));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None if !http2 || incoming.is_end_stream() => {
+                self.end.saw(None);
+                Poll::Ready(None)
+            }
             None => Poll::Ready(Some(Err(BodyError::Downstream))),
             Some(Err(error)) => Poll::Ready(Some(Err(BodyError::of_caller(&error)))),
         }

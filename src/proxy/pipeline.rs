@@ -35,7 +35,7 @@ use super::{
     Shared,
     authenticate::{authenticate, charge_failure, recognise},
     body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
-    client_body::ClientBody,
+    client_body::{BodyEnd, ClientBody},
     failure::{bad_answer, or_cut},
     form,
     headers::X_REQUEST_ID,
@@ -85,6 +85,7 @@ struct Judged<'a> {
     readings: Readings,
     /// What is kept with the connection.
     kept: Option<Rc<Kept>>,
+    end: BodyEnd,
 }
 
 impl Pipeline {
@@ -113,23 +114,17 @@ impl Pipeline {
     }
 
     async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+        let (mut head, body) = request.into_parts();
+        let body = ClientBody::new(body, head.version);
+        let (bodiless, end) = (body.is_end_stream(), body.end());
+        let mut body = Some(body);
         let now = clock::now();
         let exchange = connection.begin(now.mono);
         let local = self.local();
-        let record = Record::begin(&self.recorder, &local, &connection, request.version(), now);
+        let record = Record::begin(&self.recorder, &local, &connection, head.version, now);
         let kept = connection.kept();
-        let mut judged = Judged {
-            local: &local,
-            connection: &connection,
-            exchange: &exchange,
-            record,
-            readings: Readings::default(),
-            kept,
-        };
-        let (mut head, body) = request.into_parts();
-        let body = ClientBody::new(body, head.version);
-        let bodiless = body.is_end_stream();
-        let mut body = Some(body);
+        let (local, connection, exchange, readings) = (&local, &connection, &exchange, Readings::default());
+        let mut judged = Judged { local, connection, exchange, record, readings, kept, end };
         // A panic ends this exchange alone.
         let outcome = {
             let mut judging = pin!(self.judge_and_forward(&mut head, &mut body, &mut judged));
@@ -139,11 +134,14 @@ impl Pipeline {
             })
             .await
         };
-        let Judged { record, readings, .. } = judged;
+        let Judged { record, readings, end, .. } = judged;
         let rejection = match outcome {
-            Ok(Ok(Answer::Upstream(response))) => return response.complete(record, &exchange, &local),
-            Ok(Ok(Answer::Tunnel(response))) => return response.complete(record, &exchange, &connection),
-            Ok(Ok(Answer::Health)) => return respond::health(record, exchange.clone(), connection.draining()),
+            Ok(Ok(Answer::Upstream(response))) => return response.complete(record, exchange, local),
+            Ok(Ok(Answer::Tunnel(response))) => return response.complete(record, exchange, connection),
+            Ok(Ok(Answer::Health)) => {
+                let afterwards = Afterwards::keep_if(end.is_clear());
+                return respond::health(record, exchange.clone(), connection.draining(), afterwards);
+            }
             Ok(Err(rejection)) => rejection,
             Err(_) => {
                 tracing::error!("a request made the pipeline panic");
@@ -154,7 +152,7 @@ impl Pipeline {
         let unread = !bodiless && body.is_none_or(|body| !body.is_end_stream());
         // Nor where the request ends, if a field may have told another reader so (RFC 9112 §11.2).
         let unclear = matches!(rejection.reason, Reason::AmbiguousFraming | Reason::AmbiguousFieldName);
-        let afterwards = if unread || unclear { Afterwards::Close } else { Afterwards::Keep };
+        let afterwards = Afterwards::keep_if(!unread && !unclear && end.is_clear());
         respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards, head.headers)
     }
 
@@ -364,9 +362,7 @@ impl Pipeline {
         }
         live.rules.clean_answer(answer.headers_mut());
         self.write_ours(answer.headers_mut(), judged);
-        // hyper looks for the end of trailers where CR LF follows CR LF, others also where a line feed follows another:
-        // what they take for the next request it has read as trailers (RFC 9112 §2.2). Nothing behind them is believed.
-        if !judged.connection.http2() && upload.is_some_and(|upload| upload.trailed()) {
+        if !judged.end.is_clear() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if answer.body().is_end_stream() {

@@ -25,6 +25,12 @@ pub(super) enum Afterwards {
     Close,
 }
 
+impl Afterwards {
+    pub(super) fn keep_if(clear: bool) -> Self {
+        if clear { Self::Keep } else { Self::Close }
+    }
+}
+
 /// Answers with a refusal, to the request whose fields these were.
 pub(super) fn refuse(
     mut rejection: Rejection,
@@ -116,12 +122,18 @@ fn emptied(mut fields: HeaderMap) -> HeaderMap {
 }
 
 /// Answers the health path: 200, or 503 while the connection drains.
-pub(super) fn health(mut record: Box<Record>, exchange: Exchange, draining: bool) -> Response<Body> {
+pub(super) fn health(
+    mut record: Box<Record>,
+    exchange: Exchange,
+    draining: bool,
+    afterwards: Afterwards,
+) -> Response<Body> {
     let (status, text) =
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
     record.answered(status.as_u16());
     let request_id = record.request_id().map(crate::facts::RequestId::header_value);
     let text = if *record.method() == Method::HEAD { "" } else { text };
+    let close = afterwards == Afterwards::Close && record.version() < Version::HTTP_2;
     let mut response = Response::new(Body::own(text, record, exchange));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -129,6 +141,9 @@ pub(super) fn health(mut record: Box<Record>, exchange: Exchange, draining: bool
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = request_id {
         headers.insert(X_REQUEST_ID, request_id);
+    }
+    if close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

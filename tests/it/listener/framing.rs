@@ -1,7 +1,7 @@
 //! Messages that two parsers could read differently: refused, or one clean message upstream.
 
 use super::in_front;
-use crate::harness::{End, Key, Sidecar, within};
+use crate::harness::{Answer, End, Key, Sidecar, within};
 
 /// What is left of these bytes: the statuses of all answers to them.
 async fn answers(sidecar: &Sidecar, bytes: &[u8]) -> Vec<u16> {
@@ -133,21 +133,64 @@ async fn pipelined_requests_are_answered_in_step() {
 }
 
 /// Who takes two line feeds for the end of trailers sees the next request where we still read trailers: nothing behind
-/// them is answered, and the connection ends, so that nobody gets an answer that was another one's (RFC 9112 §2.2).
+/// them is answered, and the connection ends, so that nobody gets an answer that was another one's (RFC 9112 §2.2). Be
+/// it an answer that waits for them, one that does not, or our own.
 #[tokio::test]
 async fn nothing_is_believed_behind_trailers() {
+    const FORM: &str = "application/x-www-form-urlencoded";
     let key = Key::pair("key").scopes(["read_write"]);
-    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar).await;
-    let authorization = key.authorization();
-    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\nTransfer-Encoding: chunked");
-    let next = format!("GET /next HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n");
-    for end in ["0\r\nX-Sum: 1\r\n\r\n", "0\r\nX-Sum: 1\n\r\n", "0\r\nX-Sum: 1\n\n", "0\r\n\n"] {
-        let bytes = format!("{head}\r\n\r\n4\r\nbody\r\n{end}{next}{next}");
-        let mut wire = sidecar.wire().await;
-        wire.write(bytes).await.unwrap();
-        let answer = wire.answer("POST").await.unwrap();
-        assert_eq!((answer.status, answer.field("connection")), (200, "close"), "{end:?}");
-        assert_eq!(within("the end", wire.rest()).await, b"", "{end:?}");
+    let settings = "[policy]\neffective_path_parameter = \"rest_route\"\n[listen]\nhealth_path = \"/healthz\"";
+    let (upstream, sidecar) = in_front(&key, |sidecar| sidecar.config(settings)).await;
+    upstream.on("/early", Answer::ok("early").early());
+    let authorization = format!("\r\nAuthorization: {}", key.authorization());
+    let next = format!("GET /next HTTP/1.1\r\nHost: a{authorization}\r\n\r\n");
+    let body = "4\r\na=bc\r\n";
+    // The upstream's answer to `/early` comes before the trailers do.
+    let rows = [
+        ("a body", "POST /", "text/plain", authorization.as_str(), body, 200),
+        ("an empty body", "POST /", "text/plain", &authorization, "", 200),
+        ("a judged form", "POST /", FORM, &authorization, body, 200),
+        ("a judged form, refused", "POST /", FORM, "", body, 401),
+        ("a body, refused", "POST /", "text/plain", "", body, 401),
+        ("an early answer", "POST /early", "text/plain", &authorization, body, 200),
+        ("the health path", "GET /healthz", "text/plain", "", body, 200),
+        ("the health path, an empty body", "GET /healthz", "text/plain", "", "", 200),
+    ];
+    for (rule, request, kind, authorization, body, status) in rows {
+        for end in ["0\r\nX-Sum: 1\r\n\r\n", "0\r\nX-Sum: 1\n\r\n", "0\r\nX-Sum: 1\n\n", "0\r\n\n"] {
+            let fields = format!("Host: a\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked{authorization}");
+            let begun = format!("{request} HTTP/1.1\r\n{fields}\r\n\r\n{body}");
+            let rest = format!("{end}{next}{next}");
+            let mut wire = sidecar.wire().await;
+            let early = request.ends_with("/early");
+            let (first, second) = if early { (begun, rest) } else { (begun + &rest, String::new()) };
+            wire.write(first).await.unwrap();
+            let answer = within("an answer", wire.answer("POST")).await.unwrap();
+            assert_eq!((answer.status, answer.field("connection")), (status, "close"), "{rule}: {end:?}");
+            // It may have ended before.
+            let _ = wire.write(second).await;
+            assert_eq!(within("the end", wire.rest()).await, b"", "{rule}: {end:?}");
+        }
     }
-    assert!(upstream.seen().iter().all(|seen| seen.target() == "/"), "{:?}", upstream.seen());
+    assert!(upstream.seen().iter().all(|seen| seen.target() != "/next"), "{:?}", upstream.seen());
+}
+
+/// Chunks that end without trailers are followed by the next request, as long as they were read to their end.
+#[tokio::test]
+async fn behind_chunks_without_trailers_the_next_request_is_read() {
+    let key = Key::pair("key").scopes(["read_write"]);
+    let (upstream, sidecar) =
+        in_front(&key, |sidecar| sidecar.config("[policy]\neffective_path_parameter = \"rest_route\"")).await;
+    let mut wire = sidecar.wire().await;
+    for kind in ["text/plain", "application/x-www-form-urlencoded"] {
+        let fields = format!("Host: a\r\nAuthorization: {}\r\nContent-Type: {kind}", key.authorization());
+        for body in ["4\r\na=bc\r\n", ""] {
+            wire.write(format!("POST / HTTP/1.1\r\n{fields}\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n\r\n"))
+                .await
+                .unwrap();
+            let answer = within("an answer", wire.answer("POST")).await.unwrap();
+            assert_eq!((answer.status, answer.field("connection")), (200, ""), "{kind}: {body:?}");
+        }
+    }
+    assert_eq!(upstream.count(), 4);
 }
