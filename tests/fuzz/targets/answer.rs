@@ -157,7 +157,8 @@ fn dechunked(mut text: &[u8]) -> Option<(Vec<u8>, usize, &[u8])> {
             Some(at) => line.split_at(at),
             None => (line, &[][..]),
         };
-        let size = size.trim_ascii_end();
+        let blanks = size.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let size = &size[..size.len() - blanks];
         if extension.contains(&b'\r') || size.len() > 15 || !size.iter().all(u8::is_ascii_hexdigit) {
             return None;
         }
@@ -177,6 +178,11 @@ fn dechunked(mut text: &[u8]) -> Option<(Vec<u8>, usize, &[u8])> {
     let httparse::Status::Complete((length, fields)) = httparse::parse_headers(text, &mut fields).ok()? else {
         return None;
     };
+    // The parser takes a bare line feed for the end of a line; that is another one's opinion.
+    let lines = text[..length].strip_suffix(b"\n")?;
+    if !lines.split(|&byte| byte == b'\n').all(|line| line.ends_with(b"\r")) {
+        return None;
+    }
     for field in fields {
         HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         HeaderValue::from_bytes(field.value).ok()?;
