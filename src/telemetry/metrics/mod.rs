@@ -211,7 +211,7 @@ mod tests {
     use crate::{facts::ClientIpSource, limits::Subject};
 
     /// Every name of the manual.
-    const NAMES: [&str; 25] = [
+    const NAMES: [&str; 26] = [
         "keyside_build_info",
         "keyside_client_ip_source_total",
         "keyside_connections",
@@ -228,6 +228,7 @@ mod tests {
         "keyside_request_duration_seconds",
         "keyside_requests_total",
         "keyside_revocation_latency_seconds",
+        "keyside_state_usable",
         "keyside_sync_last_success_timestamp_seconds",
         "keyside_sync_revision",
         "keyside_tls_certificate_expiry_timestamp_seconds",
