@@ -155,13 +155,30 @@ async fn its_tests_say_what_is_missing_or_get_it() {
     }
 }
 
+/// The headings of a page as links name them. A comment of a script is no heading.
+fn anchors(page: &str) -> impl Iterator<Item = String> {
+    let prose = page.split("```").step_by(2).flat_map(str::lines);
+    let headings =
+        prose.filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    headings.map(|heading| {
+        let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter.to_ascii_lowercase() }).collect()
+    })
+}
+
 #[test]
 fn what_it_points_at_is_there() {
     for name in ["README.md", "src/README.md"] {
         let page = root().join(name);
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            assert!(page.parent().unwrap().join(link).exists(), "{name} points at {link}");
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{name} points at {link}");
+            if let Some(anchor) = anchor {
+                let text = std::fs::read_to_string(&target).unwrap();
+                assert!(anchors(&text).any(|heading| heading == anchor), "{name} points at {link}");
+            }
         }
         for path in spans(&text).filter(|span| span.starts_with("config/") || span.starts_with("tests/")) {
             assert!(root().join(path).exists(), "{name} names {path}");
