@@ -13,10 +13,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -38,7 +35,7 @@ use crate::{
     telemetry::{AccessLog, Family, Health, Output, Registry, Reloaded, admin, log},
     usage::{Folder, Restorer, Saver, State},
 };
-use chores::Chores;
+use chores::{Chores, StateFolder};
 use descriptors::{Shares, Wanted};
 use reload::Reloader;
 
@@ -153,7 +150,8 @@ impl Sidecar {
             registry.feed_certificate(tls);
         }
         feed_source(&registry, &source.shared_status());
-        feed_state(&registry, &source.shared_status(), state.healthy());
+        let state_folder = StateFolder { source: source.shared_status(), saved: state.healthy() };
+        feed_state(&registry, state_folder.clone());
 
         let access = AccessLog::new(stdout, config.log.format, config.log.access);
         let serving = Arc::clone(&shared);
@@ -188,6 +186,7 @@ impl Sidecar {
             tls: tls.clone(),
             registry: Arc::clone(&registry),
             health: Arc::clone(&health),
+            state: state_folder,
         })
         .map_err(|source| StartError::Thread { what: "the chores", source })?;
         let (reload, requests) = mpsc::channel(8);
@@ -382,13 +381,8 @@ fn feed_source(registry: &Registry, status: &Arc<Mutex<file::Status>>) {
     registry.feed(Family::QuarantinedEntries, move |samples| samples.count(&[], quarantined().quarantined as u64));
 }
 
-/// The state folder is in order while both who write there say so.
-fn feed_state(registry: &Registry, source: &Arc<Mutex<file::Status>>, saved: Arc<AtomicBool>) {
-    let source = Arc::clone(source);
-    registry.feed(Family::StateUsable, move |samples| {
-        let kept = source.lock().unwrap_or_else(std::sync::PoisonError::into_inner).state_usable;
-        samples.count(&[], u64::from(kept && saved.load(Ordering::Relaxed)));
-    });
+fn feed_state(registry: &Registry, state: StateFolder) {
+    registry.feed(Family::StateUsable, move |samples| samples.count(&[], u64::from(state.is_usable())));
 }
 
 /// The thread of the admin port and of reloads; it owns the source of keys.

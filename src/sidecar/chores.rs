@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -10,6 +14,7 @@ use std::{
 use crate::{
     clock,
     listener::tls,
+    sync::file,
     telemetry::{Health, Registry, Reloaded},
 };
 
@@ -21,6 +26,22 @@ pub(super) struct Tools {
     pub(super) tls: Option<Arc<tls::Reloader>>,
     pub(super) registry: Arc<Registry>,
     pub(super) health: Arc<Health>,
+    pub(super) state: StateFolder,
+}
+
+/// Whether those who write into the state folder could.
+#[derive(Clone)]
+pub(super) struct StateFolder {
+    pub(super) source: Arc<Mutex<file::Status>>,
+    pub(super) saved: Arc<AtomicBool>,
+}
+
+impl StateFolder {
+    /// Whether both could, when they tried last.
+    pub(super) fn is_usable(&self) -> bool {
+        let kept = self.source.lock().unwrap_or_else(PoisonError::into_inner).state_usable;
+        kept && self.saved.load(Ordering::Relaxed)
+    }
 }
 
 /// The thread that does them.
@@ -37,6 +58,8 @@ impl Chores {
             let mut certificate_fault = None;
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
                 tools.follow_certificate(&mut certificate_fault);
+                tools.show_expiry();
+                tools.show_state_folder();
                 // systemd's watchdog asks for a sign of life only where the unit says so.
                 if tools.health.liveness(clock::mono()).ok {
                     drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
@@ -56,6 +79,24 @@ impl Chores {
 }
 
 impl Tools {
+    /// A certificate that has expired, also one that the process was started with.
+    fn show_expiry(&self) {
+        let Some(tls) = &self.tls else { return };
+        let until = tls.not_after();
+        let expired = clock::now().wall >= until;
+        let trouble = expired.then(|| format!("expired at {until}: clients refuse it; put a new one in its place"));
+        if self.health.notice("certificate in force", trouble) && expired {
+            tracing::error!(tls.not_after = %until, "the certificate in force has expired: clients refuse it");
+        }
+    }
+
+    /// Those who write into the state folder say so in the log.
+    fn show_state_folder(&self) {
+        let trouble = (!self.state.is_usable())
+            .then(|| "cannot be written: a restart would forget limits, last uses and what was revoked".to_owned());
+        self.health.notice("state folder", trouble);
+    }
+
     /// Takes a new certificate into force; says of a bad one once why it is not taken.
     fn follow_certificate(&self, last_fault: &mut Option<String>) {
         let Some(tls) = &self.tls else { return };

@@ -30,6 +30,8 @@ struct Rest {
     keys: Option<Result<(), Box<str>>>,
     /// Why the last reload of these was refused; the version before it stays in force.
     faults: BTreeMap<&'static str, Box<str>>,
+    /// What else somebody should look at.
+    notices: BTreeMap<&'static str, Box<str>>,
     pulses: Vec<(Box<str>, Arc<AtomicU64>)>,
 }
 
@@ -89,6 +91,15 @@ impl Health {
         };
     }
 
+    /// Says what somebody should look at although traffic may come, or that it is over. True: that is new.
+    pub fn notice(&self, what: &'static str, trouble: Option<String>) -> bool {
+        let mut rest = self.lock();
+        match trouble {
+            None => rest.notices.remove(what).is_some(),
+            Some(trouble) => rest.notices.insert(what, trouble.into()).is_none(),
+        }
+    }
+
     /// The sign of life of one more thread, which must beat at least every few seconds from now on.
     pub fn pulse(&self, thread: &str, now: Mono) -> Pulse {
         let beat = Arc::new(AtomicU64::new(now.as_nanos()));
@@ -115,8 +126,11 @@ impl Health {
         report.check("serving", !self.is_draining(), "draining");
         for what in Reloaded::ALL {
             if let Some(fault) = rest.faults.get(what.label()) {
-                report.warning(what.label(), fault);
+                report.warning(what.label(), &format!("not reloaded, the version before stays in force: {fault}"));
             }
+        }
+        for (what, trouble) in &rest.notices {
+            report.warning(what, trouble);
         }
         report.0
     }
@@ -165,7 +179,7 @@ impl Checks {
     }
 
     fn warning(&mut self, name: &str, why: &str) {
-        let _ = writeln!(self.0.lines, "[!]{name} not reloaded, the version before stays in force: {}", one_line(why));
+        let _ = writeln!(self.0.lines, "[!]{name} {}", one_line(why));
     }
 }
 
@@ -214,6 +228,19 @@ mod tests {
         let warning = "[!]keys not reloaded, the version before stays in force: line 3: torn";
         check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok", warning]);
         health.reloaded(Reloaded::Keys, OK);
+        check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok"]);
+    }
+
+    #[test]
+    fn a_notice_is_shown_until_it_is_over() {
+        let health = Health::new();
+        health.set_keys(OK);
+        health.set_listening(true);
+        assert!(health.notice("state", Some("cannot be written".into())));
+        assert!(!health.notice("state", Some("cannot be written".into())));
+        check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok", "[!]state cannot be written"]);
+        assert!(health.notice("state", None));
+        assert!(!health.notice("state", None));
         check(&health, true, &["[+]keys ok", "[+]listening ok", "[+]serving ok"]);
     }
 

@@ -114,3 +114,29 @@ async fn a_start_without_a_good_certificate_ends_at_once() {
         assert_eq!(lines.len(), 1, "{what}: {}", ended.stderr);
     }
 }
+
+/// One that has expired is served, for there is no other; but it is said.
+#[tokio::test]
+async fn an_expired_certificate_is_said() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let builder = Sidecar::in_front_of(&upstream).keys([&key]);
+    let expired = builder.authority().issue_for(&["localhost"], 2001, 2002);
+    let sidecar =
+        builder.file("tls/tls.crt", expired.certificate).file("tls/tls.key", expired.private_key).start().await;
+    sidecar
+        .log
+        .object("the alarm", |line| line["message"].as_str().is_some_and(|text| text.contains("has expired")))
+        .await;
+    let shown = sidecar.admin("GET", "/readyz?verbose").await;
+    assert!(shown.text().contains("[!]certificate in force expired at 2002-01-01"), "{}", shown.text());
+    let good = sidecar.authority.issue(&["localhost", "127.0.0.1"]);
+    sidecar.replace("tls/tls.key", good.private_key);
+    sidecar.replace("tls/tls.crt", good.certificate);
+    eventually("no more alarm", async || {
+        let shown = sidecar.admin("GET", "/readyz?verbose").await.text();
+        if shown.contains("[!]") { Err(shown) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 200);
+}

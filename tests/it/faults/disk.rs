@@ -153,6 +153,11 @@ async fn a_state_folder_in_trouble_costs_no_request_and_no_revocation() {
         })
         .await;
         sidecar.counts("keyside_state_usable", &[], 0).await;
+        eventually("a word on the state folder", async || {
+            let shown = sidecar.admin("GET", "/readyz?verbose").await.text();
+            if shown.contains("[!]state folder cannot be written") { Ok(()) } else { Err(shown) }
+        })
+        .await;
         sidecar.log.find("the alarm", |line| (line.contains("ERROR") && line.contains("state")).then_some(())).await;
         // Nobody is told that it is safe.
         let config = sidecar.path("keyside.toml");

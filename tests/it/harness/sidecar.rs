@@ -183,6 +183,11 @@ impl Builder {
         self
     }
 
+    /// Who issues its certificates.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// The folder, for what must be named before the start.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
