@@ -272,15 +272,18 @@ impl Connection {
         self.ended.get()
     }
 
-    /// Whether the drain may tell an HTTP/1 connection to close after what it is at.
+    /// Whether the drain may close an HTTP/1 connection at once.
     ///
-    /// Not while a head is coming in (hyper would drop it); nor before the first one, nor just after an answer: who
-    /// asks again and again is told by the next answer, for a close would cross the next request, and that would be
-    /// lost. The tick gives them a moment.
-    pub(super) fn may_close_after_this(&self) -> bool {
+    /// Not while a head is coming in (hyper would drop it); nor before the first one, nor during an answer or just after
+    /// it: who asks again and again is told by the next answer, for a close would cross the next request, and that would
+    /// be lost. An answer whose head leaves during the drain says by itself that it closes; one whose head left before
+    /// can no longer say so. The tick gives them a moment.
+    pub(super) fn may_close_now(&self) -> bool {
         self.thread.draining()
-            && (!self.exchanges.borrow().is_empty()
-                || self.begun.get() > 0 && self.head_since.get().is_none() && self.thread.was_quiet(self))
+            && self.exchanges.borrow().is_empty()
+            && self.begun.get() > 0
+            && self.head_since.get().is_none()
+            && self.thread.was_quiet(self)
     }
 
     /// Takes back an ending that was for want of a request: what has arrived meanwhile may be one. False: it was for
@@ -319,10 +322,6 @@ impl Connection {
             self.between.set(true);
         }
         self.thread.load.exchange_finished();
-        // A drain waits for the last exchange to end, and then closes at once.
-        if self.thread.draining() {
-            self.wake();
-        }
     }
 
     /// Remembers the connection's task; it is the same at every poll.

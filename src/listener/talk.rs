@@ -62,8 +62,7 @@ impl<S: Service> Server<S> {
                 if let Poll::Ready(result) = Pin::new(&mut hyper).poll(cx) {
                     return Poll::Ready(Ok(result));
                 }
-                let idle = connection.exchanges.borrow().is_empty();
-                if told || !connection.may_close_after_this() || idle && stream.ask(Stream::has_arrived) {
+                if told || !connection.may_close_now() || stream.ask(Stream::has_arrived) {
                     return ended_by_sending(stream.poll_rest(cx));
                 }
                 told = true;

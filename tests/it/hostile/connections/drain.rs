@@ -254,3 +254,43 @@ async fn busy_callers_lose_no_request() {
     let answered = answered.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(upstream.count(), answered, "what the upstream answered has reached its caller");
 }
+
+/// An answer whose head left before the drain cannot say any more that its connection closes. So it does not close right
+/// behind the body: who asks again loses nothing, and is told by the next answer.
+#[tokio::test]
+async fn an_answer_that_began_before_the_drain_is_not_closed_upon() {
+    let key = Key::pair("key");
+    let upstream = Upstream::start().await;
+    let gate = Gate::new();
+    upstream.on("/two", in_two_parts(&gate, false));
+    let sidecar = Sidecar::in_front_of(&upstream).config("[shutdown]\ngrace = \"20s\"").keys([&key]).start().await;
+    let mut callers = Vec::new();
+    for _ in 0..=EACH {
+        let mut wire = sidecar.wire().await;
+        wire.write(get("/two").key(&key).head()).await.unwrap();
+        let head = wire.answer_head("GET").await.unwrap();
+        assert_eq!((head.status, head.field("connection")), (200, ""));
+        callers.push(wire);
+    }
+    sidecar.signal(Signal::TERM);
+    door_shut(&sidecar).await;
+    gate.open();
+    // One of them is content, and does not hold up the end.
+    let mut content = callers.pop().unwrap();
+    let next = get("/next").key(&key);
+    let asking = callers.into_iter().map(|mut wire| {
+        let next = next.head();
+        tokio::spawn(async move {
+            wire.exactly(12).await.unwrap();
+            wire.write(next).await.map_err(|error| error.to_string())?;
+            let answer = wire.answer("GET").await.map_err(|error| format!("{error:?}"))?;
+            Ok::<_, String>((answer.status, answer.field("connection").to_owned()))
+        })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        assert_eq!(asked.await.unwrap(), Ok((200, "close".to_owned())));
+    }
+    assert_eq!(within("the end", content.rest()).await, b"begun, ended");
+    assert_eq!(sidecar.ended().await, 0);
+    sidecar.log.object("the end", |line| line["message"] == "stopped" && line["requests.cut"] == 0).await;
+}
