@@ -65,9 +65,20 @@ pub(super) struct Server<S> {
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S>) {
-    let ServingThread { index, mut incoming, mut member, load, settings, tuning, reloader, gate, counters, .. } = start;
+    let ServingThread {
+        index,
+        mut incoming,
+        mut member,
+        load,
+        settings,
+        tuning,
+        reloader,
+        gate,
+        counters,
+        max_handshakes,
+    } = start;
     let asked = Arc::clone(&member.asked);
-    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, asked, start.max_handshakes));
+    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, asked, max_handshakes));
     let service = factory(index);
     let server = Rc::new(Server { service, thread, settings, reloader, gate, closed: Notify::new() });
     let thread = &server.thread;
@@ -222,7 +233,7 @@ impl<S: Service> Server<S> {
     async fn handshake(&self, connection: &Rc<Connection>, reloader: &Reloader, wire: Wire) -> Option<TlsStream<Wire>> {
         connection.enter(Stage::Handshake);
         let counters = &self.thread.counters;
-        let _place = self.thread.handshake();
+        let _place = self.thread.handshake(connection);
         let handshake = Box::pin(TlsAcceptor::from(reloader.config()).accept(wire));
         match until_ended(connection, handshake).await {
             Some(Ok(tls)) => {

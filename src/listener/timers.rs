@@ -98,13 +98,11 @@ pub(super) struct Thread {
 
 /// TLS handshakes at a time on one thread, at most. Each costs memory for as long as its client likes, up to the timeout.
 const HANDSHAKES: usize = 512;
-/// What is never too many, on all threads together.
-const FEW_HANDSHAKES: usize = 256;
 
-/// How many TLS handshakes there may be on each of `threads` threads. Where there are few connections, handshakes may
-/// take half of them, so that those who never finish one do not keep everybody else out.
+/// How many TLS handshakes there may be on each of `threads` threads: one at least, and on all together half of the
+/// connections at most, so that those who never finish one do not keep everybody else out.
 pub(super) fn handshakes(connections: usize, threads: usize) -> usize {
-    (connections / 2).max(FEW_HANDSHAKES).div_ceil(threads.max(1)).min(HANDSHAKES)
+    (connections / 2 / threads.max(1)).clamp(1, HANDSHAKES)
 }
 
 /// A place among the handshakes, given back when dropped.
@@ -183,17 +181,20 @@ impl Thread {
         drop(gone);
     }
 
-    /// A handshake begins. If there are too many, one is ended, the oldest of those who have said nothing, else the
-    /// oldest: a flood of clients that begin and never finish loses its own, while one that goes on is done in a few
-    /// round trips.
-    pub(super) fn handshake(self: &Rc<Self>) -> HandshakePlace {
+    /// A handshake begins. If there are too many, another one is ended, the oldest of those who have said nothing, else
+    /// the oldest: a flood of clients that begin and never finish loses its own, while one that goes on is done in a few
+    /// round trips. Who has just come is not called silent, or newcomers would make room for a flood that said a byte.
+    pub(super) fn handshake(self: &Rc<Self>, newcomer: &Connection) -> HandshakePlace {
         self.handshakes.set(self.handshakes.get() + 1);
         if self.handshakes.get() > self.max_handshakes {
             let connections = self.connections.borrow();
-            let waiting = connections
-                .iter()
+            let others = connections.iter().filter(|connection| connection.index.get() != newcomer.index.get());
+            let waiting = others
                 .filter(|connection| connection.stage.get() == Stage::Handshake && connection.ending.get().is_none());
-            let worth = |connection: &&Rc<Connection>| (connection.bytes_read.get() > 0, connection.since.get());
+            let worth = |connection: &&Rc<Connection>| {
+                let since = connection.since.get();
+                (connection.bytes_read.get() > 0 || self.now().since(since) < 2 * self.tuning.tick, since)
+            };
             if let Some(oldest) = waiting.min_by_key(worth) {
                 oldest.end(Ending::Handshake);
             }
@@ -415,10 +416,24 @@ mod tests {
 
     #[test]
     fn handshakes_take_half_of_few_connections() {
-        let rows = [((10_000, 1), 512), ((10_000, 2), 512), ((10_000, 16), 313), ((600, 2), 150), ((600, 64), 5)];
-        for ((connections, threads), expected) in rows.into_iter().chain([((50, 2), 128), ((1, 64), 4)]) {
+        let rows = [((10_000, 1), 512), ((10_000, 2), 512), ((10_000, 16), 312), ((600, 2), 150), ((600, 64), 4)];
+        let few = [((511, 1), 255), ((50, 2), 12), ((2, 1), 1), ((2, 2), 1), ((1, 1), 1), ((1, 64), 1)];
+        for ((connections, threads), expected) in rows.into_iter().chain(few) {
             assert_eq!(handshakes(connections, threads), expected, "{connections} connections, {threads} threads");
         }
+    }
+
+    #[test]
+    fn nobody_who_has_just_come_makes_room() {
+        let thread = Rc::new(Thread { max_handshakes: 1, ..Thread::fake() });
+        let spoke = connection(&thread, Stage::Handshake);
+        spoke.on_read(1);
+        thread.set_now(thread.now().plus(2 * TICK));
+        let [first, second] = [(); 2].map(|()| connection(&thread, Stage::Handshake));
+        // Once more, when nobody else is left.
+        let _places = [&spoke, &first, &second, &second].map(|connection| thread.handshake(connection));
+        assert_eq!([&spoke, &first, &second].map(|connection| connection.ending.get().is_some()), [true, true, false]);
+        [spoke, first, second].iter().for_each(|connection| thread.unregister(connection));
     }
 
     /// A machine that was suspended, or a thread that was starved: what the clients sent meanwhile is still to be read.

@@ -251,11 +251,47 @@ fn a_session_does_not_outlive_its_client_ca() {
 #[test]
 fn half_open_handshakes_do_not_keep_others_out() {
     let certificates = Certificates::new();
-    let server = server(&certificates);
-    let half_open: Vec<_> = (0..600).map(|_| server.connect()).collect();
-    let mut stream = connect(&server, client_config(&certificates, &[], None));
-    assert!(get(&mut stream).unwrap().contains("HTTP/1.1 200"));
-    // The oldest made room: handshakes may take half of the 1,000 connections.
-    server.wait_for("evicted", |counters| counters.handshakes_timeout.get(), 600 + 1 - 500);
-    drop(half_open);
+    for said in [&[][..], &[0x16]] {
+        let server = server(&certificates);
+        let half_open: Vec<_> = (0..600)
+            .map(|_| {
+                let mut client = server.connect();
+                client.send(said);
+                client
+            })
+            .collect();
+        // Handshakes may take half of the 1,000 connections.
+        server.wait_for("evicted", |counters| counters.handshakes_timeout.get(), 600 - 500);
+        for number in 1..=20 {
+            let got = get(&mut connect(&server, client_config(&certificates, &[], None)));
+            assert!(got.as_ref().is_ok_and(|got| got.contains("HTTP/1.1 200")), "{said:?}, {number}: {got:?}");
+        }
+        assert_eq!(server.counters.handshakes_timeout.get(), 600 + 1 - 500, "{said:?}: one place is enough for all");
+        drop(half_open);
+    }
 }
+
+/// However few connections there may be, half of them are nobody's who does not finish; and a single one gets through.
+#[test]
+fn few_connections_have_room_for_who_finishes() {
+    let certificates = Certificates::new();
+    for max_connections in [1, 2, 20] {
+        let server = Server::start(|settings| {
+            settings.tls = Some(certificates.settings());
+            settings.max_connections = max_connections;
+        });
+        let half = max_connections / 2;
+        let half_open: Vec<_> = (0..3 * (max_connections - 1)).map(|_| server.connect()).collect();
+        let gone = |counters: &Counters| counters.refused.get() + counters.handshakes_timeout.get();
+        server.wait_for("gone", gone, (half_open.len() - half) as u64);
+        for _ in 0..5 {
+            let got = get(&mut connect(&server, client_config(&certificates, &[], None)));
+            assert!(got.as_ref().is_ok_and(|got| got.contains("HTTP/1.1 200")), "{max_connections}: {got:?}");
+            // One made room, and that was enough.
+            let left = half.saturating_sub(1) as u64;
+            server.wait_for("open connections", |counters| counters.connections.get(), left);
+        }
+        drop(half_open);
+    }
+}
+/// Neither those who say nothing nor those who said a byte once: it is the oldest who make room.
