@@ -144,7 +144,8 @@ impl Reloader {
     /// Loads the files again, if any has changed. True: a new configuration is in force for handshakes to come.
     ///
     /// # Errors
-    /// When a file cannot be read or used. The configuration in force stays, and the next call tries again.
+    /// When a file cannot be read or used. The configuration in force stays, and the next call tries again; but a new
+    /// client CA does not wait for a certificate that is [not valid now](TlsError::NotValidNow).
     pub fn reload(&self) -> Result<bool, TlsError> {
         let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         let files = Files::read(&self.settings)?;
@@ -154,10 +155,17 @@ impl Reloader {
         }
         // A session begun under another client CA must not be resumed: resumption does not judge the client anew.
         let keep = (new.client_ca == digests.client_ca).then(|| self.config.load_full());
-        let (config, [from, until]) = build(&self.settings, &files, keep.as_deref())?;
+        let (mut config, [from, until]) = build(&self.settings, &files, keep.as_deref())?;
         // No client takes it; one that takes the old one is better served by that.
         let now = clock::now().wall;
         if !(from..until).contains(&now) && now < self.not_after() {
+            // Who is let in is another matter, and may have been changed to keep somebody out.
+            if new.client_ca != digests.client_ca {
+                config.cert_resolver = Arc::clone(&self.config.load().cert_resolver);
+                self.config.store(Arc::new(config));
+                digests.client_ca = new.client_ca;
+                tracing::info!("the client CA was reloaded, without the new certificate");
+            }
             return Err(TlsError::NotValidNow { path: self.settings.certificate.clone(), from, until });
         }
         self.config.store(Arc::new(config));

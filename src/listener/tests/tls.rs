@@ -167,18 +167,21 @@ fn the_end_of_the_certificate_is_known() {
     assert_eq!(reloader.not_after().to_string(), "2031-02-03T00:00:00Z");
 }
 
+/// A certificate for these years, and its key, over the old ones.
+fn issue_for(certificates: &Certificates, from: i32, until: i32) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    let pem = params.signed_by(&key, &certificates.authority).unwrap().pem();
+    std::fs::write(certificates.path("tls.crt"), pem).unwrap();
+    std::fs::write(certificates.path("tls.key"), key.serialize_pem()).unwrap();
+}
+
 /// A certificate that no client takes does not replace one that they take; but one that is no better off.
 #[test]
 fn a_certificate_that_is_not_valid_now_waits() {
     let certificates = Certificates::new();
-    let issue = |from, until| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
-        let pem = params.signed_by(&key, &certificates.authority).unwrap().pem();
-        std::fs::write(certificates.path("tls.crt"), pem).unwrap();
-        std::fs::write(certificates.path("tls.key"), key.serialize_pem()).unwrap();
-    };
+    let issue = |from, until| issue_for(&certificates, from, until);
     let reloader = Reloader::new(&certificates.settings()).unwrap();
     for (from, until) in [(2001, 2002), (3001, 3002)] {
         issue(from, until);
@@ -188,6 +191,35 @@ fn a_certificate_that_is_not_valid_now_waits() {
     let reloader = Reloader::new(&certificates.settings()).unwrap();
     issue(2001, 2002);
     assert!(reloader.reload().unwrap());
+}
+
+/// Who is let in is another matter than who we are: a client CA that was taken away is gone, whatever the certificate.
+#[test]
+fn a_new_client_ca_does_not_wait_for_the_certificate() {
+    let certificates = Certificates::new();
+    let strangers = Certificates::new();
+    let server = Server::start(|settings| {
+        settings.tls =
+            Some(tls_room::Settings { client_ca: Some(certificates.path("ca.crt")), ..certificates.settings() });
+    });
+    let reloader = server.listener.reloader().unwrap();
+    let ask_as = |whose: &Certificates| {
+        let mut stream = connect(&server, client_config(&certificates, &[], Some(whose.pair())));
+        get(&mut stream).map(|_| leaf(&stream))
+    };
+    let first = ask_as(&certificates).unwrap();
+    let until = reloader.not_after();
+    issue_for(&certificates, 3001, 3002);
+    std::fs::write(certificates.path("ca.crt"), strangers.authority.pem()).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(reloader.reload(), Err(TlsError::NotValidNow { .. })), "it is still to be mended");
+        assert_eq!(ask_as(&strangers).unwrap(), first);
+        assert!(ask_as(&certificates).is_err());
+        assert_eq!(reloader.not_after(), until);
+    }
+    certificates.issue();
+    assert!(reloader.reload().unwrap());
+    assert_ne!(ask_as(&strangers).unwrap(), first);
 }
 
 #[test]
@@ -248,6 +280,7 @@ fn a_session_does_not_outlive_its_client_ca() {
     assert!(get(&mut connect(&server, config)).is_err());
 }
 
+/// Neither those who say nothing nor those who said a byte once: it is the oldest who make room.
 #[test]
 fn half_open_handshakes_do_not_keep_others_out() {
     let certificates = Certificates::new();
@@ -294,4 +327,3 @@ fn few_connections_have_room_for_who_finishes() {
         drop(half_open);
     }
 }
-/// Neither those who say nothing nor those who said a byte once: it is the oldest who make room.
