@@ -219,7 +219,7 @@ impl Local {
             .iter()
             .map(|destination| {
                 let same = unmatched.iter().position(|pool| pool.destination().leads_where(destination));
-                let older = same.map(|at| unmatched.swap_remove(at));
+                let older = same.map(|at| unmatched.remove(at));
                 Pool::new(Arc::clone(destination), live.idle_timeout, share, older.map(|older| &**older))
             })
             .collect();
@@ -241,7 +241,7 @@ impl Local {
     }
 }
 
-/// Idle connections hold their pool, so that it would never go by itself.
+/// What is leased still goes back to its pool, which keeps nothing any more.
 impl Drop for Local {
     fn drop(&mut self) {
         for pool in &self.pools {

@@ -1,19 +1,18 @@
 //! The places for connections of one thread to one upstream: who has them, and who waits for one.
 //!
-//! Pools come and go with reloads. What is still in use of an old one goes on counting: reload after reload, there are
-//! no more connections than there may be.
+//! Pools come and go with reloads. What is still in use of an old one goes on counting for the one that follows it.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    rc::Rc,
+    rc::{Rc, Weak},
 };
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{
-    pool::PooledConnection,
+    pool::{Pool, PooledConnection},
     share::{Caller, Held, Holders},
 };
 
@@ -26,6 +25,8 @@ pub(super) struct Places {
     holders: Rc<Holders>,
     /// Those that wait for a connection, in order of arrival.
     waiting: RefCell<VecDeque<Waiter>>,
+    /// The pool in force, which may have connections that lie idle.
+    pub(super) pool: RefCell<Weak<Pool>>,
 }
 
 /// One who waits.
@@ -49,7 +50,15 @@ pub(super) struct Opened(Rc<Places>);
 impl Drop for Opened {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        while self.0.hand_on() {}
+        if !self.0.is_awaited() {
+            return;
+        }
+        // Who held it has one less, so that there may be one who may have what lies idle now.
+        let pool = self.0.pool.borrow().upgrade();
+        match pool {
+            Some(pool) => pool.hand_on(),
+            None => self.0.offer(),
+        }
     }
 }
 

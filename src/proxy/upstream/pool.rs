@@ -74,14 +74,18 @@ impl Pool {
     pub fn new(destination: Arc<Destination>, idle_timeout: Duration, most: usize, older: Option<&Self>) -> Rc<Self> {
         let places = older.map_or_else(Rc::default, |older| Rc::clone(&older.places));
         places.all.set(most.max(1));
-        Rc::new(Self {
+        let pool = Rc::new(Self {
             destination,
             idle_timeout,
             places,
             closed: Cell::new(false),
             now: Cell::new(Mono::default()),
             idle: RefCell::default(),
-        })
+        });
+        pool.places.pool.replace(Rc::downgrade(&pool));
+        // There may be more of them than before.
+        pool.places.offer();
+        pool
     }
 
     /// The upstream that the connections lead to.
@@ -95,7 +99,7 @@ impl Pool {
         if !self.places.may_have(caller) {
             return None;
         }
-        let kept = self.newest_idle(now)?;
+        let kept = self.newest_idle(now)?.connection;
         Some(PooledConnection { held: Some(self.places.note(caller)), ..kept })
     }
 
@@ -178,25 +182,26 @@ impl Pool {
         drop(gone);
     }
 
-    fn newest_idle(&self, now: Mono) -> Option<PooledConnection> {
+    fn newest_idle(&self, now: Mono) -> Option<Idle> {
         loop {
             let newest = self.idle.borrow_mut().pop()?;
             if newest.is_good(now) {
-                return Some(newest.connection);
+                return Some(newest);
             }
         }
     }
 
     /// Gives what is free to those who wait and may have it: what is kept first, then places for new connections. One
     /// connection that comes back may make room for two, since who gave it back has one less.
-    fn hand_on(&self) {
-        while let Some(kept) = self.newest_idle(self.now.get()) {
+    pub(super) fn hand_on(&self) {
+        while let Some(newest) = self.newest_idle(self.now.get()) {
             let Some(Waiter { caller, turn }) = self.places.next_waiter() else {
-                return self.idle.borrow_mut().push(Idle { connection: kept, since: self.now.get() });
+                // As old as it was: the upstream may close it when its time is over.
+                return self.idle.borrow_mut().push(newest);
             };
             let held = Some(self.places.note(caller));
             // Nothing else runs on this thread meanwhile, so one who still waits takes what is sent.
-            drop(turn.send(Turn::Reuse(PooledConnection { held, ..kept })));
+            drop(turn.send(Turn::Reuse(PooledConnection { held, ..newest.connection })));
         }
         self.places.offer();
     }
