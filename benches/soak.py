@@ -149,7 +149,7 @@ class Soak:
         self.wrong = collections.Counter()
         self.samples = []
         self.keys = {}
-        self.revocations = 0
+        self.revocations = self.questions = 0
         self.until = 0
         self.tls = ssl.create_default_context()
         self.tls.check_hostname = False
@@ -204,12 +204,10 @@ class Soak:
     def going_on(self):
         return time.monotonic() < self.until
 
-    async def connect(self, anywhere=True):
+    async def connect(self, source=None):
         # Thousands of addresses, so that the tables of those are full of them.
-        source = f"127.{random.randrange(1, 21)}.{random.randrange(256)}.1"
-        return await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=self.tls, local_addr=(source, 0) if anywhere else None
-        )
+        source = source or f"127.{random.randrange(1, 21)}.{random.randrange(256)}.1"
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, local_addr=(source, 0))
 
     async def answer(self, reader, head):
         """The status and whether the connection goes on; None for no whole answer."""
@@ -318,8 +316,10 @@ class Soak:
 
     async def one(self, request):
         try:
-            # From an address that fails at nothing else: it must get the word on its key, and not one on its failures.
-            reader, writer = await self.connect(anywhere=False)
+            # From an address that was not used before: it must get the word on its key, and not one on its failures.
+            self.questions += 1
+            source = f"127.{100 + (self.questions >> 16)}.{self.questions >> 8 & 255}.{self.questions & 255}"
+            reader, writer = await self.connect(source)
             writer.write(request)
             status, _ = await self.answer(reader, request)
             writer.close()
