@@ -80,7 +80,7 @@ pub struct Live {
     /// From the last byte of the request to the head of the answer.
     pub response_timeout: Duration,
     /// How many requests may be on their way at once.
-    pub in_flight: Arc<InFlight>,
+    pub in_flight: InFlight,
     idle_timeout: Duration,
     max_connections: usize,
     /// The upstream, then those of modes, then those of routes.
@@ -184,11 +184,9 @@ impl Live {
         self.max_connections = self.max_connections.min(most / self.destinations.len().max(1)).max(1);
     }
 
-    /// The settings of what a reload keeps: places in flight are counted across reloads.
+    /// Follows older settings: what is in flight under those counts.
     pub fn succeed(&mut self, older: &Self) {
-        if self.in_flight.max() == older.in_flight.max() {
-            self.in_flight = Arc::clone(&older.in_flight);
-        }
+        self.in_flight.succeed(&older.in_flight);
     }
 }
 

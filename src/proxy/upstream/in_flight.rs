@@ -22,8 +22,14 @@ use crate::{
 /// The places of requests on their way.
 #[derive(Debug)]
 pub struct InFlight {
-    current: AtomicUsize,
+    counts: Arc<Counts>,
     max: usize,
+}
+
+/// Those that are taken, whatever the limit was when they were.
+#[derive(Debug, Default)]
+struct Counts {
+    all: AtomicUsize,
     /// How many are of callers without a key.
     keyless: AtomicUsize,
     by_address: DashMap<IpAddr, usize>,
@@ -31,19 +37,19 @@ pub struct InFlight {
 
 impl InFlight {
     /// Nothing is on its way, and of nobody's no more than `max` ever will be.
-    pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { current: AtomicUsize::new(0), max, keyless: AtomicUsize::new(0), by_address: DashMap::new() })
+    pub fn new(max: usize) -> Self {
+        Self { counts: Arc::default(), max }
     }
 
-    /// How many there may be of one caller.
-    pub fn max(&self) -> usize {
-        self.max
+    /// From now on, what is on its way under an older limit counts.
+    pub fn succeed(&mut self, older: &Self) {
+        self.counts = Arc::clone(&older.counts);
     }
 
     /// A place for a request with a key of this owner's, or for one without a key from this address; unless this caller
     /// has as many as it may have.
-    pub fn enter(self: &Arc<Self>, key: Option<&KeyRecord>, client: IpAddr) -> Option<Place> {
-        let taken = self.current.fetch_add(1, Relaxed);
+    pub fn enter(&self, key: Option<&KeyRecord>, client: IpAddr) -> Option<Place> {
+        let taken = self.counts.all.fetch_add(1, Relaxed);
         // Twice of what is left of one and a half times the limit.
         let left = (3 * self.max).saturating_sub(taken.saturating_mul(2));
         let (whose, may_have) = match key {
@@ -54,17 +60,17 @@ impl InFlight {
             }
             None => {
                 let address = counted_address(client);
-                let all = self.keyless.fetch_add(1, Relaxed);
+                let keyless = self.counts.keyless.fetch_add(1, Relaxed);
                 let has = {
-                    let mut count = self.by_address.entry(address).or_default();
+                    let mut count = self.counts.by_address.entry(address).or_default();
                     *count += 1;
                     *count - 1
                 };
-                (Whose::Address(address), has < left && all.saturating_mul(2) < left.saturating_mul(5))
+                (Whose::Address(address), has < left && keyless.saturating_mul(2) < left.saturating_mul(5))
             }
         };
         // From here on all is given back by the place, also by one that is refused.
-        let place = Place { in_flight: Arc::clone(self), whose };
+        let place = Place { counts: Arc::clone(&self.counts), whose };
         may_have.then_some(place)
     }
 }
@@ -78,20 +84,20 @@ enum Whose {
 /// A place among the requests on their way; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
-    in_flight: Arc<InFlight>,
+    counts: Arc<Counts>,
     whose: Whose,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.in_flight.current.fetch_sub(1, Relaxed);
+        self.counts.all.fetch_sub(1, Relaxed);
         match &self.whose {
             Whose::Owner(state) => {
                 state.in_flight.fetch_sub(1, Relaxed);
             }
             Whose::Address(address) => {
-                self.in_flight.keyless.fetch_sub(1, Relaxed);
-                self.in_flight.by_address.remove_if_mut(address, |_, count| {
+                self.counts.keyless.fetch_sub(1, Relaxed);
+                self.counts.by_address.remove_if_mut(address, |_, count| {
                     *count -= 1;
                     *count == 0
                 });
@@ -118,8 +124,19 @@ mod tests {
         drop(greedy);
         assert_eq!(fill(from(1)).len(), 25, "two thirds of what is left");
         drop(modest);
-        assert!(in_flight.by_address.is_empty());
-        assert_eq!((in_flight.current.load(Relaxed), in_flight.keyless.load(Relaxed)), (0, 0));
+        assert!(in_flight.counts.by_address.is_empty());
+        assert_eq!((in_flight.counts.all.load(Relaxed), in_flight.counts.keyless.load(Relaxed)), (0, 0));
         assert_eq!(fill(from(3)).len(), 30);
+    }
+    #[test]
+    fn a_new_limit_counts_what_is_under_way() {
+        let older = InFlight::new(20);
+        let places: Vec<_> = (0..10).map(|_| older.enter(None, from(1)).unwrap()).collect();
+        let mut newer = InFlight::new(10);
+        newer.succeed(&older);
+        assert!(newer.enter(None, from(1)).is_none());
+        assert!(newer.enter(None, from(2)).is_some(), "others find half as many more");
+        drop(places);
+        assert!(newer.enter(None, from(1)).is_some());
     }
 }
