@@ -1,9 +1,9 @@
 //! A wall clock that is set while it runs, by libfaketime, which leaves the monotonic clock alone: limits do not notice,
 //! expiry follows, and nobody is shut out by a clock that goes back.
 
-use std::{fs, process::Command, time::SystemTime};
+use std::{fs, path::PathBuf, process::Command, time::SystemTime};
 
-use crate::harness::{H1, Key, Sidecar, Upstream, eventually, get, keyside};
+use crate::harness::{Builder, H1, Key, Sidecar, Upstream, eventually, get, keyside};
 
 /// The library that stands between a process and its clock.
 fn library() -> String {
@@ -17,6 +17,19 @@ fn in_seconds(seconds: i64) -> String {
     jiff::Timestamp::from_second(i64::try_from(at).unwrap() + seconds).unwrap().to_string()
 }
 
+/// One whose wall clock is off by what the file says, which may be written anew at any time.
+fn with_a_clock(builder: Builder) -> (Builder, PathBuf) {
+    let clock = builder.folder().join("clock");
+    fs::write(&clock, "+0").unwrap();
+    let builder = builder
+        .environment("LD_PRELOAD", &library())
+        .environment("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
+        .environment("FAKETIME_NO_CACHE", "1")
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .environment("NO_FAKE_STAT", "1");
+    (builder, clock)
+}
+
 #[tokio::test]
 async fn a_clock_that_jumps_moves_expiry_alone() {
     const HALF_HOUR: i64 = 1800;
@@ -28,17 +41,8 @@ async fn a_clock_that_jumps_moves_expiry_alone() {
     let fresh = Key::token("fresh").with("limits = [\"100/1d\"]");
     let upstream = Upstream::start().await;
     let builder = Sidecar::in_front_of(&upstream).config("[limits]\nfailures_per_ip = [\"50/1m\"]");
-    let clock = builder.folder().join("clock");
-    fs::write(&clock, "+0").unwrap();
-    let sidecar = builder
-        .environment("LD_PRELOAD", &library())
-        .environment("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
-        .environment("FAKETIME_NO_CACHE", "1")
-        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .environment("NO_FAKE_STAT", "1")
-        .keys([&soon, &over, &later, &plain, &revoked, &spent, &fresh])
-        .start()
-        .await;
+    let (builder, clock) = with_a_clock(builder);
+    let sidecar = builder.keys([&soon, &over, &later, &plain, &revoked, &spent, &fresh]).start().await;
     let mut connection = sidecar.connect(H1).await;
     for _ in 0..3 {
         assert_eq!(connection.send(&get("/").key(&spent)).await.status, 200);
@@ -99,17 +103,8 @@ async fn windows_that_were_saved_by_a_wrong_clock_lock_nobody_out() {
         let plain = Key::token("plain");
         let upstream = Upstream::start().await;
         let builder = Sidecar::in_front_of(&upstream).config("[limits]\nfailures_per_ip = []");
-        let clock = builder.folder().join("clock");
-        fs::write(&clock, "+0").unwrap();
-        let sidecar = builder
-            .environment("LD_PRELOAD", &library())
-            .environment("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
-            .environment("FAKETIME_NO_CACHE", "1")
-            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .environment("NO_FAKE_STAT", "1")
-            .keys([&spent, &plain])
-            .start()
-            .await;
+        let (builder, clock) = with_a_clock(builder);
+        let sidecar = builder.keys([&spent, &plain]).start().await;
         for expected in [200, 200, 200, 429] {
             assert_eq!(sidecar.ask(get("/").key(&spent)).await.status, expected);
         }
