@@ -14,6 +14,8 @@ use crate::{
 };
 
 pub mod edit;
+mod fields;
+pub mod json;
 mod judge;
 mod parse;
 mod read;
