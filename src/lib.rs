@@ -5,6 +5,8 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "control")]
+pub mod control;
 pub mod credential;
 pub mod facts;
 pub mod fault;
