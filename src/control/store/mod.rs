@@ -361,7 +361,9 @@ pub enum StoreError {
     #[error("the store broke off while it wrote: {0}")]
     Unknown(String),
     /// It was written by a newer version.
-    #[error("the store has schema {found}, and this version knows {known} at most: run the version that wrote it, or a newer one")]
+    #[error(
+        "the store has schema {found}, and this version knows {known} at most: run the version that wrote it, or a newer one"
+    )]
     Newer {
         /// The schema that it has.
         found: i64,

@@ -1,0 +1,460 @@
+//! The ledger: all owners, keys and operators in memory, at one head, and the one way to change them.
+//!
+//! Whoever wants a change hands over a judge: a function of the [`Image`] that says what to write, or refuses. The ledger
+//! lets it judge, writes, and takes what was written into the image; when another control plane was quicker, it catches up
+//! and lets it judge again. So a change is judged by exactly what it follows, and what readers see was written.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    audit,
+    store::{
+        AccountChange, Caught, Change, Commit, Entry, Head, Loaded, Operator, Remembered, Revision, Store, StoreError,
+    },
+    wire,
+};
+use crate::{
+    clock::{self, Mono, Wall},
+    keys::{
+        KeyId, OwnerId,
+        document::{KeyRow, OwnerRow},
+        record::PublicPart,
+    },
+};
+
+/// Revisions that are kept in memory for sidecars that lag.
+pub const KEPT: usize = 10_000;
+/// How often the store is asked whether its newest revision is ours.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// How often a change is judged anew because somebody else was quicker.
+const ATTEMPTS: usize = 20;
+/// How often, and how long apart, it is looked up whether a commit that was never answered was made.
+const LOOKS: usize = 6;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// All that is judged by, at one head.
+#[derive(Debug)]
+pub struct Image {
+    head: Head,
+    owners: BTreeMap<OwnerId, Arc<OwnerRow>>,
+    keys: BTreeMap<KeyId, Arc<KeyRow>>,
+    /// The keys of each owner.
+    of_owner: HashMap<OwnerId, HashSet<KeyId>>,
+    /// How many keys have each public part.
+    public: HashMap<PublicPart, usize>,
+    operators: BTreeMap<String, Operator>,
+    recent: VecDeque<Arc<Revision>>,
+}
+
+/// Who asks for a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// `operator:NAME`, `token:ID`, `key:ID` or `system`.
+    pub name: String,
+    /// From which address.
+    pub from: Option<IpAddr>,
+}
+
+/// What is to be written, with its audit entry.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// What was done, such as `key.create`.
+    pub action: &'static str,
+    /// To what.
+    pub subject: String,
+    /// What changed, without secrets.
+    pub detail: Value,
+    /// Keys and owners.
+    pub changes: Vec<Change>,
+    /// Operators.
+    pub accounts: Vec<AccountChange>,
+    /// What it was asked with.
+    pub remembered: Option<Remembered>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written<T> {
+    /// The head after it. Where nothing had to be written: the head that was judged by.
+    pub head: Head,
+    /// What the judge has to say.
+    pub said: T,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError<E> {
+    /// The judge refused.
+    #[error("refused")]
+    Refused(E),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All owners, keys and operators, and the one way to change them.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Arc<dyn Store>,
+    image: RwLock<Image>,
+    /// One change at a time is judged and written.
+    turn: tokio::sync::Mutex<()>,
+    head: watch::Sender<Head>,
+    /// When the store last said that its newest revision is ours.
+    confirmed: AtomicU64,
+    /// Where the store works.
+    runtime: Handle,
+}
+
+impl Ledger {
+    /// Loads everything. To be called on the runtime that the store works on.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
+        let image = Image::new(store.load().await?);
+        let head = watch::Sender::new(image.head.clone());
+        Ok(Arc::new(Self {
+            store,
+            image: RwLock::new(image),
+            turn: tokio::sync::Mutex::new(()),
+            head,
+            confirmed: AtomicU64::new(clock::mono().as_nanos()),
+            runtime: Handle::current(),
+        }))
+    }
+
+    /// The store itself, for what is judged by nobody. Only to be used on the runtime of [`run`](Self::run).
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Runs a future on the store's runtime, to its end whatever becomes of the caller.
+    ///
+    /// # Errors
+    ///
+    /// The store's own, and `Unavailable` when the runtime is going away.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.runtime.spawn(future).await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
+    /// Reads the image. The reader must be quick: changes wait for it.
+    pub fn read<T>(&self, read: impl FnOnce(&Image) -> T) -> T {
+        read(&self.image.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The head, and every one that follows.
+    pub fn follow(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    /// When the store last said that its newest revision is ours.
+    pub fn confirmed(&self) -> Mono {
+        Mono::from_nanos(self.confirmed.load(Ordering::Acquire))
+    }
+
+    /// Lets a change be judged, and writes it. Where the judge gives no draft, nothing has to be written.
+    ///
+    /// Goes on to its end also when the caller does not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// The judge refused, or the store failed; then nothing was written, unless it says [`StoreError::Unknown`].
+    pub async fn write<T, E>(
+        self: &Arc<Self>,
+        actor: Actor,
+        judge: impl FnMut(&Image, Wall) -> Result<(Option<Draft>, T), E> + Send + 'static,
+    ) -> Result<Written<T>, WriteError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let ledger = Arc::clone(self);
+        let written = self.runtime.spawn(async move { ledger.write_here(&actor, judge).await });
+        written.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string()).into()))
+    }
+
+    async fn write_here<T, E>(
+        &self,
+        actor: &Actor,
+        mut judge: impl FnMut(&Image, Wall) -> Result<(Option<Draft>, T), E>,
+    ) -> Result<Written<T>, WriteError<E>> {
+        let _turn = self.turn.lock().await;
+        for _ in 0..ATTEMPTS {
+            let now = clock::now().wall;
+            let (before, judged) = self.read(|image| (image.head.clone(), judge(image, now)));
+            let (draft, said) = judged.map_err(WriteError::Refused)?;
+            let Some(draft) = draft else { return Ok(Written { head: before, said }) };
+            let (commit, revision) = prepare(before, actor, draft, now)?;
+            match self.store.commit(&commit).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict) => {
+                    self.catch_up().await?;
+                    continue;
+                }
+                Err(StoreError::Unknown(why)) => {
+                    if !self.was_made(&commit).await {
+                        return Err(StoreError::Unknown(why).into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let head = commit.after.clone();
+            self.take(|image| image.take(commit.after, revision, commit.accounts));
+            return Ok(Written { head, said });
+        }
+        Err(StoreError::Unavailable("others write all the time; try again".to_owned()).into())
+    }
+
+    /// Whether a commit that was never answered was made.
+    async fn was_made(&self, commit: &Commit) -> bool {
+        for _ in 0..LOOKS {
+            match self.store.audit_from(commit.after.entries, 1).await {
+                Ok(found) => return found.first().is_some_and(|entry| entry.hash == commit.after.hash),
+                Err(error) => tracing::warn!(%error, "looking up whether a change was made"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        false
+    }
+
+    /// Takes in what others wrote, for as long as it is polled; and keeps asking whether what we have is the newest.
+    pub async fn keep_up(&self) {
+        let mut failing = false;
+        loop {
+            match self.confirm().await {
+                Ok(()) if std::mem::take(&mut failing) => tracing::info!("the store can be used again"),
+                Ok(()) => {}
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    tracing::error!(%error, "the store cannot be used: nothing can be changed, and sidecars hear no heartbeat");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = self.store.changed() => {}
+                () = tokio::time::sleep(CONFIRM) => {}
+            }
+        }
+    }
+
+    async fn confirm(&self) -> Result<(), StoreError> {
+        let asked = clock::mono();
+        let head = self.store.head().await?;
+        if self.read(|image| image.head != head) {
+            let _turn = self.turn.lock().await;
+            self.catch_up().await?;
+        }
+        self.confirmed.fetch_max(asked.as_nanos(), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// To be called by whoever has the turn.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        let since = self.read(|image| image.head.clone());
+        let Caught { head, revisions, operators } = self.store.catch_up(&since).await?;
+        let fits = head.epoch == since.epoch && head.entries >= since.entries;
+        match revisions {
+            Some(revisions) if fits => self.take(|image| {
+                for revision in revisions {
+                    image.add(Arc::new(revision));
+                }
+                image.operators = by_name(operators);
+                image.head = head;
+            }),
+            _ => {
+                let loaded = self.store.load().await?;
+                if !fits {
+                    tracing::error!(
+                        was.epoch = since.epoch,
+                        was.entries = since.entries,
+                        now.epoch = loaded.head.epoch,
+                        now.entries = loaded.head.entries,
+                        "the store went back in time: another database, or an older copy"
+                    );
+                }
+                self.take(|image| *image = Image::new(loaded));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, take: impl FnOnce(&mut Image)) {
+        let head = {
+            let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+            take(&mut image);
+            image.head.clone()
+        };
+        self.head.send_replace(head);
+    }
+}
+
+/// The transaction of a draft.
+fn prepare(
+    before: Head,
+    actor: &Actor,
+    draft: Draft,
+    now: Wall,
+) -> Result<(Commit, Option<Arc<Revision>>), StoreError> {
+    let Draft { action, subject, detail, changes, accounts, remembered } = draft;
+    let revision = if changes.is_empty() {
+        None
+    } else {
+        let revision = wire::revision(before.revision + 1, &before.digest, now, &changes)
+            .map_err(|why| StoreError::Damaged(format!("this would not read back, so nothing was done: {why}")))?;
+        Some(Arc::new(revision))
+    };
+    let mut entry = Entry {
+        seq: before.entries + 1,
+        at: now,
+        actor: actor.name.clone(),
+        from: actor.from,
+        action: action.to_owned(),
+        subject,
+        detail,
+        revision: revision.as_ref().map(|revision| revision.revision),
+        hash: String::new(),
+    };
+    entry.hash = audit::hash(&before.hash, &entry);
+    let mut after = Head { entries: entry.seq, hash: entry.hash.clone(), ..before.clone() };
+    let mut changes = changes;
+    if let Some(revision) = &revision {
+        (after.revision, after.digest) = (revision.revision, revision.digest.clone());
+        changes.clone_from(&revision.changes);
+    }
+    Ok((Commit { before, after, changes, accounts, entry, remembered }, revision))
+}
+
+impl Image {
+    fn new(loaded: Loaded) -> Self {
+        let Loaded { head, owners, keys, operators, revisions } = loaded;
+        let mut image = Self {
+            head,
+            owners: owners.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            keys: BTreeMap::new(),
+            of_owner: HashMap::new(),
+            public: HashMap::with_capacity(keys.len()),
+            operators: by_name(operators),
+            recent: revisions.into_iter().map(Arc::new).collect(),
+        };
+        for row in keys {
+            image.put(row);
+        }
+        image
+    }
+
+    /// Where the history stands.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// All keys, by id: the oldest first, as ids are sortable.
+    pub fn keys(&self) -> &BTreeMap<KeyId, Arc<KeyRow>> {
+        &self.keys
+    }
+
+    /// All owners that have a row.
+    pub fn owners(&self) -> &BTreeMap<OwnerId, Arc<OwnerRow>> {
+        &self.owners
+    }
+
+    /// The keys of an owner, in no order.
+    pub fn keys_of<'a>(&'a self, owner: &OwnerId) -> impl Iterator<Item = &'a Arc<KeyRow>> {
+        self.of_owner.get(owner).into_iter().flatten().filter_map(|id| self.keys.get(id))
+    }
+
+    /// Whether some key has this public part: a new one must not.
+    pub fn has_public(&self, public: &PublicPart) -> bool {
+        self.public.contains_key(public)
+    }
+
+    /// All operators, by name.
+    pub fn operators(&self) -> &BTreeMap<String, Operator> {
+        &self.operators
+    }
+
+    /// The revisions after this one, oldest first; none when this is not of our history, or too long ago.
+    pub fn since(&self, revision: u64, digest: &str) -> Option<Vec<Arc<Revision>>> {
+        if revision == self.head.revision {
+            return (digest == self.head.digest).then(Vec::new);
+        }
+        let oldest = self.recent.front()?.revision;
+        // The digest of the revision that is asked from is what the first one is chained to.
+        let known = match revision.checked_sub(oldest) {
+            Some(index) => &self.recent.get(usize::try_from(index).ok()?)?.digest,
+            None if revision == 0 && oldest == 1 => wire::BEGINNING,
+            None => return None,
+        };
+        let after = usize::try_from((revision + 1).checked_sub(oldest)?).ok()?;
+        (known == digest).then(|| self.recent.iter().skip(after).cloned().collect())
+    }
+
+    fn take(&mut self, head: Head, revision: Option<Arc<Revision>>, accounts: Vec<AccountChange>) {
+        if let Some(revision) = revision {
+            self.add(revision);
+        }
+        for change in accounts {
+            match change {
+                AccountChange::Operator(operator) => drop(self.operators.insert(operator.name.clone(), operator)),
+                AccountChange::DeletedOperator(name) => drop(self.operators.remove(&name)),
+            }
+        }
+        self.head = head;
+    }
+
+    fn add(&mut self, revision: Arc<Revision>) {
+        for change in &revision.changes {
+            match change {
+                Change::Key(row) => self.put(Arc::clone(row)),
+                Change::DeletedKey(id) => self.remove(id),
+                Change::Owner(row) => drop(self.owners.insert(row.id.clone(), Arc::clone(row))),
+                Change::DeletedOwner(id) => drop(self.owners.remove(id)),
+            }
+        }
+        self.recent.push_back(revision);
+        while self.recent.len() > KEPT {
+            self.recent.pop_front();
+        }
+    }
+
+    fn put(&mut self, row: Arc<KeyRow>) {
+        self.remove(&row.id);
+        *self.public.entry(row.public.clone()).or_default() += 1;
+        self.of_owner.entry(row.owner.clone()).or_default().insert(row.id.clone());
+        self.keys.insert(row.id.clone(), row);
+    }
+
+    fn remove(&mut self, id: &KeyId) {
+        let Some(row) = self.keys.remove(id) else { return };
+        if let Some(count) = self.public.get_mut(&row.public) {
+            *count -= 1;
+            if *count == 0 {
+                self.public.remove(&row.public);
+            }
+        }
+        if let Some(keys) = self.of_owner.get_mut(&row.owner) {
+            keys.remove(id);
+            if keys.is_empty() {
+                self.of_owner.remove(&row.owner);
+            }
+        }
+    }
+}
+
+fn by_name(operators: Vec<Operator>) -> BTreeMap<String, Operator> {
+    operators.into_iter().map(|operator| (operator.name.clone(), operator)).collect()
+}
