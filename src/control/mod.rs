@@ -2,12 +2,22 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`routes`] | THE LIST of paths |
+//! | [`front`] | between the listener and the routes |
+//! | [`desk`] | what all handlers share |
+//! | [`answer`] | the envelope of the management API, and its refusals |
 //! | [`ledger`] | all keys, owners and operators in memory, at one head; every change goes through it |
 //! | [`store`] | where they last: SQLite, or PostgreSQL |
 //! | [`audit`] | the hash chain over what was done |
 //! | [`wire`] | changes as they are written and sent |
+//! | [`settings`] | what the control plane is told |
 
+pub mod answer;
 pub mod audit;
+pub mod desk;
+pub mod front;
 pub mod ledger;
+pub mod routes;
+pub mod settings;
 pub mod store;
 pub mod wire;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use http::{HeaderMap, HeaderName, header};
 
 use super::Settings;
-use crate::policy::network::canonical;
+use crate::policy::network::{Networks, canonical};
 
 /// Where the client's address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,17 +48,23 @@ pub(super) struct Client {
     pub(super) untrusted_forwarded: bool,
 }
 
+/// The client's address for whoever needs no more: the peer's, or what trusted proxies say in this field.
+pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &Networks, name: &HeaderName) -> IpAddr {
+    let peer = canonical(peer);
+    if trusted.contains(peer) { walk(headers, name, peer, trusted).0 } else { peer }
+}
+
 /// `named` says whether the configured field was sent.
 pub(super) fn client(headers: &HeaderMap, named: bool, peer: IpAddr, settings: &Settings) -> Client {
     let peer = canonical(peer);
     if !settings.trusted_proxies.contains(peer) {
         return Client { address: peer, source: ClientIpSource::Peer, peer_trusted: false, untrusted_forwarded: named };
     }
-    let (address, source) = walk(headers, &settings.client_ip_header, peer, settings);
+    let (address, source) = walk(headers, &settings.client_ip_header, peer, &settings.trusted_proxies);
     Client { address, source, peer_trusted: true, untrusted_forwarded: false }
 }
 
-fn walk(headers: &HeaderMap, name: &HeaderName, peer: IpAddr, settings: &Settings) -> (IpAddr, ClientIpSource) {
+fn walk(headers: &HeaderMap, name: &HeaderName, peer: IpAddr, trusted: &Networks) -> (IpAddr, ClientIpSource) {
     let forwarded = *name == header::FORWARDED;
     let mut nearest = peer;
     let mut source = ClientIpSource::HeaderMissing;
@@ -74,7 +80,7 @@ fn walk(headers: &HeaderMap, name: &HeaderName, peer: IpAddr, settings: &Setting
             };
             nearest = address;
             source = ClientIpSource::Header;
-            if !settings.trusted_proxies.contains(address) {
+            if !trusted.contains(address) {
                 return (nearest, source);
             }
         }

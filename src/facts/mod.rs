@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use http::{HeaderValue, Method, Uri, request::Parts, uri::Scheme};
 
 pub use acted_on::ActedOn;
-pub use address::ClientIpSource;
+pub use address::{ClientIpSource, client_address};
 pub use fields::{drop_odd_fields, folds_onto};
 pub use host::Host;
 pub use request_id::RequestId;

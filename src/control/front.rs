@@ -1,0 +1,167 @@
+//! Between the listener and the routes: a request is read to its end, within bounds, and then answered.
+//!
+//! The listener brings TLS, timeouts, bounds on connections and the drain; see its own room. Answers may stream for as
+//! long as they like (the feed does), as long as the client takes what it is sent.
+
+use std::{
+    future::poll_fn,
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use axum::{Router, body::Body};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header, request::Parts};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use super::answer::Problem;
+use crate::{
+    clock,
+    facts::client_address,
+    listener::{Connection, Cut, Exchange, Service},
+    policy::network::Networks,
+};
+
+/// The largest report of a sidecar, in bytes.
+const MAX_REPORT: u64 = 4 << 20;
+/// Where reports go.
+pub const REPORT: &str = "/sync/v1/report";
+
+/// Who asks, as far as the connection says it: an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's address: the peer's, or what a trusted proxy says.
+    pub ip: IpAddr,
+    /// Whether it came over TLS, here or at a trusted proxy.
+    pub secure: bool,
+}
+
+/// The listener's service: one for each serving thread.
+#[derive(Debug)]
+pub struct Front {
+    /// The routes.
+    pub router: Router,
+    /// Whose word about the client's address is taken.
+    pub trusted_proxies: Networks,
+    /// The field in which they say it.
+    pub client_ip_header: HeaderName,
+    /// The largest body, in bytes.
+    pub max_body: u64,
+}
+
+impl Service for Front {
+    type Body = Streamed;
+
+    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Streamed> {
+        let exchange = connection.begin(clock::mono());
+        let (mut head, body) = request.into_parts();
+        let max = if head.uri.path() == REPORT { self.max_body.max(MAX_REPORT) } else { self.max_body };
+        let response = match read_body(&exchange, &head.headers, body, max).await {
+            Ok(body) => {
+                exchange.idle();
+                head.extensions.insert(self.peer(&connection, &head));
+                self.answer(Request::from_parts(head, Body::from(body))).await
+            }
+            Err(problem) => axum::response::IntoResponse::into_response(problem),
+        };
+        response.map(|body| Streamed { body, exchange })
+    }
+}
+
+impl Front {
+    fn peer(&self, connection: &Connection, head: &Parts) -> Peer {
+        let ip = client_address(&head.headers, connection.peer(), &self.trusted_proxies, &self.client_ip_header);
+        let proxied = self.trusted_proxies.contains(connection.peer());
+        let told = || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
+        Peer { ip, secure: connection.secure() || (proxied && told()) }
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let head = request.method() == http::Method::HEAD;
+        let response = match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        if head { response.map(|_| Body::empty()) } else { response }
+    }
+}
+
+/// Reads a body to its end.
+async fn read_body(exchange: &Exchange, headers: &HeaderMap, mut body: Incoming, max: u64) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let message = format!("The body is larger than {max} bytes.");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    };
+    if body.size_hint().lower() > max {
+        return Err(too_large());
+    }
+    if body.is_end_stream() && !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(Bytes::new());
+    }
+    let broken = || Problem::new(StatusCode::BAD_REQUEST, "bad_request", "The body broke off.");
+    let mut read = BytesMut::new();
+    loop {
+        exchange.await_client_body(clock::mono());
+        let next = poll_fn(|cx| match exchange.poll_cut(cx) {
+            Poll::Ready(cut) => Poll::Ready(Err(cut)),
+            Poll::Pending => Pin::new(&mut body).poll_frame(cx).map(Ok),
+        });
+        match next.await {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    if read.len() as u64 + data.len() as u64 > max {
+                        return Err(too_large());
+                    }
+                    read.extend_from_slice(&data);
+                }
+            }
+            Ok(Some(Err(_))) => return Err(broken()),
+            Ok(None) => return Ok(read.freeze()),
+            Err(Cut::BodyTimeout) => {
+                exchange.act_on_cut();
+                let message = "The body did not arrive in time.";
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));
+            }
+            Err(_) => {
+                exchange.act_on_cut();
+                return Err(broken());
+            }
+        }
+    }
+}
+
+/// The body of an answer; holds the exchange until its end.
+pub struct Streamed {
+    body: Body,
+    exchange: Exchange,
+}
+
+impl http_body::Body for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(cut) = self.exchange.poll_cut(cx) {
+            return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::other(format!("cut: {cut:?}"))))));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            // The client is to take it; while there is nothing for it, it is not waited for.
+            Poll::Ready(Some(Ok(_))) => self.exchange.await_client_read(clock::mono()),
+            _ => self.exchange.idle(),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

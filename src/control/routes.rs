@@ -1,0 +1,25 @@
+//! THE LIST: every path of the control plane, and the room that answers it.
+//!
+//! | path | room |
+//! |---|---|
+//! | `/v1/…` | `api`: the management API, for programs |
+//! | `/sync/v1/…` | `feed`: what sidecars sync from |
+//! | all else | `ui`: the admin pages, for people |
+
+use std::sync::Arc;
+
+use axum::Router;
+use http::StatusCode;
+
+use super::{answer::Problem, desk::Desk};
+
+/// All routes.
+pub fn router(desk: Arc<Desk>) -> Router {
+    let routes: Router<Arc<Desk>> = Router::new();
+    routes
+        .fallback(async || Problem::not_found("page"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not accepted here.")
+        })
+        .with_state(desk)
+}
