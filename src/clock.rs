@@ -100,6 +100,55 @@ impl Now {
     }
 }
 
+/// Time since the machine was started, in nanoseconds; it goes on while the machine sleeps, and nobody can set it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Boot(u64);
+
+impl Boot {
+    /// A point `nanos` nanoseconds after the machine was started.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the machine was started.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was; zero when it is not earlier.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// One reading of all three clocks, for what must not look younger than it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// For requests and for people.
+    pub now: Now,
+    /// For how long ago something was, whoever set a clock or put the machine to sleep.
+    pub boot: Boot,
+}
+
+/// Reads all three clocks.
+pub fn moment() -> Moment {
+    // What is told of the past must not be too young: the clock that is compared with later goes first.
+    let boot = boot();
+    Moment { now: now(), boot }
+}
+
+/// Reads the clock of the machine. Where it has none that goes on in its sleep, the monotonic one has to do.
+pub fn boot() -> Boot {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        Boot(part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    Boot(mono().as_nanos())
+}
+
 /// Reads both clocks.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
 pub fn now() -> Now {

@@ -3,6 +3,7 @@
 //! `src/README.md` is the map of the rooms.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(feature = "control")]
