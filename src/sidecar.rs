@@ -11,7 +11,7 @@ mod reload;
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     clock,
-    config::{self, Config, Faults, Loaded, OnRevoke},
+    config::{self, Config, Faults, KeySource, Loaded, OnRevoke},
     keys::{KeySet, KeyStore, store::Terms, verify::Verifier},
     limits::Limiter,
     listener::{self, Counters, Handle, ListenError},
@@ -56,6 +56,9 @@ pub enum StartError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Keys come from a control endpoint.
+    #[error("[keys] control is not in this build")]
+    Control,
     /// The admin port cannot be bound.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
@@ -127,7 +130,8 @@ impl Sidecar {
         let verifier = Arc::new(verifier);
         let state = State::open(&Folder::new(&config.keys.state), &limiter, &live.limits, clock::now());
 
-        let mut source = file_source(&config, &registry, &health, state.restorer());
+        let KeySource::File(file) = &config.keys.source else { return Err(StartError::Control) };
+        let mut source = file_source(&config, file, &registry, &health, state.restorer());
         source.load();
         let keys = Arc::clone(source.store());
         let source =
@@ -327,9 +331,15 @@ fn terms(config: &Config) -> Terms {
 }
 
 /// The source of keys; what was saved of them is restored before any request sees them.
-fn file_source(config: &Config, registry: &Arc<Registry>, health: &Arc<Health>, restorer: Restorer) -> FileSource {
+fn file_source(
+    config: &Config,
+    file: &Path,
+    registry: &Arc<Registry>,
+    health: &Arc<Health>,
+    restorer: Restorer,
+) -> FileSource {
     let settings =
-        file::Settings { file: config.keys.file.clone(), state: Some(config.keys.state.clone()), terms: terms(config) };
+        file::Settings { file: file.to_path_buf(), state: Some(config.keys.state.clone()), terms: terms(config) };
     let (registry, health) = (Arc::clone(registry), Arc::clone(health));
     let report = move |event: &file::Event<'_>| match event {
         file::Event::Applied { applied, latency, .. } => {

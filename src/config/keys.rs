@@ -3,21 +3,25 @@
 use std::{fs::File, io::Read as _, path::PathBuf, time::Duration};
 
 use super::{
-    layer::{Node, Value},
+    layer::{Node, Value, find},
+    listen::pair_of,
     reader::Section,
     value::{self, Read, Wrong, choice, duration, integer},
 };
-use crate::keys::{
-    mint::{self, PairBody, PairShape, TokenShape},
-    secret::{Algorithm, Secret},
-    verify,
+use crate::{
+    client,
+    keys::{
+        mint::{self, PairBody, PairShape, TokenShape},
+        secret::{Algorithm, Secret},
+        verify,
+    },
 };
 
 /// Where keys come from, and what becomes of them.
 #[derive(Clone, Debug)]
 pub struct KeysSettings {
-    /// The key file; watched.
-    pub file: PathBuf,
+    /// Where keys come from.
+    pub source: KeySource,
     /// The folder of what outlives a restart.
     pub state: PathBuf,
     /// The pepper of `hmac-sha256`.
@@ -32,6 +36,34 @@ pub struct KeysSettings {
     pub mint: mint::Settings,
     /// How secrets are verified.
     pub verification: verify::Settings,
+}
+
+/// Where keys come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// The key file; watched.
+    File(PathBuf),
+    /// A control endpoint.
+    Control(Control),
+}
+
+/// A control endpoint, and what we are called there.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// How it is reached.
+    pub client: client::Settings,
+    /// What this sidecar is called there; absent: as the machine.
+    pub instance: Option<Box<str>>,
+}
+
+impl KeysSettings {
+    /// The control endpoint, if keys come from one.
+    pub fn control(&self) -> Option<&Control> {
+        match &self.source {
+            KeySource::File(_) => None,
+            KeySource::Control(control) => Some(control),
+        }
+    }
 }
 
 /// What a revocation does to requests in flight. Upgraded connections are always cut.
@@ -59,7 +91,10 @@ pub(super) fn keys(section: &Section<'_>) -> KeysSettings {
             ]),
         );
     }
-    section.not_in_this_build("control", &["url", "token", "ca"]);
+    let control = section.section("control", control);
+    if section.entry("control").is_some_and(|entry| lacks_url(&entry.node)) {
+        section.error("control", "its `url` is missing: where the control endpoint is");
+    }
     let file = reader.resolve(&section.required("file", value::path));
     let state = reader.resolve(&section.required("state", value::path));
     let pepper = secret(section, "pepper", |value| match value.len() {
@@ -68,7 +103,7 @@ pub(super) fn keys(section: &Section<'_>) -> KeysSettings {
     });
     let stale = |name| section.required(name, duration(Duration::from_secs(1)..=YEAR));
     KeysSettings {
-        file,
+        source: control.map_or(KeySource::File(file), KeySource::Control),
         state,
         max_stale: stale("max_stale"),
         max_stale_write: stale("max_stale_write"),
@@ -80,6 +115,50 @@ pub(super) fn keys(section: &Section<'_>) -> KeysSettings {
             ..verify::Settings::default()
         }),
         pepper,
+    }
+}
+
+fn lacks_url(node: &Node) -> bool {
+    matches!(&node.value, Value::Table(table) if find(table, "url").is_none())
+}
+
+fn control(section: &Section<'_>) -> Option<Control> {
+    let file = |name| section.optional(name, value::path).map(|path| section.reader().resolve(&path));
+    let url = section.optional("url", url);
+    let token = secret(section, "token", |value| match value.iter().all(u8::is_ascii_graphic) {
+        true => Ok(()),
+        false => Err("what it refers to holds something that a token cannot: only printable ASCII without spaces"),
+    });
+    let (ca, certificate, private_key) = (file("ca"), file("certificate"), file("private_key"));
+    let identity = pair_of(section, certificate, private_key, false);
+    let instance = section.optional("instance", instance);
+    if url.as_ref().is_some_and(|url| !url.is_secure()) {
+        for (name, typed) in [("ca", ca.is_some()), ("certificate", identity.is_some())] {
+            if typed {
+                section.error(name, "has no meaning without TLS: the url is http");
+            }
+        }
+    }
+    let instance = instance.or_else(|| section.reader().variable("KEYSIDE_INSTANCE").map(Into::into));
+    Some(Control { client: client::Settings { url: url?, token, ca, identity }, instance })
+}
+
+/// A control endpoint's url. A password in it is not shown again.
+fn url(node: &Node) -> Read<client::Url> {
+    let text = value::text(node)?;
+    text.trim().parse().map_err(|why: &str| {
+        let wrong = Wrong::new(node, why);
+        vec![if text.contains('@') { wrong.hide() } else { wrong }]
+    })
+}
+
+fn instance(node: &Node) -> Read<Box<str>> {
+    let text = value::text(node)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.into())
+    } else {
+        Err(vec![Wrong::new(node, "expected 1 to 64 letters, digits, \"_\", \"-\" and \".\"")])
     }
 }
 

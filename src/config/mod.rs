@@ -20,7 +20,7 @@ mod value;
 
 pub(crate) use advice::unreachable as unreachable_quotas;
 pub use effective::Effective;
-pub use keys::{KeysSettings, OnRevoke};
+pub use keys::{Control, KeySource, KeysSettings, OnRevoke};
 pub use preset::names as preset_names;
 pub use value::{parse_duration, print_duration};
 

@@ -4,7 +4,7 @@ use std::{error::Error, fmt::Debug, path::PathBuf, sync::Arc};
 
 use super::{descriptors::Shares, live_settings, terms};
 use crate::{
-    config::{self, Config, Loaded},
+    config::{self, Config, KeySource, Loaded},
     listener::{self, tls},
     proxy::{Live, Shared, live},
     sync::file::{self, Handle},
@@ -131,11 +131,19 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[listen.timeouts]", same(timeouts, &new.listener.timeouts)),
         ("[admin]", old.admin == new.admin),
         ("[shutdown]", same(&old.shutdown, &new.shutdown)),
-        ("[keys] file and state", old.keys.file == new.keys.file && old.keys.state == new.keys.state),
+        ("[keys] file, state, and the url of control", origin(old) == origin(new) && old.keys.state == new.keys.state),
         ("[keys.verification]", same(&old.keys.verification, &new.keys.verification)),
         ("[log]", old.log == new.log),
     ];
     rows.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+}
+
+/// Where keys come from, as far as a reload does not change it.
+fn origin(config: &Config) -> String {
+    match &config.keys.source {
+        KeySource::File(file) => file.display().to_string(),
+        KeySource::Control(control) => format!("{} {:?}", control.client.url, control.instance),
+    }
 }
 
 /// An error and its causes, in one line.

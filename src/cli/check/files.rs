@@ -35,10 +35,25 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
         }
     }
     upstreams(loaded, now, &mut about);
-    for setting in ["keys.pepper", "upstream.authorization"] {
+    control(loaded, now, &mut about);
+    for setting in ["keys.pepper", "keys.control.token", "upstream.authorization"] {
         if let Some(fault) = loaded.secret_file(setting).and_then(open_to_all) {
             about(setting, fault);
         }
+    }
+}
+
+fn control(loaded: &Loaded, now: Wall, about: &mut impl FnMut(&str, Fault)) {
+    let Some(control) = loaded.config.keys.control() else { return };
+    if let Some(fault) = control.client.ca.as_ref().and_then(|authority| validity(authority, now)) {
+        about("keys.control.ca", fault);
+    }
+    let Some((certificate, private_key)) = &control.client.identity else { return };
+    if let Some(fault) = validity(certificate, now) {
+        about("keys.control.certificate", fault);
+    }
+    if let Some(fault) = open_to_all(private_key) {
+        about("keys.control.private_key", fault);
     }
 }
 

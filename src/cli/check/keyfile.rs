@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     cli::keys::place::word,
+    client::{Client, chain},
     clock::Wall,
-    config::{Config, Loaded, unreachable_quotas},
+    config::{Config, Control, KeySource, Loaded, unreachable_quotas},
     fault::Fault,
     keys::{
         Kind, Mode, Permission,
@@ -20,7 +21,10 @@ use crate::{
 
 /// Checks the key file, and its keys against what the configuration asks of them.
 pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
-    let file = &loaded.config.keys.file;
+    let file = match &loaded.config.keys.source {
+        KeySource::File(file) => file,
+        KeySource::Control(control) => return check_control(control, loaded, faults),
+    };
     let text = match keyfile::read(file) {
         Ok(text) => text,
         Err(error) => {
@@ -54,6 +58,20 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
     }
     found.sort_by_key(|fault| (fault.line, fault.column));
     faults.extend(found.into_iter().map(|fault| fault.in_file(file)));
+}
+
+/// Checks what a control endpoint is reached by. It is not asked: a check changes nothing and needs nobody.
+fn check_control(control: &Control, loaded: &Loaded, faults: &mut Vec<Fault>) {
+    if let Err(error) = Client::new(&control.client) {
+        let fault = Fault::error(format!("`keys.control`: {}", chain(&error)));
+        faults.push(loaded.effective.mark("keys.control.url", fault));
+    }
+    if control.client.token.is_none() && control.client.identity.is_none() {
+        let fault =
+            Fault::warning("`keys.control`: neither a token nor a certificate is shown to the control endpoint")
+                .suggest("give it token = { file = \"…\" }");
+        faults.push(loaded.effective.mark("keys.control.url", fault));
+    }
 }
 
 /// Checks the key file by itself.

@@ -45,6 +45,11 @@ pub(super) fn run(args: &Args) -> Exit {
                 anstream::eprintln!("{fault}\n");
             }
             anstream::eprintln!("{}", summary(&args.config, &faults));
+            if let Ok(loaded) = config::load(&args.config, config::environment())
+                && let Some(control) = loaded.config.keys.control()
+            {
+                anstream::eprintln!("keys come from {}, which was not asked", control.client.url);
+            }
         }
         // A reader that has seen enough, as `| head` has, is no fault of what was checked.
         Output::Json => _ = writeln!(anstream::stdout(), "{:#}", report(&faults)),

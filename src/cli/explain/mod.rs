@@ -84,7 +84,7 @@ fn load(path: &Path) -> Result<(Rules, Place), Failure> {
     let upstreams = Upstreams { url: config.upstream.url.clone(), modes: config.upstream.modes.clone() };
     let secure = config.listener.tls.is_some();
     let rules = Rules::new(config.facts.clone(), &config.policy, config.limits.clone(), upstreams, secure);
-    Ok((rules, Place::from(config)))
+    Ok((rules, Place::try_from(config)?))
 }
 
 impl Args {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::Exit,
-    config::{self, Config},
+    config::{self, Config, KeySource},
     fault::Fault,
     keys::{
         KeyId, Kind, LastUsed, Permission,
@@ -78,7 +78,14 @@ impl PlaceArgs {
             return Err(Failure::new("--control is not in this build; use --file or --config"));
         }
         let mut place = match &self.config {
-            Some(config) => Place::from(load(config)?),
+            Some(config) => {
+                let config = load(config)?;
+                match &self.file {
+                    // The rest of the configuration holds for any file.
+                    Some(file) => Place::of(config, file.clone()),
+                    None => Place::try_from(config)?,
+                }
+            }
             None => {
                 let file = self
                     .file
@@ -108,11 +115,30 @@ pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
         .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })
 }
 
-impl From<Config> for Place {
-    fn from(config: Config) -> Self {
+impl TryFrom<Config> for Place {
+    type Error = Failure;
+
+    fn try_from(config: Config) -> Result<Self, Failure> {
+        match &config.keys.source {
+            KeySource::File(file) => {
+                let file = file.clone();
+                Ok(Self::of(config, file))
+            }
+            KeySource::Control(control) => {
+                let (file, url) = (config.sources.first().map(|file| word(file)), &control.client.url);
+                let file = file.unwrap_or_else(|| "the configuration".to_owned());
+                Err(Failure::new(format!("the keys of {file} come from a control plane; use --control {url}")))
+            }
+        }
+    }
+}
+
+impl Place {
+    /// This file, with what the configuration says of its keys.
+    fn of(config: Config, file: PathBuf) -> Self {
         let takes_pairs = config.credential.basic || config.credential.query.is_some();
         Self {
-            file: config.keys.file,
+            file,
             state: Some(config.keys.state),
             mint: config.keys.mint,
             pepper: config.keys.pepper,
@@ -123,9 +149,7 @@ impl From<Config> for Place {
             typed: config.sources.first().map_or_else(String::new, |file| format!("--config {}", word(file))),
         }
     }
-}
 
-impl Place {
     /// A key file of which no configuration says more.
     pub(crate) fn at(file: PathBuf) -> Self {
         Self {

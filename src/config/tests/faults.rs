@@ -106,13 +106,38 @@ fn syntax_faults_do_not_hide_the_others() {
 fn what_is_not_in_this_build_says_so() {
     check("[limits]\nshared = \"redis://a\"\n", &["2:1 `limits.shared` is not in this build"]);
     check("[owner_headers.assertion]\nheader = \"X-A\"\n", &["1:16 `owner_headers.assertion` is not in this build"]);
-    check("[keys]\ncontrol = { url = \"https://c\" }\n", &["2:1 `keys.control` is not in this build"]);
+}
+
+#[test]
+fn keys_come_from_one_place() {
+    let both = "keys come from a file or from a control endpoint, not from both (take out `file` or `control`)";
     check(
         "[keys]\nfile = \"keys.toml\"\ncontrol = { url = \"https://c\" }\n",
-        &[
-            "3:1 `keys.control`: keys come from a file or from a control endpoint, not from both (take out `file` or `control`)",
-            "3:1 `keys.control` is not in this build",
-        ],
+        &[&format!("3:1 `keys.control`: {both}")],
+    );
+    check(
+        "[keys]\ncontrol = { url = \"http://control:8444\" }\n",
+        &["2:19 `keys.control.url`: tokens and keys would go in clear: use https, or http to a loopback address"],
+    );
+    check(
+        "[keys.control]\nca = \"ca.crt\"\n",
+        &["1:7 `keys.control`: its `url` is missing: where the control endpoint is"],
+    );
+    check(
+        "[keys.control]\nurl = \"https://c\"\ncertificate = \"a.crt\"\n",
+        &["1:7 `keys.control.private_key`: is missing: the certificate needs it"],
+    );
+    check(
+        "[keys.control]\nurl = \"http://127.0.0.1:1\"\nca = \"ca.crt\"\n",
+        &["3:6 `keys.control.ca`: has no meaning without TLS: the url is http"],
+    );
+    check(
+        "[keys.control]\nurl = \"https://c\"\ninstance = \"a b\"\n",
+        &["3:12 `keys.control.instance`: expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""],
+    );
+    check(
+        "[keys.control]\nurl = \"https://c\"\ntokn = 1\n",
+        &["3:1 unknown field `tokn` in `keys.control` (did you mean `token`?)"],
     );
 }
 
@@ -122,6 +147,8 @@ fn secrets_are_never_inline() {
         ("[upstream]\nauthorization = \"Bearer SECRET\"\n", ("X", "")),
         ("[keys]\npepper = \"SECRET-SECRET-SECRET\"\n", ("X", "")),
         ("[keys]\npepper = { value = \"SECRET\" }\n", ("X", "")),
+        ("[keys.control]\nurl = \"https://c\"\ntoken = \"SECRET\"\n", ("X", "")),
+        ("[keys.control]\nurl = \"https://user:SECRET@c\"\n", ("X", "")),
         ("[keys.pepper]\nvalue = \"SECRET\"\n", ("X", "")),
         ("", ("KEYSIDE_KEYS__PEPPER", "SECRET-SECRET-SECRET")),
         ("[upstream]\nurl = \"http://user:SECRET@host\"\n", ("X", "")),

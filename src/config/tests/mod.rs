@@ -31,6 +31,13 @@ fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Faults> {
     load_text(text, Path::new("keyside.toml"), variables)
 }
 
+fn file_of(keys: &KeysSettings) -> &Path {
+    match &keys.source {
+        KeySource::File(file) => file,
+        KeySource::Control(control) => panic!("{control:?}"),
+    }
+}
+
 #[track_caller]
 fn good(text: &str) -> Loaded {
     read_with(&plain(text), &[]).unwrap_or_else(|faults| panic!("{faults}"))
@@ -88,7 +95,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!([upstream.max_in_flight, upstream.max_connections], [1024, 256]);
     assert!(upstream.tls.is_none() && upstream.modes.is_empty() && upstream.authorization.is_none());
     let keys = &config.keys;
-    assert_eq!((keys.file.as_path(), keys.state.as_path()), (Path::new("keys.toml"), Path::new("state/")));
+    assert_eq!((file_of(keys), keys.state.as_path()), (Path::new("keys.toml"), Path::new("state/")));
     assert_eq!([keys.max_stale, keys.max_stale_write], [seconds(86_400); 2]);
     assert_eq!(keys.on_revoke, OnRevoke::Finish);
     assert_eq!(keys.mint, crate::keys::mint::Settings::default());
@@ -115,7 +122,7 @@ fn relative_paths_start_beside_the_file() {
     let tls = config.listener.tls.unwrap();
     assert_eq!(tls.certificate, Path::new("/etc/keyside/a.crt"));
     assert_eq!(tls.private_key, Path::new("/b.key"));
-    assert_eq!(config.keys.file, Path::new("/etc/keyside/keys/k.toml"));
+    assert_eq!(file_of(&config.keys), Path::new("/etc/keyside/keys/k.toml"));
     assert_eq!(config.keys.state, Path::new("/etc/keyside/state/"));
 }
 

@@ -180,13 +180,34 @@ path = "/never"
 /// What this build does not have is an error, never ignored.
 #[tokio::test]
 async fn what_is_not_in_this_build_is_an_error() {
-    for piece in ["[limits]\nshared = \"redis://127.0.0.1\"", "[keys]\ncontrol = { url = \"https://control:8444\" }"] {
-        let desk = Desk::new();
-        let base = "[listen]\nplaintext = true\n[upstream]\nurl = \"http://127.0.0.1:1\"\n";
-        desk.write("keyside.toml", &format!("{base}{piece}\n"));
-        let ended = check(&desk).await;
-        assert_eq!(ended.status, 78, "{piece}: {}", ended.stderr);
-        assert!(ended.stderr.contains("not in this build"), "{piece}: {}", ended.stderr);
+    let desk = Desk::new();
+    let base = "[listen]\nplaintext = true\n[upstream]\nurl = \"http://127.0.0.1:1\"\n";
+    desk.write("keyside.toml", &format!("{base}[limits]\nshared = \"redis://127.0.0.1\"\n"));
+    let ended = check(&desk).await;
+    assert_eq!(ended.status, 78, "{}", ended.stderr);
+    assert!(ended.stderr.contains("not in this build"), "{}", ended.stderr);
+}
+
+/// A check asks nobody; commands on keys say where the keys are.
+#[tokio::test]
+async fn keys_of_a_control_plane_are_not_looked_for_in_a_file() {
+    let desk = Desk::new();
+    desk.write("token", "t0ken\n");
+    let base = "[listen]\naddress = \"127.0.0.1:0\"\nplaintext = true\n[upstream]\nurl = \"http://127.0.0.1:1\"\n";
+    let control = "[keys.control]\nurl = \"https://control.invalid:8444\"\ntoken = { file = \"token\" }\n";
+    let path = desk.write("keyside.toml", &format!("{base}{control}"));
+    let ended = check(&desk).await;
+    assert_eq!(ended.status, 0, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("keys come from https://control.invalid:8444, which was not asked"),
+        "{}",
+        ended.stderr
+    );
+    let config = path.to_str().unwrap();
+    for words in [&["keys", "list", "--config", config][..], &["owners", "list", "--config", config]] {
+        let ended = keyside(words).await;
+        assert_eq!(ended.status, 1, "{words:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("use --control https://control.invalid:8444"), "{words:?}: {}", ended.stderr);
     }
 }
 
