@@ -9,6 +9,15 @@
 //! What changes all the time and is judged by nobody (sessions seen, acknowledgements, use) has methods of its own, and
 //! never touches the head.
 
+mod engine;
+mod open;
+mod postgres;
+mod schema;
+mod sql;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
 use std::{net::IpAddr, sync::Arc};
 
 use futures_util::future::BoxFuture;
@@ -21,6 +30,8 @@ use crate::{
         document::{KeyRow, OwnerRow},
     },
 };
+
+pub use open::{Place, Settings, open};
 
 /// What a store method gives, once it is awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -429,4 +440,7 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     fn days<'a>(&'a self, key: &'a KeyId, since: i64) -> Answer<'a, Vec<Day>>;
     /// The use of all keys together, day by day, since this one.
     fn days_of_all(&self, since: i64) -> Answer<'_, Vec<Day>>;
+
+    /// Ends it in good order, once nothing is under way any more. Without it nothing is lost.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -1,0 +1,152 @@
+//! Writes a commit.
+
+use super::{
+    super::{
+        AccountChange, Change,
+        engine::{ROWS_AT_ONCE, Tx, Value, places},
+    },
+    Commit, Entry, Head, StoreError, accounts, read, tell,
+};
+use crate::keys::document::json;
+
+/// How many revisions more than are kept there may be, so that not every commit has to look for old ones.
+const SLACK: u64 = 64;
+
+/// Writes all of it. What fails is undone by whoever began the transaction.
+pub(super) async fn commit(tx: &mut Tx, commit: &Commit, me: &str, kept: u64) -> Result<(), StoreError> {
+    move_head(tx, &commit.before, &commit.after).await?;
+    if !commit.changes.is_empty() {
+        for change in together(&commit.changes) {
+            rows(tx, change).await?;
+        }
+        let revision = commit.after.revision;
+        let values = vec![
+            revision.into(),
+            commit.after.digest.as_str().into(),
+            commit.entry.at.unix_millis().into(),
+            read::lines(&commit.changes).into(),
+        ];
+        tx.execute("INSERT INTO changes (revision, digest, at, lines) VALUES ($1, $2, $3, $4)", values).await?;
+        if revision.is_multiple_of(SLACK) {
+            tx.execute("DELETE FROM changes WHERE revision <= $1", vec![revision.saturating_sub(kept).into()]).await?;
+        }
+    }
+    for change in &commit.accounts {
+        match change {
+            AccountChange::Operator(operator) => accounts::set_operator(tx, operator).await?,
+            AccountChange::DeletedOperator(name) => accounts::delete_operator(tx, name).await?,
+        }
+    }
+    write_entry(tx, &commit.entry).await?;
+    if let Some(remembered) = &commit.remembered {
+        let values = vec![
+            remembered.key.as_str().into(),
+            remembered.request.as_str().into(),
+            remembered.made.as_str().into(),
+            remembered.at.unix_millis().into(),
+        ];
+        // One that is there still was judged too old to count.
+        let statement = "INSERT INTO remembered (key, request, made, at) VALUES ($1, $2, $3, $4) \
+                         ON CONFLICT (key) DO UPDATE SET request = excluded.request, made = excluded.made, at = excluded.at";
+        tx.execute(statement, values).await?;
+    }
+    tell(tx, me).await
+}
+
+/// First, so that of two who were judged by the same head one waits for the other, and then is refused.
+async fn move_head(tx: &mut Tx, before: &Head, after: &Head) -> Result<(), StoreError> {
+    let statement = "UPDATE head SET revision = $1, digest = $2, entries = $3, hash = $4 \
+                     WHERE epoch = $5 AND revision = $6 AND digest = $7 AND entries = $8 AND hash = $9";
+    let values = vec![
+        after.revision.into(),
+        after.digest.as_str().into(),
+        after.entries.into(),
+        after.hash.as_str().into(),
+        before.epoch.as_str().into(),
+        before.revision.into(),
+        before.digest.as_str().into(),
+        before.entries.into(),
+        before.hash.as_str().into(),
+    ];
+    match tx.execute(statement, values).await? {
+        0 => Err(StoreError::Conflict),
+        _ => Ok(()),
+    }
+}
+
+/// Neighbours of the same kind, none of them twice: what one statement can write.
+fn together(changes: &[Change]) -> Vec<&[Change]> {
+    fn name(change: &Change) -> &str {
+        match change {
+            Change::Key(row) => row.id.as_str(),
+            Change::DeletedKey(id) => id.as_str(),
+            Change::Owner(row) => row.id.as_str(),
+            Change::DeletedOwner(id) => id.as_str(),
+        }
+    }
+    let (mut runs, mut start) = (Vec::new(), 0);
+    let mut names = std::collections::HashSet::new();
+    for (at, change) in changes.iter().enumerate() {
+        let same = std::mem::discriminant(change) == std::mem::discriminant(&changes[start]);
+        if !same || at - start == ROWS_AT_ONCE || names.contains(name(change)) {
+            runs.push(&changes[start..at]);
+            start = at;
+            names.clear();
+        }
+        names.insert(name(change));
+    }
+    runs.push(&changes[start..]);
+    runs
+}
+
+/// Writes changes of one kind.
+async fn rows(tx: &mut Tx, changes: &[Change]) -> Result<(), StoreError> {
+    let set = |table: &str| {
+        let places = places(changes.len(), 2);
+        format!(
+            "INSERT INTO {table} (id, document) VALUES {places} ON CONFLICT (id) DO UPDATE SET document = excluded.document"
+        )
+    };
+    let removed = |table: &str, column: &str| {
+        let ids: Vec<_> = (1..=changes.len()).map(|place| format!("${place}")).collect();
+        format!("DELETE FROM {table} WHERE {column} IN ({})", ids.join(", "))
+    };
+    let mut values = Vec::<Value>::new();
+    for change in changes {
+        match change {
+            Change::Key(row) => values.extend([row.id.as_str().into(), json::write_key(row).to_string().into()]),
+            Change::Owner(row) => values.extend([row.id.as_str().into(), json::write_owner(row).to_string().into()]),
+            Change::DeletedKey(id) => values.push(id.as_str().into()),
+            Change::DeletedOwner(id) => values.push(id.as_str().into()),
+        }
+    }
+    match changes.first() {
+        Some(Change::Key(_)) => drop(tx.execute(set("keys"), values).await?),
+        Some(Change::Owner(_)) => drop(tx.execute(set("owners"), values).await?),
+        Some(Change::DeletedOwner(_)) => drop(tx.execute(removed("owners", "id"), values).await?),
+        Some(Change::DeletedKey(_)) => {
+            for (table, column) in [("keys", "id"), ("usage", "key"), ("refusals", "key"), ("days", "key")] {
+                tx.execute(removed(table, column), values.clone()).await?;
+            }
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+async fn write_entry(tx: &mut Tx, entry: &Entry) -> Result<(), StoreError> {
+    let statement = "INSERT INTO audit (seq, at, actor, address, action, subject, detail, revision, hash) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let values = vec![
+        entry.seq.into(),
+        entry.at.unix_millis().into(),
+        entry.actor.as_str().into(),
+        entry.from.map(|address| address.to_string()).into(),
+        entry.action.as_str().into(),
+        entry.subject.as_str().into(),
+        entry.detail.to_string().into(),
+        Value::Int(entry.revision.map(|revision| i64::try_from(revision).unwrap_or(i64::MAX))),
+        entry.hash.as_str().into(),
+    ];
+    tx.execute(statement, values).await.map(drop)
+}
