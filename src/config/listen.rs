@@ -14,9 +14,8 @@ use super::{
     value::{self, Read, Wrong, boolean, choice, duration, integer, list, one_or_list, parsed_as, size},
 };
 use crate::{
-    listener::{self, tls},
+    listener::{self, ShutdownSettings, tls},
     policy::network::{Network, Networks},
-    proxy::settings::ShutdownSettings,
     telemetry::{admin, log},
 };
 

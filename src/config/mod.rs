@@ -4,6 +4,8 @@
 //! environment. `config` knows the rooms; no room knows `config`.
 
 mod advice;
+#[cfg(feature = "control")]
+pub mod control;
 mod effective;
 mod environment;
 mod keys;
@@ -38,7 +40,7 @@ use crate::{
     credential, facts,
     fault::{Fault, nearest},
     listener, policy as room_policy,
-    proxy::settings::{OwnerHeaderSettings, ShutdownSettings, UpstreamSettings},
+    proxy::settings::{OwnerHeaderSettings, UpstreamSettings},
     rejection,
     telemetry::{admin, log},
 };
@@ -72,7 +74,7 @@ pub struct Config {
     /// The admin port.
     pub admin: admin::Settings,
     /// How it goes away.
-    pub shutdown: ShutdownSettings,
+    pub shutdown: listener::ShutdownSettings,
     /// Where keys come from.
     pub keys: KeysSettings,
     /// The logs.

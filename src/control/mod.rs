@@ -2,6 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`plane`] | composes, starts and drains it |
+//! | [`setup`] | the first operator |
 //! | [`routes`] | THE LIST of paths |
 //! | [`front`] | between the listener and the routes |
 //! | [`desk`] | what all handlers share |
@@ -9,15 +11,21 @@
 //! | [`ledger`] | all keys, owners and operators in memory, at one head; every change goes through it |
 //! | [`store`] | where they last: SQLite, or PostgreSQL |
 //! | [`audit`] | the hash chain over what was done |
+//! | [`anchor`] | the heads of that chain, kept outside of the store |
+//! | [`metrics`] | where metrics meet |
 //! | [`wire`] | changes as they are written and sent |
 //! | [`settings`] | what the control plane is told |
 
+pub mod anchor;
 pub mod answer;
 pub mod audit;
 pub mod desk;
 pub mod front;
 pub mod ledger;
+pub mod metrics;
+pub mod plane;
 pub mod routes;
 pub mod settings;
+pub mod setup;
 pub mod store;
 pub mod wire;

@@ -1,14 +1,14 @@
 //! What the control plane is told.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
+use super::store::Place;
 use crate::{
     keys::{Kind, mint, secret::Secret},
-    listener,
+    listener::{self, ShutdownSettings},
     policy::network::Networks,
-    proxy::settings::ShutdownSettings,
     telemetry::{admin, log},
 };
 
@@ -21,6 +21,8 @@ pub struct Settings {
     pub client_ip_header: HeaderName,
     /// The largest body of a request, in bytes. Reports of sidecars may have 4 MiB.
     pub max_body: u64,
+    /// A path that is answered without a credential, for balancers.
+    pub health_path: Option<Box<str>>,
     /// The address that people type, such as `https://keys.example.com`, for links; none: where it listens.
     pub public_url: Option<String>,
     /// The admin port.
@@ -28,11 +30,13 @@ pub struct Settings {
     /// How it goes away.
     pub shutdown: ShutdownSettings,
     /// Where keys last.
-    pub store: StoreSettings,
+    pub store: Place,
     /// Who may sync, and who may ask on behalf of a key.
     pub sync: SyncSettings,
     /// The admin pages.
     pub pages: PagesSettings,
+    /// Who is there at the first start.
+    pub setup: SetupSettings,
     /// What kinds of keys are offered; never empty.
     pub offers: Vec<Offer>,
     /// The pepper of `hmac-sha256`.
@@ -41,20 +45,6 @@ pub struct Settings {
     pub anchor: Option<PathBuf>,
     /// The logs.
     pub log: log::Settings,
-}
-
-/// Where keys last.
-#[derive(Clone, Debug)]
-pub enum StoreSettings {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A server.
-    Postgres {
-        /// Its URL, without a password.
-        url: String,
-        /// The password.
-        password: Option<Secret>,
-    },
 }
 
 /// Who may sync, and who may ask on behalf of a key.
@@ -78,6 +68,17 @@ pub struct PagesSettings {
     pub session_max: Duration,
 }
 
+/// Who is there at the first start.
+#[derive(Clone, Debug)]
+pub struct SetupSettings {
+    /// The name of the first operator, an admin.
+    pub operator: String,
+    /// Their password; none: they set themselves up by a link.
+    pub password: Option<Secret>,
+    /// A token of theirs.
+    pub token: Option<Secret>,
+}
+
 /// A kind of key that can be minted: what a preset, or a sidecar's configuration, says of it.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -89,7 +90,7 @@ pub struct Offer {
     pub mint: mint::Settings,
     /// The scopes that routes ask for, and those of methods, in the order of the routes.
     pub scopes: Vec<String>,
-    /// Whether the mode of a key decides where it may be used.
+    /// Whether a key has a mode: it shows in tokens, and decides where a key may be used.
     pub modes: bool,
     /// The plans that there are.
     pub plans: Vec<String>,
@@ -97,12 +98,19 @@ pub struct Offer {
     pub capabilities: Vec<String>,
     /// Whether some route asks for an approved KYC.
     pub kyc: bool,
+    /// The field that keys are sent in, where it is not Authorization.
+    pub header: Option<String>,
 }
 
 impl Settings {
     /// Whose word about a client's address is taken.
     pub fn trusted_proxies(&self) -> &Networks {
         &self.listener.trusted_proxies
+    }
+
+    /// The first address that can be reached from outside.
+    pub fn beyond_loopback(&self) -> Option<SocketAddr> {
+        self.listener.addresses.iter().copied().find(|address| !address.ip().is_loopback())
     }
 
     /// The kind of key of this name; the first one where none is named.

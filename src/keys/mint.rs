@@ -203,6 +203,17 @@ fn token(shape: &TokenShape, mode: Option<Mode>) -> Result<(String, Secret), Min
     Ok((shown, secret))
 }
 
+/// 256 random bits behind a prefix, as URLs and headers take them: for tokens that are no keys.
+///
+/// # Errors
+///
+/// When the operating system gives no random bytes.
+pub fn random_token(prefix: &str) -> Result<String, MintError> {
+    use base64::Engine as _;
+    let bytes = zeroize::Zeroizing::new(random::<32>()?);
+    Ok(format!("{prefix}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*bytes)))
+}
+
 fn random<const N: usize>() -> Result<[u8; N], MintError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| MintError::Random)?;

@@ -78,6 +78,15 @@ pub struct Timeouts {
     pub write: Duration,
 }
 
+/// How the sidecar goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownSettings {
+    /// How long new work is still taken after the signal.
+    pub delay: Duration,
+    /// How long after that what runs may take to finish.
+    pub grace: Duration,
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

@@ -22,9 +22,7 @@ use arc_swap::ArcSwap;
 pub use live::{Live, LiveError};
 pub use pipeline::Pipeline;
 pub use record::Recorder;
-pub use settings::{
-    Endpoint, HostRule, OwnerHeaderSettings, ShutdownSettings, UpstreamSettings, UpstreamTls, UpstreamUrl,
-};
+pub use settings::{Endpoint, HostRule, OwnerHeaderSettings, UpstreamSettings, UpstreamTls, UpstreamUrl};
 
 use crate::{
     keys::{KeyStore, verify::Verifier},

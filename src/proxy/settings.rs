@@ -166,15 +166,6 @@ pub struct OwnerHeaderSettings {
     pub mode: HeaderName,
 }
 
-/// How the sidecar goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShutdownSettings {
-    /// How long new work is still taken after the signal.
-    pub delay: Duration,
-    /// How long after that what runs may take to finish.
-    pub grace: Duration,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,7 @@ fn every_setting_is_in_the_commented_default_and_no_other() {
 }
 
 /// The default with all that is commented out in force.
-fn uncommented(text: &str) -> String {
+pub(super) fn uncommented(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", setting_of(line).unwrap_or(line))).collect()
 }
 
@@ -32,7 +32,7 @@ fn setting_of(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|rest| rest.starts_with(|first: char| !first.is_whitespace() && first != '#'))
 }
 
-fn paths(table: &Table, above: &str, there: &mut BTreeSet<String>) {
+pub(super) fn paths(table: &Table, above: &str, there: &mut BTreeSet<String>) {
     for entry in table {
         let path = if above.is_empty() { entry.name.clone() } else { format!("{above}.{}", entry.name) };
         if ["hosts", "upstream.modes", "limits.plans"].contains(&above) {

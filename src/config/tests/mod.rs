@@ -1,6 +1,8 @@
 //! What a whole configuration is read as, and where its faults are said to be.
 
 mod complete;
+#[cfg(feature = "control")]
+mod control;
 mod faults;
 mod rules;
 

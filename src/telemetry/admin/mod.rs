@@ -38,11 +38,23 @@ pub struct Settings {
     pub probes: Option<SocketAddr>,
 }
 
+/// Metrics, in Prometheus's text format.
+pub trait Render: std::fmt::Debug + Send + Sync {
+    /// All of them, as they are now.
+    fn render(&self) -> String;
+}
+
+impl Render for Registry {
+    fn render(&self) -> String {
+        Self::render(self)
+    }
+}
+
 /// What the admin port shows.
 #[derive(Clone, Debug)]
 pub struct State {
     /// The metrics.
-    pub registry: Arc<Registry>,
+    pub registry: Arc<dyn Render>,
     /// Life and readiness.
     pub health: Arc<Health>,
     /// Where a request to reload goes. The receiver answers when all that can be reloaded was, or says why not.

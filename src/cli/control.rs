@@ -1,0 +1,141 @@
+//! `keyside control`: the control plane.
+
+use std::{io, path::PathBuf};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Exit;
+use crate::{
+    config,
+    control::plane::{Plane, StartError},
+    listener::ListenError,
+};
+
+/// Run the control plane: mint, rotate and revoke keys, for people and programs, and feed the sidecars.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "SIGTERM and SIGINT drain, a second one ends at once. A new certificate is taken by itself.")]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, short, value_name = "FILE", default_value = "control.toml")]
+    config: PathBuf,
+    /// Print the commented default: every setting there is.
+    #[arg(long, conflicts_with = "config")]
+    print_default: bool,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    if args.print_default {
+        print!("{}", config::control::DEFAULT);
+        return Exit::Done;
+    }
+    // Secrets are in memory: a crash must not write them to a disk.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let path = if args.config.is_dir() { args.config.join("control.toml") } else { args.config.clone() };
+    let loaded = match config::control::load(&path, config::environment()) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            anstream::eprintln!("{faults}");
+            return Exit::Misconfigured;
+        }
+    };
+    for warning in &loaded.warnings {
+        anstream::eprintln!("{warning}");
+    }
+    let public_url = loaded.settings.public_url.clone();
+    let is_tls = loaded.settings.listener.tls.is_some();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start a runtime: {error}")),
+    };
+    // Before anything is started that a signal would have to stop.
+    let signals = runtime.block_on(async { Signals::new() });
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot take signals: {error}")),
+    };
+    let plane = match Plane::start(loaded.settings) {
+        Ok(plane) => plane,
+        Err(error) => {
+            fail(&describe(&error));
+            return match error {
+                // What the configuration names, or says, is part of it.
+                StartError::Listen(ListenError::Tls(_)) | StartError::Open(_) => Exit::Misconfigured,
+                _ => Exit::Failed,
+            };
+        }
+    };
+    if let (Some(link), Some(address)) = (plane.setup(), plane.addresses().first()) {
+        let here = || format!("{}://{address}", if is_tls { "https" } else { "http" });
+        anstream::eprintln!(
+            "\nNobody can sign in yet. Open this link, once, to choose a name and a password:\n\n  {}{link}\n",
+            public_url.unwrap_or_else(here)
+        );
+    }
+    runtime.block_on(async {
+        notify(&[NotifyState::Ready]);
+        signals.stop().await;
+        notify(&[NotifyState::Stopping]);
+        let abort = plane.stopper();
+        let stopped = plane.stop();
+        tokio::pin!(stopped);
+        tokio::select! {
+            () = &mut stopped => {}
+            () = signals.stop() => {
+                abort();
+                stopped.await;
+            }
+        }
+    });
+    Exit::Done
+}
+
+/// The signals that the control plane heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Taken and not heeded: there is nothing to reload, and neither a closed terminal nor a limit on the size of files
+    /// is to be the end of the process.
+    _others: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _others: [signal(SignalKind::hangup())?, signal(file_size)?],
+        })
+    }
+
+    /// Until one that ends the process.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Tells systemd, if it is there and asked to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    drop(sd_notify::notify(state));
+}
+
+fn describe(error: &StartError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn fail(why: &str) -> Exit {
+    anstream::eprintln!("keyside control: {why}");
+    Exit::Failed
+}
