@@ -189,6 +189,11 @@ impl Ledger {
         written.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string()).into()))
     }
 
+    /// Waits until the change that is being written, if there is one, is.
+    pub async fn settle(&self) {
+        drop(self.turn.lock().await);
+    }
+
     async fn write_here<T, E>(
         &self,
         actor: &Actor,

@@ -150,7 +150,7 @@ impl Plane {
         let addresses = listening.local_addrs().to_vec();
         let keys = desk.ledger.read(|image| image.keys().len());
         tracing::info!(
-            listener.addresses = ?addresses, admin.address = ?admin_address, keys.loaded = keys, threads, "listening"
+            listener.addresses = %join(&addresses), admin.address = %admin_address.map_or_else(String::new, |address| address.to_string()), keys.loaded = keys, threads, "listening"
         );
         Ok(Self {
             addresses,
@@ -205,7 +205,8 @@ impl Plane {
         // Panics of the threads were reported when they happened.
         let _ = self.back.thread.join();
         let _ = self.chores.thread.join();
-        self.runtime.shutdown_timeout(self.shutdown.grace);
+        self.desk.ledger.settle().await;
+        self.runtime.shutdown_background();
         tracing::info!(requests.cut = drained.cut, "stopped");
         for output in &self.outputs {
             output.flush(LAST_LINES);
@@ -258,6 +259,10 @@ fn chores(
         }
     })?;
     Ok(Worker { stop, thread })
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Takes a new certificate into force; says of a bad one once why it is not taken.
