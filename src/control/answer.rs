@@ -21,12 +21,14 @@ pub struct Problem {
     pub message: String,
     /// The field of the request that is wrong, where it is one.
     pub field: Option<&'static str>,
+    /// In how many seconds to ask again.
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A refusal.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), field: None }
+        Self { status, code, message: message.into(), field: None, retry_after: None }
     }
 
     /// The request is not what it should be.
@@ -48,6 +50,13 @@ impl Problem {
     pub fn unauthorized() -> Self {
         let message = "Send an operator's token as \"Authorization: Bearer …\", or sign in.";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// Too many attempts failed.
+    pub fn too_many(seconds: u64) -> Self {
+        let message = format!("Too many attempts from this address failed. Try again in {seconds} s.");
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Self { retry_after: Some(seconds), ..refusal }
     }
 
     /// It does not go together with what is there.
@@ -109,10 +118,11 @@ impl IntoResponse for Problem {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"keyside\""));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
             _ => {}
+        }
+        let again = self.retry_after.or((self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
+        if let Some(seconds) = again {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -30,5 +30,10 @@ pub fn hash(before: &str, entry: &Entry) -> String {
 
 /// SHA-256 of a text, in hexadecimal.
 pub fn hex(text: &str) -> String {
-    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex_of(text.as_bytes())
+}
+
+/// SHA-256 of bytes, in hexadecimal.
+pub fn hex_of(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

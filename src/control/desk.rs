@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{ledger::Ledger, metrics::Metrics, settings::Settings, store::StoreError};
+use super::{
+    caller::Failures, fleet::Fleet, ledger::Ledger, metrics::Metrics, settings::Settings, store::StoreError,
+    usage::UsageBook,
+};
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -13,6 +16,12 @@ pub struct Desk {
     pub settings: Settings,
     /// All owners, keys and operators.
     pub ledger: Arc<Ledger>,
+    /// Who sidecars are, and what they have acknowledged.
+    pub fleet: Arc<Fleet>,
+    /// How keys are used.
+    pub usage: Arc<UsageBook>,
+    /// Who failed to get in.
+    pub failures: Failures,
     /// Where metrics meet.
     pub metrics: Metrics,
     draining: watch::Sender<bool>,
@@ -26,7 +35,15 @@ impl Desk {
     /// The store cannot be read.
     #[expect(clippy::unused_async, reason = "what is added to it is read from the store")]
     pub async fn new(settings: Settings, ledger: Arc<Ledger>) -> Result<Arc<Self>, StoreError> {
-        Ok(Arc::new(Self { settings, ledger, metrics: Metrics::default(), draining: watch::Sender::new(false) }))
+        Ok(Arc::new(Self {
+            fleet: Arc::new(Fleet::new(Arc::clone(&ledger))),
+            usage: Arc::default(),
+            failures: Failures::default(),
+            metrics: Metrics::default(),
+            draining: watch::Sender::new(false),
+            settings,
+            ledger,
+        }))
     }
 
     /// What goes on for as long as the control plane runs. On the runtime of the ledger.

@@ -178,14 +178,33 @@ impl Ledger {
     pub async fn write<T, E>(
         self: &Arc<Self>,
         actor: Actor,
-        judge: impl FnMut(&Image, Wall) -> Result<(Option<Draft>, T), E> + Send + 'static,
+        mut judge: impl FnMut(&Image, Wall) -> Result<(Option<Draft>, T), E> + Send + 'static,
+    ) -> Result<Written<T>, WriteError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.write_once(actor, None, move |image, now, _| judge(image, now)).await
+    }
+
+    /// As [`write`](Self::write), for a change that may be asked for again by the same [key](Remembered::key): the judge is
+    /// told what it came to before, as true as the image that it is shown.
+    ///
+    /// # Errors
+    ///
+    /// As of [`write`](Self::write).
+    pub async fn write_once<T, E>(
+        self: &Arc<Self>,
+        actor: Actor,
+        key: Option<String>,
+        judge: impl FnMut(&Image, Wall, Option<&Remembered>) -> Result<(Option<Draft>, T), E> + Send + 'static,
     ) -> Result<Written<T>, WriteError<E>>
     where
         T: Send + 'static,
         E: Send + 'static,
     {
         let ledger = Arc::clone(self);
-        let written = self.runtime.spawn(async move { ledger.write_here(&actor, judge).await });
+        let written = self.runtime.spawn(async move { ledger.write_here(&actor, key.as_deref(), judge).await });
         written.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string()).into()))
     }
 
@@ -197,12 +216,18 @@ impl Ledger {
     async fn write_here<T, E>(
         &self,
         actor: &Actor,
-        mut judge: impl FnMut(&Image, Wall) -> Result<(Option<Draft>, T), E>,
+        key: Option<&str>,
+        mut judge: impl FnMut(&Image, Wall, Option<&Remembered>) -> Result<(Option<Draft>, T), E>,
     ) -> Result<Written<T>, WriteError<E>> {
         let _turn = self.turn.lock().await;
         for _ in 0..ATTEMPTS {
+            // Whoever remembers something after this moves the head, and so the commit is refused.
+            let known = match key {
+                Some(key) => self.store.remembered(key).await?,
+                None => None,
+            };
             let now = clock::now().wall;
-            let (before, judged) = self.read(|image| (image.head.clone(), judge(image, now)));
+            let (before, judged) = self.read(|image| (image.head.clone(), judge(image, now, known.as_ref())));
             let (draft, said) = judged.map_err(WriteError::Refused)?;
             let Some(draft) = draft else { return Ok(Written { head: before, said }) };
             let (commit, revision) = prepare(before, actor, draft, now)?;

@@ -5,6 +5,8 @@
 //! | [`plane`] | composes, starts and drains it |
 //! | [`setup`] | the first operator |
 //! | [`routes`] | THE LIST of paths |
+//! | [`caller`] | who asks, and what they may |
+//! | [`keys`], [`owners`], [`operators`] | what can be done: one function each, for the API, the pages and the commands |
 //! | [`front`] | between the listener and the routes |
 //! | [`desk`] | what all handlers share |
 //! | [`answer`] | the envelope of the management API, and its refusals |
@@ -19,13 +21,19 @@
 pub mod anchor;
 pub mod answer;
 pub mod audit;
+pub mod caller;
 pub mod desk;
+pub mod fleet;
 pub mod front;
+pub mod keys;
 pub mod ledger;
 pub mod metrics;
+pub mod operators;
+pub mod owners;
 pub mod plane;
 pub mod routes;
 pub mod settings;
 pub mod setup;
 pub mod store;
+pub mod usage;
 pub mod wire;

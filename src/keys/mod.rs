@@ -13,6 +13,7 @@ pub mod id;
 mod last_use;
 pub mod leak;
 pub mod mint;
+pub mod moments;
 mod phc;
 pub mod record;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod secret;
 pub mod set;
 pub mod store;
 pub mod verify;
+pub mod words;
 
 pub use id::{KeyId, Kind, Mode, OwnerId};
 pub use last_use::{LastUse, LastUsed};

@@ -5,7 +5,6 @@ pub(crate) mod create;
 pub(crate) mod describe;
 mod identify;
 pub(crate) mod list;
-pub(crate) mod moments;
 pub(crate) mod place;
 mod revoke;
 mod rotate;
@@ -17,6 +16,7 @@ mod wait;
 use console::{Console, Failure, Output};
 
 use super::Exit;
+pub(crate) use crate::keys::{moments, words};
 
 /// Create, list, change, revoke and rotate keys.
 #[derive(Debug, clap::Args)]

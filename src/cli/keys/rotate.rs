@@ -6,7 +6,7 @@ use super::{
     console::{Console, Failure},
     create::{hand_out, mint_for, warn_of_owner},
     describe::sentence,
-    moments::{Expiry, expiry, span, typed},
+    moments::{Expiry, end_of_old, expiry, life_after, span, typed},
     place::{PlaceArgs, Tolerate},
     wait::{WaitArgs, conclude},
 };
@@ -59,7 +59,7 @@ impl Args {
             ..(*old).clone()
         };
         edit.draft.add(List::Keys, &key_fields(&row));
-        let until = old_expiry(&old, self.overlap, now);
+        let until = end_of_old(&old, self.overlap, now);
         let (field, at) = match until {
             Some(at) => ("expires_at", at),
             None => ("revoked_at", now),
@@ -83,19 +83,6 @@ impl Args {
             let at = expiry.from(now).ok_or_else(|| Failure::usage("--expires lies in the past"))?;
             return Ok(Some(at));
         }
-        let Some(expires_at) = old.expires_at else { return Ok(None) };
-        let life =
-            old.created_at.and_then(|created| u64::try_from(expires_at.unix_millis() - created.unix_millis()).ok());
-        match life {
-            Some(life) => Ok(Some(now.plus(Duration::from_millis(life)))),
-            None if expires_at > now => Ok(Some(expires_at)),
-            None => Err(Failure::new("the old key has expired; say when the new one shall, with --expires")),
-        }
+        life_after(old, now).map_err(|why| Failure::new(format!("{why}, with --expires")))
     }
-}
-
-/// When the old key ends: the earlier of its own moment and the end of the overlap; none means that it is revoked now.
-fn old_expiry(old: &KeyRow, overlap: Duration, now: Wall) -> Option<Wall> {
-    let end = now.plus(overlap);
-    (!overlap.is_zero()).then(|| old.expires_at.map_or(end, |own| own.min(end)))
 }

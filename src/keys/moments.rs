@@ -1,12 +1,13 @@
-//! Spans and moments as they are typed.
+//! Spans and moments as they are typed, and how long a key lives that takes the place of another.
 
 use std::time::Duration;
 
-use crate::{clock::Wall, keys::document};
+use super::document::{self, KeyRow};
+use crate::clock::Wall;
 
 /// When a key shall expire, as it is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expiry {
+pub enum Expiry {
     /// So long from now.
     In(Duration),
     /// At this moment.
@@ -15,7 +16,7 @@ pub(crate) enum Expiry {
 
 impl Expiry {
     /// The moment; none when it has passed.
-    pub(crate) fn from(self, now: Wall) -> Option<Wall> {
+    pub fn from(self, now: Wall) -> Option<Wall> {
         let at = match self {
             Self::In(span) => now.plus(span),
             Self::At(at) => at,
@@ -25,7 +26,11 @@ impl Expiry {
 }
 
 /// `90d`, `12h`, or a moment such as `2027-02-19T00:00:00Z`.
-pub(crate) fn expiry(text: &str) -> Result<Expiry, String> {
+///
+/// # Errors
+///
+/// What would be right.
+pub fn expiry(text: &str) -> Result<Expiry, String> {
     if let Some(at) = document::moment(text) {
         return Ok(Expiry::At(at));
     }
@@ -34,7 +39,11 @@ pub(crate) fn expiry(text: &str) -> Result<Expiry, String> {
 }
 
 /// `24h`, `90m`, `7d`, `2w`, `30s`, or `0`.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+///
+/// What would be right.
+pub fn span(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a span such as 24h, 90m or 7d, or 0".to_owned();
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -60,7 +69,7 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// A span as one would type it.
-pub(crate) fn typed(span: Duration) -> String {
+pub fn typed(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
         0 => "0".to_owned(),
@@ -69,6 +78,28 @@ pub(crate) fn typed(span: Duration) -> String {
         _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         _ => format!("{seconds}s"),
     }
+}
+
+/// Until when the key lives that replaces this one, if nobody says it: after as long a life as the old one was given; for
+/// ever, if it was.
+///
+/// # Errors
+///
+/// Nobody knows how long a life that was, and the old key has expired.
+pub fn life_after(old: &KeyRow, now: Wall) -> Result<Option<Wall>, &'static str> {
+    let Some(expires_at) = old.expires_at else { return Ok(None) };
+    let life = old.created_at.and_then(|created| u64::try_from(expires_at.unix_millis() - created.unix_millis()).ok());
+    match life {
+        Some(life) => Ok(Some(now.plus(Duration::from_millis(life)))),
+        None if expires_at > now => Ok(Some(expires_at)),
+        None => Err("the old key has expired; say when the new one shall"),
+    }
+}
+
+/// When the old key ends: the earlier of its own moment and the end of the overlap; none means that it is revoked now.
+pub fn end_of_old(old: &KeyRow, overlap: Duration, now: Wall) -> Option<Wall> {
+    let end = now.plus(overlap);
+    (!overlap.is_zero()).then(|| old.expires_at.map_or(end, |own| own.min(end)))
 }
 
 #[cfg(test)]

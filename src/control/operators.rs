@@ -1,0 +1,309 @@
+//! What can be done with operators and their tokens: admins do it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use ulid::Ulid;
+use zeroize::Zeroize as _;
+
+use super::{
+    answer::Problem,
+    audit,
+    caller::{Caller, TOKEN_PREFIX},
+    desk::Desk,
+    keys::name,
+    ledger::{Draft, Image},
+    store::{AccountChange, Operator, Role, Token},
+};
+use crate::{
+    clock::{self, Wall},
+    keys::{
+        moments::expiry,
+        secret::{Algorithm, Secret, SecretHash},
+    },
+};
+
+/// The least and the most characters of a password.
+const PASSWORD: std::ops::RangeInclusive<usize> = 12..=256;
+/// The most tokens of one operator.
+const TOKENS: usize = 100;
+
+/// What is to be changed of an operator; what is not named stays.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorChange {
+    /// What they may do.
+    pub role: Option<Role>,
+    /// A new password; none inside: they have tokens alone.
+    pub password: Option<Option<Secret>>,
+}
+
+/// A token that was made.
+#[derive(Clone, Debug)]
+pub struct MadeToken {
+    /// What is kept of it.
+    pub token: Token,
+    /// The token itself, which is shown once.
+    pub secret: Secret,
+}
+
+/// Lists the operators.
+///
+/// # Errors
+///
+/// The caller may not.
+pub fn list(desk: &Desk, caller: &Caller) -> Result<Vec<Operator>, Problem> {
+    let now = clock::now().wall;
+    desk.ledger.read(|image| {
+        caller.stands(image, now)?.needs(Role::Admin)?;
+        Ok(image.operators().values().cloned().collect())
+    })
+}
+
+/// Shows an operator: an admin sees all, and everybody themselves.
+///
+/// # Errors
+///
+/// There is none, or the caller may not.
+pub fn show(desk: &Desk, caller: &Caller, name: &str) -> Result<Operator, Problem> {
+    let own = caller.operator_name(desk).is_some_and(|own| own == name);
+    let now = clock::now().wall;
+    desk.ledger.read(|image| {
+        let power = caller.stands(image, now)?;
+        power.needs(if own { Role::Viewer } else { Role::Admin })?;
+        find(image, name).cloned()
+    })
+}
+
+/// Adds an operator; without a password, one that has tokens alone.
+///
+/// # Errors
+///
+/// There is one of this name, the password is too weak, the caller may not, or the store failed.
+pub async fn create(
+    desk: &Arc<Desk>,
+    caller: &Caller,
+    new_name: &str,
+    role: Role,
+    password: Option<Secret>,
+) -> Result<Operator, Problem> {
+    caller.needs(Role::Admin)?;
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    if !(1..=64).contains(&new_name.len()) || !new_name.bytes().all(good) {
+        let message = "`name` must have 1 to 64 letters, digits, \".\", \"_\", \"@\" and \"-\".";
+        return Err(Problem::invalid("name", message));
+    }
+    let password = match password {
+        Some(password) => Some(hashed(new_name, password).await?),
+        None => None,
+    };
+    let (then, new_name) = (caller.clone(), new_name.to_owned());
+    let judge = move |image: &Image, now: Wall| {
+        then.stands(image, now)?.needs(Role::Admin)?;
+        if image.operators().contains_key(&new_name) {
+            return Err(Problem::conflict("exists", format!("There is an operator {new_name} already.")));
+        }
+        let (name, password) = (new_name.clone(), password.clone());
+        let operator = Operator { name, role, password, created_at: now, tokens: Vec::new() };
+        let detail = json!({ "role": role.as_str(), "password": operator.password.is_some() });
+        Ok((Some(draft("operator.create", &operator.name, detail, operator.clone())), operator))
+    };
+    Ok(desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?.said)
+}
+
+/// Changes an operator's role or password; their sessions end.
+///
+/// Operators who signed in change their own password by themselves; that they know the old one is for the caller to ask.
+///
+/// # Errors
+///
+/// There is none, they are the last admin, the caller may not, or the store failed.
+pub async fn change(
+    desk: &Arc<Desk>,
+    caller: &Caller,
+    name: &str,
+    change: OperatorChange,
+) -> Result<Operator, Problem> {
+    let OperatorChange { role, password } = change;
+    let own_password = role.is_none()
+        && matches!(password, Some(Some(_)))
+        && caller.actor.name.strip_prefix("operator:") == Some(name);
+    let needed = if own_password { Role::Viewer } else { Role::Admin };
+    caller.needs(needed)?;
+    let password = match password {
+        Some(Some(password)) => Some(Some(hashed(name, password).await?)),
+        Some(None) => Some(None),
+        None => None,
+    };
+    let (then, name) = (caller.clone(), name.to_owned());
+    let judge = move |image: &Image, now: Wall| {
+        then.stands(image, now)?.needs(needed)?;
+        let old = find(image, &name)?;
+        let mut operator = old.clone();
+        operator.role = role.unwrap_or(operator.role);
+        operator.password = password.clone().unwrap_or(operator.password);
+        if operator == *old {
+            return Ok((None, operator));
+        }
+        if old.role == Role::Admin && operator.role != Role::Admin {
+            not_the_last(image, &name)?;
+        }
+        let mut detail = json!({});
+        if operator.role != old.role {
+            detail["role"] = json!({ "before": old.role.as_str(), "after": operator.role.as_str() });
+        }
+        if operator.password != old.password {
+            detail["password"] = if operator.password.is_some() { "changed" } else { "removed" }.into();
+        }
+        Ok((Some(draft("operator.change", &name, detail, operator.clone())), operator))
+    };
+    Ok(desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?.said)
+}
+
+/// Removes an operator, with tokens and sessions.
+///
+/// # Errors
+///
+/// There is none, they are the last admin, the caller may not, or the store failed.
+pub async fn delete(desk: &Arc<Desk>, caller: &Caller, name: &str) -> Result<(), Problem> {
+    caller.needs(Role::Admin)?;
+    let (then, name) = (caller.clone(), name.to_owned());
+    let judge = move |image: &Image, now: Wall| {
+        then.stands(image, now)?.needs(Role::Admin)?;
+        let operator = find(image, &name)?;
+        if operator.role == Role::Admin {
+            not_the_last(image, &name)?;
+        }
+        let draft = Draft {
+            action: "operator.delete",
+            subject: name.clone(),
+            detail: json!({ "role": operator.role.as_str() }),
+            accounts: vec![AccountChange::DeletedOperator(name.clone())],
+            ..Draft::default()
+        };
+        Ok((Some(draft), ()))
+    };
+    desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
+    Ok(())
+}
+
+/// Makes a token for an operator: 256 random bits, of which a digest is kept.
+///
+/// # Errors
+///
+/// There is no such operator, they have too many, the caller may not, or the store failed.
+pub async fn create_token(
+    desk: &Arc<Desk>,
+    caller: &Caller,
+    operator: &str,
+    token_name: &str,
+    expires_at: Option<&str>,
+) -> Result<MadeToken, Problem> {
+    caller.needs(Role::Admin)?;
+    let token_name = name("name", token_name)?;
+    let wrong = |why: &str| Problem::invalid("expires_at", format!("`expires_at`: {why}."));
+    let expiry = expires_at.map(|text| expiry(text).map_err(|why| wrong(&why))).transpose()?;
+    let random = || Problem::from(super::store::StoreError::Unavailable("no random bytes".to_owned()));
+    let (mut bytes, mut id) = ([0; 32], [0; 16]);
+    getrandom::fill(&mut bytes).and_then(|()| getrandom::fill(&mut id)).map_err(|_| random())?;
+    let mut text = String::with_capacity(TOKEN_PREFIX.len() + 2 * bytes.len());
+    text.push_str(TOKEN_PREFIX);
+    for byte in bytes {
+        for half in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(half)]));
+        }
+    }
+    bytes.zeroize();
+    let (digest, secret) = (audit::hex(&text), Secret::new(text.as_bytes()));
+    text.zeroize();
+    let (then, holder) = (caller.clone(), operator.to_owned());
+    let judge = move |image: &Image, now: Wall| {
+        then.stands(image, now)?.needs(Role::Admin)?;
+        let mut operator = find(image, &holder)?.clone();
+        operator.tokens.retain(|token| token.expires_at.is_none_or(|at| at > now));
+        if operator.tokens.len() >= TOKENS {
+            return Err(Problem::conflict("too_many", format!("{holder} has {TOKENS} tokens: remove one first.")));
+        }
+        let expires_at = match expiry {
+            Some(expiry) => Some(expiry.from(now).ok_or_else(|| wrong("it lies in the past"))?),
+            None => None,
+        };
+        let millis = u64::try_from(now.unix_millis()).unwrap_or(0);
+        let token = Token {
+            id: format!("tok_{}", Ulid::from_parts(millis, u128::from_le_bytes(id))),
+            name: token_name.to_string(),
+            digest: digest.clone(),
+            created_at: now,
+            expires_at,
+        };
+        let at = expires_at.map(|at| at.to_string());
+        let detail = json!({ "token": token.id, "name": token.name, "expires_at": at });
+        operator.tokens.push(token.clone());
+        Ok((Some(draft("operator.token.create", &holder, detail, operator)), token))
+    };
+    let token = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?.said;
+    Ok(MadeToken { token, secret })
+}
+
+/// Removes a token.
+///
+/// # Errors
+///
+/// There is none, the caller may not, or the store failed.
+pub async fn delete_token(desk: &Arc<Desk>, caller: &Caller, operator: &str, id: &str) -> Result<(), Problem> {
+    caller.needs(Role::Admin)?;
+    let (then, holder, id) = (caller.clone(), operator.to_owned(), id.to_owned());
+    let judge = move |image: &Image, now: Wall| {
+        then.stands(image, now)?.needs(Role::Admin)?;
+        let mut operator = find(image, &holder)?.clone();
+        let Some(index) = operator.tokens.iter().position(|token| token.id == id) else {
+            return Err(Problem::not_found("token"));
+        };
+        let token = operator.tokens.remove(index);
+        let detail = json!({ "token": token.id, "name": token.name });
+        Ok((Some(draft("operator.token.delete", &holder, detail, operator)), ()))
+    };
+    desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
+    Ok(())
+}
+
+fn draft(action: &'static str, subject: &str, detail: serde_json::Value, operator: Operator) -> Draft {
+    let accounts = vec![AccountChange::Operator(operator)];
+    Draft { action, subject: subject.to_owned(), detail, accounts, ..Draft::default() }
+}
+
+fn find<'a>(image: &'a Image, name: &str) -> Result<&'a Operator, Problem> {
+    image.operators().get(name).ok_or_else(|| Problem::not_found("operator"))
+}
+
+/// Somebody must be able to say who the operators are.
+fn not_the_last(image: &Image, name: &str) -> Result<(), Problem> {
+    let other = image.operators().values().any(|other| other.role == Role::Admin && other.name != name);
+    let message = "This is the last admin: make somebody else one first.";
+    if other { Ok(()) } else { Err(Problem::conflict("last_admin", message)) }
+}
+
+/// The hash of a password, if it is none that is guessed first.
+///
+/// # Errors
+///
+/// It is too short, too long, or the operator's name.
+pub async fn hashed(name: &str, password: Secret) -> Result<String, Problem> {
+    let text = String::from_utf8_lossy(password.expose());
+    let length = text.chars().count();
+    if !PASSWORD.contains(&length) {
+        return Err(Problem::invalid("password", "`password` must have 12 to 256 characters."));
+    }
+    let mut known = text.to_lowercase();
+    let guessed = known == name.to_lowercase() || known.chars().all(|char| known.starts_with(char));
+    known.zeroize();
+    if guessed {
+        return Err(Problem::invalid("password", "`password` is too easily guessed."));
+    }
+    drop(text);
+    let made = tokio::task::spawn_blocking(move || SecretHash::make(Algorithm::Argon2id, &password, None)).await;
+    let failed = || Problem::from(super::store::StoreError::Unavailable("the password could not be hashed".to_owned()));
+    match made {
+        Ok(Ok(hash)) => Ok(hash.as_phc().to_owned()),
+        _ => Err(failed()),
+    }
+}
