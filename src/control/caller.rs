@@ -185,9 +185,11 @@ pub fn by_authorization(desk: &Desk, headers: &HeaderMap, peer: Peer) -> Option<
     if desk.settings.sync.gateway.as_ref().is_some_and(|gateway| same(gateway, &whole)) {
         return Some(by_gateway(desk, headers, from));
     }
-    let token = value.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, token)| {
-        scheme.eq_ignore_ascii_case("bearer") && !token.trim_ascii().is_empty()
-    });
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.trim_ascii().is_empty());
     let caller = token.and_then(|(_, token)| by_token(desk, token.trim_ascii(), from));
     Some(caller.ok_or_else(|| desk.failures.refusal(peer.ip, Problem::unauthorized())))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{
-    caller::Failures, fleet::Fleet, ledger::Ledger, metrics::Metrics, settings::Settings, store::StoreError,
-    usage::UsageBook,
+    caller::Failures, fleet::Fleet, ledger::Ledger, metrics::Metrics, session::Sessions, settings::Settings,
+    store::StoreError, usage::UsageBook,
 };
 
 /// What all handlers share.
@@ -24,6 +24,8 @@ pub struct Desk {
     pub failures: Failures,
     /// Where metrics meet.
     pub metrics: Metrics,
+    /// What sign-in keeps in memory.
+    pub sessions: Sessions,
     draining: watch::Sender<bool>,
 }
 
@@ -40,6 +42,7 @@ impl Desk {
             usage: Arc::default(),
             failures: Failures::default(),
             metrics: Metrics::default(),
+            sessions: Sessions::default(),
             draining: watch::Sender::new(false),
             settings,
             ledger,

@@ -16,6 +16,7 @@
 //! | [`anchor`] | the heads of that chain, kept outside of the store |
 //! | [`metrics`] | where metrics meet |
 //! | [`wire`] | changes as they are written and sent |
+//! | [`session`] | who is signed in to the admin pages |
 //! | [`settings`] | what the control plane is told |
 
 pub mod anchor;
@@ -32,6 +33,7 @@ pub mod operators;
 pub mod owners;
 pub mod plane;
 pub mod routes;
+pub mod session;
 pub mod settings;
 pub mod setup;
 pub mod store;

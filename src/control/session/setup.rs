@@ -1,0 +1,100 @@
+//! The first operator: set up once, by whoever was shown the link at the first start.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use super::{
+    super::{
+        answer::Problem,
+        audit,
+        desk::Desk,
+        front::Peer,
+        ledger::{Draft, Image},
+        store::{AccountChange, Operator, Role},
+    },
+    Begun, actor, begin, hash_password, name_is_good,
+};
+use crate::keys::secret::Secret;
+
+/// Whether nobody has set themselves up yet.
+pub fn open(desk: &Desk) -> bool {
+    desk.ledger.read(|image| !somebody(image))
+}
+
+/// Sets up the first operator, an admin, and signs them in. The link works once.
+///
+/// # Errors
+///
+/// The link is not the newest one or was used; or the name or the password will not do, and then it can be used again.
+pub async fn set_up(
+    desk: &Arc<Desk>,
+    peer: Peer,
+    headers: &HeaderMap,
+    token: &str,
+    name: &str,
+    password: Secret,
+) -> Result<Begun, Problem> {
+    if !open(desk) {
+        return Err(used());
+    }
+    if !name_is_good(name) {
+        let message = "A name has at most 64 letters, digits, and any of . _ - @ +";
+        return Err(Problem::invalid("name", message));
+    }
+    let hash = hash_password(desk, name, password).await?;
+    let digest = audit::hex(token);
+    let store = Arc::clone(desk.ledger.store());
+    let take = digest.clone();
+    if !desk.ledger.run(async move { store.take_setup(&take).await }).await? {
+        tracing::warn!(client.address = %peer.ip, "somebody came with a set-up link that is not in force");
+        return Err(used());
+    }
+    let first = name.to_owned();
+    let written = desk.ledger.write(actor(peer, name), move |image, now| {
+        if somebody(image) {
+            return Err(used());
+        }
+        let there = image.operators().get(&first);
+        let operator = Operator {
+            name: first.clone(),
+            role: Role::Admin,
+            password: Some(hash.clone()),
+            created_at: there.map_or(now, |there| there.created_at),
+            tokens: there.map(|there| there.tokens.clone()).unwrap_or_default(),
+        };
+        let draft = Draft {
+            action: "operator.setup",
+            subject: first.clone(),
+            detail: json!({ "role": Role::Admin.as_str() }),
+            accounts: vec![AccountChange::Operator(operator)],
+            ..Draft::default()
+        };
+        Ok((Some(draft), ()))
+    });
+    if let Err(error) = written.await {
+        // The link did nothing: it goes on to be good. Where that fails too, the next start shows a new one.
+        let store = Arc::clone(desk.ledger.store());
+        let restored = desk.ledger.run(async move { store.set_setup(&digest).await }).await;
+        if let Err(error) = restored {
+            tracing::warn!(%error, "the set-up link is void: start the control plane again for a new one");
+        }
+        return Err(error.into());
+    }
+    begin(desk, peer, headers, name).await
+}
+
+/// Whether somebody can sign in. Operators with tokens alone cannot.
+fn somebody(image: &Image) -> bool {
+    image.operators().values().any(|operator| operator.password.is_some())
+}
+
+fn used() -> Problem {
+    Problem::new(
+        StatusCode::GONE,
+        "setup_used",
+        "This link was used, or is not the newest one. Sign in; or, if nobody has set themselves up, start the control \
+         plane again: it shows a new link.",
+    )
+}
