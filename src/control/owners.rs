@@ -98,8 +98,8 @@ pub fn list(
         let (mut rows, mut total, mut more) = (Vec::new(), 0, false);
         for row in image.owners().values() {
             let found = |search: &String| {
-                let named = |name: &Box<str>| name.to_lowercase().contains(search.as_str());
-                row.id.as_str().to_lowercase().contains(search.as_str()) || row.name.as_ref().is_some_and(named)
+                let named = |name: &str| name.to_lowercase().contains(search.as_str());
+                named(row.id.as_str()) || row.name.as_deref().is_some_and(named)
             };
             if !search.as_ref().is_none_or(found) {
                 continue;
