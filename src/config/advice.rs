@@ -54,7 +54,8 @@ fn addresses(reader: &Reader<'_>, config: &Config) {
 fn upstreams(reader: &Reader<'_>, config: &Config) {
     let upstream = &config.upstream;
     let modes = upstream.modes.iter().map(|(mode, url)| (format!("upstream.modes.{}", mode.as_str()), url));
-    let routes = config.policy.routes.iter().filter_map(|route| route.upstream.as_ref()?.parse::<UpstreamUrl>().ok());
+    let routes =
+        config.policy.routes.iter().filter_map(|route| route.upstream.as_ref()?.url.parse::<UpstreamUrl>().ok());
     let routes: Vec<_> = routes.collect();
     let urls: Vec<_> = [("upstream.url".to_owned(), &upstream.url)].into_iter().chain(modes).collect();
     for (path, url) in urls.iter().filter(|(path, _)| reader.is_good(path)) {

@@ -1,6 +1,11 @@
 //! `control.toml`: the settings of the control plane.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Config, Effective, Faults, environment,
@@ -102,7 +107,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
     let admin = root.section("admin", listen::admin);
     let shutdown = root.section("shutdown", listen::shutdown);
     let store = root.section("store", store);
-    let sync = root.section("sync", sync);
+    let (sync, client_ca) = root.section("sync", sync);
     let pages = root.section("pages", |section| PagesSettings {
         enabled: section.required("enabled", boolean),
         session_idle: section.required("session_idle", duration(MINUTE..=MONTH)),
@@ -114,6 +119,23 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
     let anchor = root.section("audit", |section| section.optional("anchor", value::path));
     let log = root.section("log", listen::log);
 
+    let mut listen = listen;
+    match (&mut listen.listener.tls, client_ca) {
+        (_, None) => {}
+        (None, Some(_)) => root.reader().about(
+            &["sync.client_ca"],
+            Fault::error("`sync.client_ca`: certificates are shown over TLS, and there is no [listen.tls]"),
+        ),
+        (Some(tls), Some(_)) if tls.client_ca.is_some() => root.reader().about(
+            &["sync.client_ca"],
+            Fault::error(
+                "`sync.client_ca`: [listen.tls] has a client_ca already, which everybody needs; leave one out",
+            ),
+        ),
+        (Some(tls), client_ca) => {
+            (tls.client_ca, tls.client_certificate_required) = (client_ca, false);
+        }
+    }
     let beyond = listen.listener.addresses.iter().find(|address| !address.ip().is_loopback());
     if let (Some(address), None) = (beyond, &listen.listener.tls) {
         root.reader().about(
@@ -180,7 +202,8 @@ fn store(section: &Section<'_>) -> Option<Place> {
     Some(Place::Postgres { url, password })
 }
 
-fn sync(section: &Section<'_>) -> SyncSettings {
+/// Who may sync, and the authority of their certificates.
+fn sync(section: &Section<'_>) -> (SyncSettings, Option<PathBuf>) {
     let tokens = secret(section, "tokens", |text| {
         let lines = lines(text).ok_or("what it refers to is not text")?;
         if lines.is_empty() {
@@ -200,7 +223,14 @@ fn sync(section: &Section<'_>) -> SyncSettings {
         _ => Ok(()),
     });
     let gateway = gateway.as_ref().and_then(|gateway| std::str::from_utf8(gateway.expose()).ok()).map(audit::hex);
-    SyncSettings { tokens: tokens.unwrap_or_default(), gateway }
+    let client_ca = section.optional("client_ca", value::path).map(|path| section.reader().resolve(&path));
+    let certified_gateway = section.required("certified_gateway", boolean);
+    if certified_gateway && client_ca.is_none() {
+        section.error("certified_gateway", "there is no client_ca whose certificates could be believed");
+    }
+    let settings =
+        SyncSettings { tokens: tokens.unwrap_or_default(), gateway, certified: client_ca.is_some(), certified_gateway };
+    (settings, client_ca)
 }
 
 /// The lines of a text that hold something.

@@ -88,6 +88,7 @@ fn tls(section: &Section<'_>, asked: bool) -> Option<tls::Settings> {
         certificate,
         private_key,
         client_ca,
+        client_certificate_required: true,
     })
 }
 

@@ -7,14 +7,14 @@ use http::{HeaderName, Method};
 use super::{
     layer::Node,
     reader::Section,
-    upstream::{TAKEN, fold, url},
+    upstream::{TAKEN, authorization, fold, url},
     value::{self, Read, Wrong, boolean, choice, duration, list, one_or_list, parsed, parsed_as, size, word},
 };
 use crate::{
     credential::{self, OtherAuthorization, QueryNames},
     facts::{MethodOverride, OddFieldNames, Oddity},
     keys::{Mode, Permission},
-    policy::{Methods, PathPattern, RouteSettings},
+    policy::{Methods, PathPattern, RouteSettings, RouteUpstream},
 };
 
 pub(super) fn credentials(section: &Section<'_>) -> credential::Settings {
@@ -178,6 +178,16 @@ pub(super) fn check_pass_field_names<'a>(
     }
 }
 
+/// The upstream of a route, and what it gets as Authorization: never what the other upstream gets.
+fn route_upstream(section: &Section<'_>) -> Option<RouteUpstream> {
+    let url = section.optional("upstream", url);
+    let authorization = authorization(section);
+    if authorization.is_some() && url.is_none() {
+        section.error("authorization", "goes to the upstream of this route, and it has none of its own");
+    }
+    url.map(|url| RouteUpstream { url: url.to_string().into(), authorization })
+}
+
 /// A method as it is sent: the case counts (RFC 9110 §9.1).
 fn method(node: &Node) -> Read<Method> {
     let text = value::text(node)?;
@@ -247,7 +257,7 @@ pub(super) fn route(section: &Section<'_>) -> Option<RouteSettings> {
         observe: section.optional("mode", choice(&[("enforce", false), ("observe", true)])).unwrap_or(false),
         limits: flag("limits", true),
         upgrade: section.optional("upgrade", list(protocol)).unwrap_or_default(),
-        upstream: section.optional("upstream", url).map(|url| url.to_string().into()),
+        upstream: route_upstream(section),
         max_body: section.optional("max_body", size(0..=1 << 50)),
         response_timeout: section.optional("response_timeout", duration(MOMENT..=DAY)),
         allow: section.optional("allow", list(parsed::<Oddity>)).unwrap_or_default(),

@@ -12,7 +12,7 @@ use super::{
     value::{self, Read, Wrong, choice, duration, integer, parsed_as, word},
 };
 use crate::{
-    keys::Mode,
+    keys::{Mode, secret::Secret},
     proxy::settings::{HostRule, OwnerHeaderSettings, UpstreamSettings, UpstreamTls, UpstreamUrl},
 };
 
@@ -23,10 +23,7 @@ pub(super) fn upstream(section: &Section<'_>) -> UpstreamSettings {
     UpstreamSettings {
         url: section.required("url", url),
         host: section.required("host", host_rule),
-        authorization: secret(section, "authorization", |value| match HeaderValue::from_bytes(value) {
-            Ok(_) => Ok(()),
-            Err(_) => Err("what it refers to cannot be the value of a header field"),
-        }),
+        authorization: authorization(section),
         connect_timeout: section.required("connect_timeout", duration(MOMENT..=DAY)),
         response_timeout: section.required("response_timeout", duration(MOMENT..=DAY)),
         idle_timeout: section.required("idle_timeout", duration(Duration::ZERO..=DAY)),
@@ -35,6 +32,14 @@ pub(super) fn upstream(section: &Section<'_>) -> UpstreamSettings {
         tls: section.section("tls", tls),
         modes: modes(section),
     }
+}
+
+/// A whole Authorization field, by reference.
+pub(super) fn authorization(section: &Section<'_>) -> Option<Secret> {
+    secret(section, "authorization", |value| match HeaderValue::from_bytes(value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("what it refers to cannot be the value of a header field"),
+    })
 }
 
 fn tls(section: &Section<'_>) -> Option<UpstreamTls> {

@@ -38,6 +38,8 @@ pub struct Peer {
     pub ip: IpAddr,
     /// Whether it came over TLS, here or at a trusted proxy.
     pub secure: bool,
+    /// Whether it has shown a certificate of `[sync] client_ca`.
+    pub certified: bool,
 }
 
 /// The listener's service: one for each serving thread.
@@ -77,7 +79,7 @@ impl Front {
         let ip = client_address(&head.headers, connection.peer(), &self.trusted_proxies, &self.client_ip_header);
         let proxied = self.trusted_proxies.contains(connection.peer());
         let told = || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
-        Peer { ip, secure: connection.secure() || (proxied && told()) }
+        Peer { ip, secure: connection.secure() || (proxied && told()), certified: connection.certified() }
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {

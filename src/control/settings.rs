@@ -55,6 +55,10 @@ pub struct SyncSettings {
     /// SHA-256, in hexadecimal, of what a sidecar in front of the management API sends as Authorization: its owner headers
     /// are believed. None: no sidecar is.
     pub gateway: Option<String>,
+    /// Whether whoever shows a certificate of the client CA may sync.
+    pub certified: bool,
+    /// Whether the owner headers of such a one are believed.
+    pub certified_gateway: bool,
 }
 
 /// The admin pages.

@@ -28,6 +28,7 @@ pub struct Connection {
     peer: Cell<IpAddr>,
     proxied: Cell<bool>,
     secure: Cell<bool>,
+    certified: Cell<bool>,
     http2: Cell<bool>,
     pub(super) stage: Cell<Stage>,
     /// When the stage began, or the last exchange finished.
@@ -106,6 +107,7 @@ impl Connection {
             peer: Cell::new(socket_peer),
             proxied: Cell::new(false),
             secure: Cell::new(false),
+            certified: Cell::new(false),
             http2: Cell::new(false),
             stage: Cell::new(stage),
             since: Cell::new(now),
@@ -156,6 +158,12 @@ impl Connection {
     /// Whether the client speaks TLS, with us or with the proxy that says so in its PROXY header.
     pub fn secure(&self) -> bool {
         self.secure.get()
+    }
+
+    /// Whether the client has shown a certificate that the client CA has issued. Nobody else can have one: a handshake
+    /// with another certificate fails.
+    pub fn certified(&self) -> bool {
+        self.certified.get()
     }
 
     /// Whether HTTP/2 is spoken.
@@ -222,8 +230,10 @@ impl Connection {
         self.secure.set(secure);
     }
 
-    pub(super) fn set_secure(&self) {
+    /// TLS is spoken, with a certificate of the client's or without.
+    pub(super) fn set_secure(&self, certified: bool) {
         self.secure.set(true);
+        self.certified.set(certified);
     }
 
     /// A stage begins, and its time with it.

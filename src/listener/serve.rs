@@ -217,7 +217,7 @@ impl<S: Service> Server<S> {
             None => (Stream::Plain(wire), false),
             Some(reloader) => {
                 let Some(tls) = self.handshake(&connection, reloader, wire).await else { return };
-                connection.set_secure();
+                connection.set_secure(tls.get_ref().1.peer_certificates().is_some());
                 let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Stream::Tls(Box::new(tls)), is_http2)
             }

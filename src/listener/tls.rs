@@ -33,8 +33,10 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// Its private key, PEM.
     pub private_key: PathBuf,
-    /// With it, clients must present a certificate of one of these authorities, PEM.
+    /// With it, clients present a certificate of one of these authorities, PEM.
     pub client_ca: Option<PathBuf>,
+    /// Whether they must. If not, [`Connection::certified`](super::Connection::certified) says who did.
+    pub client_certificate_required: bool,
 }
 
 /// Why a certificate cannot be used.
@@ -181,7 +183,7 @@ impl Reloader {
 
     /// The files to watch.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let Settings { certificate, private_key, client_ca } = &self.settings;
+        let Settings { certificate, private_key, client_ca, .. } = &self.settings;
         [certificate, private_key].into_iter().chain(client_ca).map(PathBuf::as_path)
     }
 
@@ -251,9 +253,10 @@ fn build(
             for authority in certificates(pem, path)? {
                 roots.add(authority).map_err(|error| fault(error.to_string()))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| fault(error.to_string()))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier =
+                if settings.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
+            let verifier = verifier.build().map_err(|error| fault(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
         _ => builder.with_no_client_auth(),

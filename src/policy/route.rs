@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method};
 
 use super::{
-    PathPattern, RouteSettings, Settings,
+    PathPattern, RouteSettings, RouteUpstream, Settings,
     methods::{Class, Classes, MethodSet},
     need::Asks,
     permit::OpenFor,
@@ -27,7 +27,7 @@ pub struct Policy {
     pub(super) folds: bool,
     pub(super) forward_preflight: bool,
     hosts: Box<[(Box<str>, Mode)]>,
-    upstreams: Box<[Box<str>]>,
+    upstreams: Box<[RouteUpstream]>,
     allow: HeaderValue,
 }
 
@@ -90,7 +90,7 @@ impl Policy {
     /// Compiles settings.
     pub fn new(settings: &Settings) -> Self {
         let classes = Classes::new(&settings.methods);
-        let mut upstreams: Vec<Box<str>> = Vec::new();
+        let mut upstreams: Vec<RouteUpstream> = Vec::new();
         let routes: Box<[Route]> =
             settings.routes.iter().enumerate().map(|(index, route)| compile(index, route, &mut upstreams)).collect();
         let mut known = classes.all();
@@ -109,8 +109,8 @@ impl Policy {
         }
     }
 
-    /// The distinct urls that routes name as their upstream; [`Need::upstream`](super::Need::upstream) is a place in this list.
-    pub fn upstreams(&self) -> &[Box<str>] {
+    /// The distinct upstreams that routes name; [`Need::upstream`](super::Need::upstream) is a place in this list.
+    pub fn upstreams(&self) -> &[RouteUpstream] {
         &self.upstreams
     }
 
@@ -140,10 +140,10 @@ impl Policy {
     }
 }
 
-fn compile(index: usize, route: &RouteSettings, upstreams: &mut Vec<Box<str>>) -> Route {
-    let upstream = route.upstream.as_ref().map(|url| {
-        upstreams.iter().position(|known| known == url).unwrap_or_else(|| {
-            upstreams.push(url.clone());
+fn compile(index: usize, route: &RouteSettings, upstreams: &mut Vec<RouteUpstream>) -> Route {
+    let upstream = route.upstream.as_ref().map(|upstream| {
+        upstreams.iter().position(|known| known == upstream).unwrap_or_else(|| {
+            upstreams.push(upstream.clone());
             upstreams.len() - 1
         })
     });

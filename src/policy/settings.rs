@@ -7,7 +7,7 @@ use http::Method;
 use super::PathPattern;
 use crate::{
     facts::Oddity,
-    keys::{Mode, Permission},
+    keys::{Mode, Permission, secret::Secret},
 };
 
 /// What the policy is told.
@@ -67,14 +67,37 @@ pub struct RouteSettings {
     pub limits: bool,
     /// The protocols that a connection may be upgraded to.
     pub upgrade: Vec<Box<str>>,
-    /// The url of another upstream.
-    pub upstream: Option<Box<str>>,
+    /// Another upstream.
+    pub upstream: Option<RouteUpstream>,
     /// How many bytes a body may have.
     pub max_body: Option<u64>,
     /// How long the upstream may take.
     pub response_timeout: Option<Duration>,
     /// What its paths may hold that is refused elsewhere.
     pub allow: Vec<Oddity>,
+}
+
+/// The upstream of a route, where it is not that of all others.
+#[derive(Clone, Debug)]
+pub struct RouteUpstream {
+    /// Its url.
+    pub url: Box<str>,
+    /// What it gets as `Authorization` in place of the client's. That of the other upstream it never gets.
+    pub authorization: Option<Secret>,
+}
+
+/// One that gets no `Authorization` of ours.
+impl From<&str> for RouteUpstream {
+    fn from(url: &str) -> Self {
+        Self { url: url.into(), authorization: None }
+    }
+}
+
+impl PartialEq for RouteUpstream {
+    fn eq(&self, other: &Self) -> bool {
+        let authorization = |upstream: &Self| upstream.authorization.as_ref().map(|secret| secret.expose().to_vec());
+        self.url == other.url && authorization(self) == authorization(other)
+    }
 }
 
 impl RouteSettings {

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     credential::{self, Asked},
     facts,
-    keys::Mode,
+    keys::{Mode, secret::Secret},
     limits::{self, HeaderStyle},
-    policy::{self, Policy},
+    policy::{self, Policy, RouteUpstream},
     rejection::Format,
 };
 
@@ -75,8 +75,7 @@ pub struct Live {
     pub cut_on_revoke: bool,
     /// What `Host` the upstream gets.
     pub host: HostRule,
-    /// What it gets as `Authorization` in place of the client's.
-    pub authorization: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
     /// From the last byte of the request to the head of the answer.
     pub response_timeout: Duration,
     /// How many requests may be on their way at once.
@@ -87,7 +86,7 @@ pub struct Live {
     destinations: Vec<Arc<Destination>>,
     of_mode: [Option<usize>; 2],
     /// By the policy's own number of the upstream.
-    of_route: Vec<usize>,
+    of_route: Vec<OfRoute>,
 }
 
 /// Why settings cannot be used.
@@ -110,8 +109,22 @@ pub enum LiveError {
         why: &'static str,
     },
     /// The credential for the upstream is no header value.
-    #[error("[upstream] authorization holds something that cannot stand in a header field")]
+    #[error("the authorization of an upstream holds something that cannot stand in a header field")]
     Authorization,
+}
+
+/// Where a route's requests go that has an upstream of its own.
+#[derive(Debug)]
+struct OfRoute {
+    destination: usize,
+    authorization: Option<HeaderValue>,
+}
+
+/// A whole field value that no log shows.
+fn field_value(secret: &Secret) -> Result<HeaderValue, LiveError> {
+    let mut value = HeaderValue::from_bytes(secret.expose()).map_err(|_| LiveError::Authorization)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Live {
@@ -136,18 +149,12 @@ impl Live {
         }
         let policy = Policy::new(&settings.policy);
         let mut of_route = Vec::new();
-        for url in policy.upstreams() {
+        for RouteUpstream { url, authorization } in policy.upstreams() {
             let url = url.parse().map_err(|why| LiveError::RouteUpstream { url: url.clone(), why })?;
-            of_route.push(add(&url)?);
+            let authorization = authorization.as_ref().map(field_value).transpose()?;
+            of_route.push(OfRoute { destination: add(&url)?, authorization });
         }
-        let authorization = upstream
-            .authorization
-            .map(|secret| {
-                let mut value = HeaderValue::from_bytes(secret.expose()).map_err(|_| LiveError::Authorization)?;
-                value.set_sensitive(true);
-                Ok(value)
-            })
-            .transpose()?;
+        let authorization = upstream.authorization.as_ref().map(field_value).transpose()?;
         let client_ip_header = settings.facts.client_ip_header.clone();
         Ok(Self {
             facts: settings.facts,
@@ -172,6 +179,14 @@ impl Live {
             of_mode,
             of_route,
         })
+    }
+
+    /// What the upstream gets as `Authorization` in place of the client's: that of a route, where it has one of its own.
+    pub fn authorization(&self, of_route: Option<usize>) -> Option<&HeaderValue> {
+        match of_route {
+            None => self.authorization.as_ref(),
+            Some(number) => self.of_route.get(number)?.authorization.as_ref(),
+        }
     }
 
     /// Connections to all upstreams together.
@@ -228,7 +243,7 @@ impl Local {
 
     /// The connections that a request takes: its route's, else its key's mode's, else the upstream's.
     pub fn pool(&self, of_route: Option<usize>, mode: Option<Mode>) -> &Rc<Pool> {
-        let of_route = of_route.and_then(|number| self.live.of_route.get(number).copied());
+        let of_route = of_route.and_then(|number| self.live.of_route.get(number)).map(|of_route| of_route.destination);
         let of_mode = || mode.and_then(|mode| self.live.of_mode[mode_index(mode)]);
         &self.pools[of_route.or_else(of_mode).unwrap_or(0)]
     }

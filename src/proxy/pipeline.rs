@@ -330,7 +330,7 @@ impl Pipeline {
                     HostRule::Upstream => pool.destination().authority.as_bytes(),
                     HostRule::Name(name) => name.as_bytes(),
                 },
-                authorization: live.authorization.as_ref(),
+                authorization: live.authorization(need.upstream()),
                 upgrade: upgrade.as_ref(),
                 framing,
             },

@@ -65,7 +65,7 @@ pub(super) fn unusable(settings: &tls::Settings) -> Option<Fault> {
 
 fn upstreams(loaded: &Loaded, now: Wall, about: &mut impl FnMut(&str, Fault)) {
     let upstream = &loaded.config.upstream;
-    let routes = loaded.config.policy.routes.iter().filter_map(|route| route.upstream.as_ref()?.parse().ok());
+    let routes = loaded.config.policy.routes.iter().filter_map(|route| route.upstream.as_ref()?.url.parse().ok());
     let mut urls: Vec<_> = upstream.modes.values().cloned().chain(routes).collect();
     urls.insert(0, upstream.url.clone());
     let setting = if upstream.tls.is_some() { "upstream.tls" } else { "upstream.url" };

@@ -21,7 +21,12 @@ pub(super) fn check(path: &Path, faults: &mut Vec<Fault>) {
     }
     let settings = table.get("listen").and_then(|listen| listen.get("tls")).and_then(|section| {
         let (certificate, private_key) = (named(section, "certificate")?, named(section, "private_key")?);
-        Some(tls::Settings { certificate, private_key, client_ca: named(section, "client_ca") })
+        Some(tls::Settings {
+            certificate,
+            private_key,
+            client_ca: named(section, "client_ca"),
+            client_certificate_required: true,
+        })
     });
     if let Some(fault) = settings.as_ref().and_then(files::unusable) {
         faults.push(fault.in_file(path));

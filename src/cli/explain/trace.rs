@@ -128,7 +128,7 @@ fn take_steps(
 fn upstream(rules: &Rules, need: Option<&Need<'_>>, key: Option<&KeyRecord>) -> String {
     let Upstreams { url, modes } = &rules.upstreams;
     if let Some(route) = need.and_then(|need| rules.policy.upstreams().get(need.upstream()?)) {
-        return format!("{route} (the route's own)");
+        return format!("{} (the route's own)", route.url);
     }
     let some_have_own = need.is_none() && !rules.policy.upstreams().is_empty();
     let others = if some_have_own { "; some routes have their own" } else { "" };

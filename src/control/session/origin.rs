@@ -55,7 +55,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(http::HeaderName::try_from(*name).expect("a name"), value.parse().expect("a value"));
         }
-        let peer = Peer { ip: [127, 0, 0, 1].into(), secure };
+        let peer = Peer { ip: [127, 0, 0, 1].into(), secure, certified: false };
         assert_eq!(same_origin(public, peer, &headers).is_ok(), expected, "{fields:?}");
     }
 

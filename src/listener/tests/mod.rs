@@ -208,6 +208,11 @@ impl Certificates {
     }
 
     fn settings(&self) -> tls_room::Settings {
-        tls_room::Settings { certificate: self.path("tls.crt"), private_key: self.path("tls.key"), client_ca: None }
+        tls_room::Settings {
+            certificate: self.path("tls.crt"),
+            private_key: self.path("tls.key"),
+            client_ca: None,
+            client_certificate_required: true,
+        }
     }
 }

@@ -178,6 +178,35 @@ async fn the_credential_does_not_reach_the_upstream() {
     }
 }
 
+/// What one upstream is sent as Authorization, another one never sees; a route's own gets the route's.
+#[tokio::test]
+async fn each_upstream_gets_its_own_authorization() {
+    let key = Key::token("t");
+    let [main, own, bare] = [Upstream::start().await, Upstream::start().await, Upstream::start().await];
+    let config = format!(
+        "[upstream]\nauthorization = {{ file = \"main-authorization\" }}\n\
+         [[route]]\npath = \"/own/**\"\nupstream = {:?}\nauthorization = {{ file = \"own-authorization\" }}\n\
+         [[route]]\npath = \"/bare/**\"\nupstream = {:?}\n[[route]]\npath = \"/**\"\n",
+        own.url(),
+        bare.url()
+    );
+    let sidecar = Sidecar::in_front_of(&main)
+        .file("main-authorization", "Bearer of-the-first\n")
+        .file("own-authorization", "Bearer of-the-route\n")
+        .config(&config)
+        .keys([&key])
+        .start()
+        .await;
+    for version in BOTH {
+        for path in ["/", "/own/a", "/bare/a"] {
+            assert_eq!(sidecar.send(version, get(path).key(&key)).await.status, 200);
+        }
+        assert_eq!(main.last().field("authorization"), "Bearer of-the-first");
+        assert_eq!(own.last().field("authorization"), "Bearer of-the-route");
+        assert!(!bare.last().has("authorization"));
+    }
+}
+
 /// What else is done with an `Authorization` that is not the credential is a setting.
 #[tokio::test]
 async fn another_authorization_passes_or_is_refused_when_asked_for() {
