@@ -1,17 +1,18 @@
 //! The data plane, composed: starts every room in order, reloads, and drains.
 //!
-//! Threads: the serving threads and the accept thread belong to the listener, the verification threads to `keys`, the
-//! one that watches the key file to `sync`, the writers of logs to `telemetry`. Here are two more: "back", a runtime for
+//! Threads: the serving threads and the accept thread belong to the listener, the verification threads to `keys`, those
+//! that follow the source of keys to `sync`, the writers of logs to `telemetry`. Here are two more: "back", a runtime for
 //! the admin port and reloads, and "chores", which looks after the certificate once a second.
 
 mod chores;
 mod descriptors;
 mod reload;
+mod source;
 
 use std::{
     io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -26,18 +27,19 @@ use tokio::{
 
 use crate::{
     clock,
-    config::{self, Config, Faults, KeySource, Loaded, OnRevoke},
-    keys::{KeySet, KeyStore, store::Terms, verify::Verifier},
+    config::{self, Config, Faults, Loaded, OnRevoke},
+    keys::{KeyStore, verify::Verifier},
     limits::Limiter,
     listener::{self, Counters, Handle, ListenError, ShutdownSettings},
     proxy::{Live, LiveError, Pipeline, Recorder, Shared, live},
-    sync::file::{self, FileSource},
-    telemetry::{AccessLog, Family, Health, Output, Registry, Reloaded, admin, log},
-    usage::{Folder, Restorer, Saver, State},
+    sync::{endpoint, file},
+    telemetry::{AccessLog, Family, Health, Output, Registry, admin, log},
+    usage::{Folder, Saver, State},
 };
 use chores::{Chores, StateFolder};
 use descriptors::{Shares, Wanted};
 use reload::Reloader;
+use source::Source;
 
 /// How often a serving thread prunes kept connections and shows that it lives.
 const TICK: Duration = Duration::from_secs(1);
@@ -56,9 +58,9 @@ pub enum StartError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// Keys come from a control endpoint.
-    #[error("[keys] control is not in this build")]
-    Control,
+    /// What the control endpoint is reached by cannot be used.
+    #[error("[keys.control]")]
+    Control(#[source] endpoint::StartError),
     /// The admin port cannot be bound.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
@@ -130,12 +132,7 @@ impl Sidecar {
         let verifier = Arc::new(verifier);
         let state = State::open(&Folder::new(&config.keys.state), &limiter, &live.limits, clock::now());
 
-        let KeySource::File(file) = &config.keys.source else { return Err(StartError::Control) };
-        let mut source = file_source(&config, file, &registry, &health, state.restorer());
-        source.load();
-        let keys = Arc::clone(source.store());
-        let source =
-            file::watch(source).map_err(|source| StartError::Thread { what: "the watch of the key file", source })?;
+        let (source, keys) = Source::start(&config, &registry, &health, state.restorer())?;
         report_keys(&health, &keys);
 
         let shared = Arc::new(Shared {
@@ -154,6 +151,7 @@ impl Sidecar {
             registry.feed_certificate(tls);
         }
         feed_source(&registry, &source.shared_status());
+        source.feed_revision(&registry);
         let state_folder = StateFolder { source: source.shared_status(), saved: state.healthy() };
         feed_state(&registry, state_folder.clone());
 
@@ -323,49 +321,6 @@ pub fn live_settings(config: &Config) -> live::Settings {
         health_path: config.health_path.clone(),
         cut_on_revoke: config.keys.on_revoke == OnRevoke::Cut,
     }
-}
-
-/// What rows of the key file are read by.
-fn terms(config: &Config) -> Terms {
-    Terms { mint: config.keys.mint.clone(), pepper: config.keys.pepper.clone() }
-}
-
-/// The source of keys; what was saved of them is restored before any request sees them.
-fn file_source(
-    config: &Config,
-    file: &Path,
-    registry: &Arc<Registry>,
-    health: &Arc<Health>,
-    restorer: Restorer,
-) -> FileSource {
-    let settings =
-        file::Settings { file: file.to_path_buf(), state: Some(config.keys.state.clone()), terms: terms(config) };
-    let (registry, health) = (Arc::clone(registry), Arc::clone(health));
-    let report = move |event: &file::Event<'_>| match event {
-        file::Event::Applied { applied, latency, .. } => {
-            registry.reloaded(Reloaded::Keys, true);
-            if let (Some(latency), 1..) = (latency, applied.cut_off) {
-                registry.revocation_latency(*latency);
-            }
-            health.set_keys(Ok::<(), String>(()));
-            health.reloaded(Reloaded::Keys, Ok::<(), String>(()));
-        }
-        file::Event::Refused(refused) => {
-            registry.reloaded(Reloaded::Keys, false);
-            health.reloaded(Reloaded::Keys, Err(refused.to_string()));
-        }
-        file::Event::Unreadable(error) => {
-            registry.reloaded(Reloaded::Keys, false);
-            health.reloaded(Reloaded::Keys, Err(error.to_string()));
-        }
-        file::Event::Recovered => {
-            registry.reloaded(Reloaded::Keys, true);
-            health.reloaded(Reloaded::Keys, Ok::<(), String>(()));
-        }
-        file::Event::State { .. } => {}
-    };
-    let restore = move |set: &KeySet| restorer.restore(set, clock::now());
-    FileSource::new(settings, Box::new(report), Box::new(restore))
 }
 
 fn report_keys(health: &Health, keys: &KeyStore) {

@@ -4,7 +4,8 @@
 //! had just come. So a line is only as fresh as the last moment at which nothing of the stream was waiting to be read.
 
 use std::{
-    future::poll_fn,
+    future::{Future as _, poll_fn},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
 
 use super::{ClientError, wire::Connection};
 use crate::clock::{self, Moment};
@@ -33,6 +35,8 @@ pub struct Lines {
     most: u64,
     left: u64,
     idle: Duration,
+    /// Over when no line came for so long, however often it was waited for.
+    silence: Pin<Box<Sleep>>,
     /// When nothing was waiting to be read.
     drained: Moment,
     ended: bool,
@@ -58,6 +62,7 @@ impl Lines {
             most,
             left: most,
             idle,
+            silence: Box::pin(sleep(idle)),
             drained: Moment::default(),
             ended: false,
         }
@@ -74,10 +79,11 @@ impl Lines {
     ///
     /// No whole line came in time, the stream broke, or it is larger than it may be. Nothing comes after an error.
     pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
-        let idle = self.idle;
-        tokio::time::timeout(idle, poll_fn(|cx| self.poll_line(cx)))
-            .await
-            .unwrap_or(Err(ClientError::Late("the next line")))
+        poll_fn(|cx| match self.poll_line(cx) {
+            Poll::Ready(line) => Poll::Ready(line),
+            Poll::Pending => self.silence.as_mut().poll(cx).map(|()| Err(ClientError::Late("the next line"))),
+        })
+        .await
     }
 
     /// A line that is already here.
@@ -102,6 +108,7 @@ impl Lines {
         let mut asked = clock::moment();
         loop {
             if let Some(line) = self.take_line()? {
+                self.silence = Box::pin(sleep(self.idle));
                 return Poll::Ready(Ok(Some(line)));
             }
             if self.ended {

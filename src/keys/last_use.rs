@@ -102,7 +102,7 @@ impl LastUse {
     }
 }
 
-fn halves(ip: IpAddr) -> [u64; 2] {
+pub(super) fn halves(ip: IpAddr) -> [u64; 2] {
     let bits = match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
         IpAddr::V6(ip) => ip.to_bits(),
@@ -111,7 +111,7 @@ fn halves(ip: IpAddr) -> [u64; 2] {
     [(bits >> 64) as u64, bits as u64]
 }
 
-fn joined([high, low]: [u64; 2]) -> IpAddr {
+pub(super) fn joined([high, low]: [u64; 2]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))).to_canonical()
 }
 

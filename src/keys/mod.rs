@@ -9,6 +9,7 @@
 
 pub mod document;
 pub mod format;
+pub mod freshness;
 pub mod id;
 mod last_use;
 pub mod leak;
@@ -16,6 +17,7 @@ pub mod mint;
 pub mod moments;
 mod phc;
 pub mod record;
+pub mod refusals;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod scope;
@@ -25,6 +27,7 @@ pub mod store;
 pub mod verify;
 pub mod words;
 
+pub use freshness::Purpose;
 pub use id::{KeyId, Kind, Mode, OwnerId};
 pub use last_use::{LastUse, LastUsed};
 pub use record::{KeyRecord, KeyState, Kyc, OwnerRecord, OwnerState, Since, Standing};

@@ -7,6 +7,7 @@ use std::sync::{
 
 use super::{
     KeyId, Kind, LastUse, Mode, OwnerId, Scopes,
+    refusals::Refusals,
     secret::{Secret, SecretHash},
 };
 use crate::{
@@ -184,6 +185,8 @@ pub struct KeyState {
     pub allowed: AtomicU64,
     /// Requests refused after this key was recognised.
     pub refused: AtomicU64,
+    /// Why they were.
+    pub refusals: Refusals,
 }
 
 impl KeyRecord {

@@ -12,10 +12,14 @@ use std::{
 use foldhash::fast::RandomState;
 use hmac::Mac as _;
 
+pub use changes::{Changes, CutOff};
+
 use super::{
     KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerRecord, OwnerState, Revocations, Since,
     document::{Document, KeyRow, OwnerRow},
-    format, mint,
+    format,
+    freshness::Freshness,
+    mint,
     record::{PublicPart, Verified},
     secret::{Algorithm, Secret},
     set::{self, Entry, OwnerEntry},
@@ -68,6 +72,7 @@ pub struct Applied {
 #[derive(Debug, Default)]
 pub struct KeyStore {
     current: arc_swap::ArcSwapOption<KeySet>,
+    freshness: Freshness,
     /// Touched by whoever applies, never by a request.
     books: Mutex<Books>,
 }
@@ -94,12 +99,17 @@ impl KeyStore {
     /// An empty store that knows these ids as revoked.
     pub fn new(revoked: impl IntoIterator<Item = (KeyId, Option<Wall>)>) -> Self {
         let books = Books { revoked: revoked.into_iter().collect(), ..Books::default() };
-        Self { current: arc_swap::ArcSwapOption::empty(), books: Mutex::new(books) }
+        Self { books: Mutex::new(books), ..Self::default() }
     }
 
     /// The current set; none until the first one was applied. Not to be held across an await.
     pub fn load(&self) -> arc_swap::Guard<Option<Arc<KeySet>>> {
         self.current.load()
+    }
+
+    /// Until when the set may be served.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
     }
 
     /// Whether this record is the one that the current set has for its id, and not cut off. To be asked after every
@@ -174,10 +184,7 @@ impl Books {
         let rows = document.keys.iter().filter(|row| row.revoked_at.is_some()).map(|row| (&row.id, row.revoked_at));
         for (id, at) in document.revoked.iter().map(|(id, at)| (id, *at)).chain(rows) {
             // A state folder of an older build knows no moments: they are learnt while a row still tells them.
-            if self.revoked.get(id).is_none_or(|held| held.is_none() && at.is_some()) {
-                self.revoked.insert(id.clone(), at);
-                applied.newly_revoked.insert(id.clone(), at);
-            }
+            self.learn(id, at, &mut applied.newly_revoked);
         }
         let revived = |row: &&Arc<KeyRow>| {
             row.revoked_at.is_none() && self.revoked.contains_key(&row.id) && !document.revoked.contains_key(&row.id)
@@ -187,6 +194,14 @@ impl Books {
             if self.revoked.contains_key(&record.id) {
                 applied.cut_off += usize::from(!record.state.dead.swap(true, Ordering::Relaxed));
             }
+        }
+    }
+
+    /// Learns that a key is revoked; what was not known before goes to `new`.
+    fn learn(&mut self, id: &KeyId, at: Option<Wall>, new: &mut Revocations) {
+        if self.revoked.get(id).is_none_or(|held| held.is_none() && at.is_some()) {
+            self.revoked.insert(id.clone(), at);
+            new.insert(id.clone(), at);
         }
     }
 
@@ -478,5 +493,6 @@ fn same<T: PartialEq>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     }
 }
 
+mod changes;
 #[cfg(test)]
 mod tests;

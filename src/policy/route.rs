@@ -9,7 +9,7 @@ use super::{
     permit::OpenFor,
 };
 use crate::{
-    facts::{Host, Oddities},
+    facts::{Facts, Host, Oddities},
     keys::{Mode, Permission},
 };
 
@@ -112,6 +112,12 @@ impl Policy {
     /// The distinct upstreams that routes name; [`Need::upstream`](super::Need::upstream) is a place in this list.
     pub fn upstreams(&self) -> &[RouteUpstream] {
         &self.upstreams
+    }
+
+    /// Whether a request can only read, in every reading of it.
+    pub fn only_reads(&self, facts: &Facts) -> bool {
+        let reads = |method: &Method| self.classes.of(method) == Some(Class::Read);
+        reads(&facts.method) && facts.effective_method.as_ref().is_none_or(reads)
     }
 
     /// What logs call the route at this place in the settings.

@@ -7,10 +7,10 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use super::{Shared, live::Live, record::Record};
 use crate::{
-    clock::{self, Mono, Wall},
+    clock::{self, Mono, Now, Wall},
     credential::{Credential, Presented},
     keys::{
-        KeyRecord, KeySet, Kind,
+        KeyRecord, KeySet, Kind, Purpose,
         record::Standing,
         secret::Secret,
         verify::{Decoy, Verdict},
@@ -31,6 +31,18 @@ enum Lookup {
     Barred(Arc<KeyRecord>, Reason),
     /// There is no such key.
     Unknown(Option<Decoy>),
+}
+
+/// Keys that nobody has confirmed for too long let nobody in: what was revoked since is not known.
+pub(super) fn check_freshness(shared: &Shared, purpose: Purpose, now: Now) -> Result<(), Rejection> {
+    if !shared.keys.freshness().is_over(purpose, now) {
+        return Ok(());
+    }
+    let note = match purpose {
+        Purpose::Read => "the keys are older than keys.max_stale",
+        Purpose::Write => "the keys are older than keys.max_stale_write",
+    };
+    Err(Rejection::from(Reason::KeysUnavailable).retry_after(5).note(note))
 }
 
 /// The caller, if their secret was verified here before, is machine-made, and the key is in good standing; refused at

@@ -33,7 +33,7 @@ use hyper::body::Incoming;
 
 use super::{
     Shared,
-    authenticate::{authenticate, charge_failure, recognise},
+    authenticate::{authenticate, charge_failure, check_freshness, recognise},
     body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
     client_body::{BodyEnd, ClientBody},
     failure::{bad_answer, or_cut},
@@ -50,6 +50,7 @@ use super::{
 use crate::{
     clock, credential,
     facts::{self, Arrival, Facts},
+    keys::Purpose,
     limits::{AddressHandle, Readings},
     listener::{Connection, Exchange, Service},
     policy::{Need, Passage},
@@ -227,6 +228,9 @@ impl Pipeline {
         {
             return Ok(Passage::Open(open));
         }
+        let purpose = if live.policy.only_reads(judged.facts()?) { Purpose::Read } else { Purpose::Write };
+        let began = judged.record.began();
+        check_freshness(&self.shared, purpose, began)?;
         // Without keys nobody can be told to come with one.
         let Some(presented) = presented else {
             let missing = Rejection::from(Reason::KeysUnavailable).retry_after(5);
@@ -237,14 +241,16 @@ impl Pipeline {
                 None => Reason::MissingCredentials.into(),
             });
         };
-        let began = judged.record.began();
         let kept = judged.kept.as_deref().map(|kept| &kept.address);
         let recognised = match recognise(&self.shared, live, client, &presented, kept, &mut judged.record) {
             Ok(Some(identity)) => Ok((identity, began)),
             // Large and seldom needed, so it is no part of this future. A slow verification may lie in it.
             Ok(None) => Box::pin(authenticate(&self.shared, live, client, &presented, &mut judged.record))
                 .await
-                .map(|identity| (identity, clock::now())),
+                .and_then(|identity| {
+                    let now = clock::now();
+                    check_freshness(&self.shared, purpose, now).map(|()| (identity, now))
+                }),
             Err(rejection) => Err(rejection),
         };
         let (identity, now) = recognised.map_err(|rejection| put_off(rejection, judged))?;

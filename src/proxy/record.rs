@@ -265,6 +265,9 @@ impl Drop for Record {
                 Outcome::Refused => KeyOutcome::Refused,
             };
             metrics.key_request(&key.state, outcome);
+            if let (KeyOutcome::Refused, Some(reason), Some(facts)) = (outcome, self.reason, &self.facts) {
+                key.state.refusals.note(reason as u8, self.began.at(now).wall, facts.client);
+            }
         }
         if !self.recorder.log.wants(self.outcome) {
             return;

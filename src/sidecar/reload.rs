@@ -2,12 +2,12 @@
 
 use std::{error::Error, fmt::Debug, path::PathBuf, sync::Arc};
 
-use super::{descriptors::Shares, live_settings, terms};
+use super::{descriptors::Shares, live_settings, source::Source};
 use crate::{
     config::{self, Config, KeySource, Loaded},
     listener::{self, tls},
     proxy::{Live, Shared, live},
-    sync::file::{self, Handle},
+    sync::file,
     telemetry::{Health, Registry, Reloaded},
 };
 
@@ -19,7 +19,7 @@ pub(super) struct Reloader {
     /// Of the descriptors, which a reload shares out no other way.
     pub(super) shares: Shares,
     pub(super) shared: Arc<Shared>,
-    pub(super) source: Handle,
+    pub(super) source: Source,
     pub(super) tls: Option<Arc<tls::Reloader>>,
     pub(super) registry: Arc<Registry>,
     pub(super) health: Arc<Health>,
@@ -53,7 +53,7 @@ impl Reloader {
             self.health.reloaded(Reloaded::Certificate, Ok::<(), String>(()));
         }
         // The source itself counts how it went.
-        let keys = self.source.reload(Some(terms(&config))).await?;
+        let keys = self.source.reload(&config).await?;
         self.shared.live.store(Arc::new(live));
         self.succeeded(Reloaded::Config);
 
@@ -64,7 +64,7 @@ impl Reloader {
         );
         let aside = self.source.status().quarantined;
         if aside > 0 {
-            said.push_str(&format!("; entries of the key file set aside: {aside}"));
+            said.push_str(&format!("; entries of keys set aside: {aside}"));
         }
         let fixed = fixed(&self.started, &config);
         if !fixed.is_empty() {

@@ -75,7 +75,7 @@ pub enum Event<'a> {
 /// How the source is doing.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// The revision in force; 0 before the first.
+    /// The revision in force; 0 before the first. A control endpoint's own, where keys come from one.
     pub revision: u64,
     /// Texts that were put into force.
     pub applied: u64,

@@ -6,6 +6,7 @@
 //! | [`state`] | what is kept beside it: the last good text, and which one is in force |
 //! | [`file`](mod@file) | the source: watches, judges, applies, reports |
 
+pub mod endpoint;
 pub mod file;
 pub mod keyfile;
 mod source;

@@ -40,7 +40,7 @@ impl Folder {
     }
 
     /// As [`write`](Self::write); gives the new file, open for appending.
-    pub(super) fn replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
+    pub(crate) fn replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         let temporary = self.file(&format!(".{name}.tmp"));
         // One that a crash left behind may have other permissions, or be a link.
@@ -61,7 +61,7 @@ impl Folder {
     }
 
     /// Puts a file out of the way that cannot be read, for people to look at. Gives its new path.
-    pub(super) fn set_aside(&self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn set_aside(&self, name: &str) -> io::Result<PathBuf> {
         let aside = self.file(&format!("{name}.corrupt"));
         fs::rename(self.file(name), &aside)?;
         Ok(aside)

@@ -9,6 +9,7 @@ mod clients;
 mod commands;
 mod credentials;
 mod demo;
+mod endpoint;
 mod faults;
 mod flood;
 mod forwarding;

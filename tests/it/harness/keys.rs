@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyside::keys::secret::{Algorithm, Secret, SecretHash};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// A key that the test knows the secret of.
@@ -92,12 +93,28 @@ impl Key {
         )
     }
 
+    /// The row as a control endpoint sends it.
+    pub(crate) fn json(&self) -> Value {
+        let table: toml::Table = self.row().parse().unwrap();
+        json(&table["key"][0])
+    }
+
     /// As the `Authorization` of a pair (Basic) or of a token (Bearer).
     pub(crate) fn authorization(&self) -> String {
         match self.kind {
             "pair" => basic(&self.public, &self.secret),
             _ => format!("Bearer {}", self.secret),
         }
+    }
+}
+
+/// The same in JSON, where a moment is a text.
+fn json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::Datetime(moment) => moment.to_string().into(),
+        toml::Value::Table(table) => table.iter().map(|(name, value)| (name.clone(), json(value))).collect(),
+        toml::Value::Array(items) => items.iter().map(json).collect(),
+        other => serde_json::to_value(other).unwrap(),
     }
 }
 

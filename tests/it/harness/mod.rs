@@ -26,6 +26,7 @@
 mod certificates;
 mod client;
 mod command;
+mod endpoint;
 mod http1;
 mod keys;
 mod lines;
@@ -47,6 +48,7 @@ pub(crate) use self::{
         get, post, request,
     },
     command::{Ended, executable, executable_through, keyside, keyside_with_input, run},
+    endpoint::{Control, Lie, NDJSON, TOKEN, answer},
     http1::Wire,
     keys::{Key, basic, hex, key_file, key_file_of},
     lines::Lines,

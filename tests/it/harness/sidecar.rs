@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use toml::Table;
 
 use super::{
-    Authority, Connection, Ended, Key, Metrics, Received, Request, Tls, Upstream,
+    Authority, Connection, Control, Ended, Key, Metrics, Received, Request, TOKEN, Tls, Upstream,
     Version::{self, H1},
     client::{Dialer, tcp},
     command::executable_through,
@@ -126,6 +126,15 @@ impl Builder {
     pub(crate) fn key_file(mut self, text: impl Into<String>) -> Self {
         self.keys = Some(text.into());
         self
+    }
+
+    /// With keys of this control endpoint.
+    pub(crate) fn keys_of(mut self, control: &Control) -> Self {
+        self.config["keys"].as_table_mut().unwrap().remove("file");
+        self.file("control-token", TOKEN).config(&format!(
+            "[keys.control]\nurl = {:?}\ntoken = {{ file = \"control-token\" }}\ninstance = \"api\"",
+            control.url()
+        ))
     }
 
     /// With another file in its folder.

@@ -210,7 +210,7 @@ async fn a_new_pepper_comes_with_the_keys_that_are_kept_under_it() {
     // What is kept under another pepper is no longer accepted, and whoever asked is told.
     sidecar.replace("keys.toml", crate::harness::key_file([&old, &plain]));
     let answer = sidecar.admin("POST", "/-/reload").await;
-    assert!(answer.text().contains("entries of the key file set aside: 1"), "{}", answer.text());
+    assert!(answer.text().contains("entries of keys set aside: 1"), "{}", answer.text());
     assert_eq!(sidecar.ask(get("/").key(&old)).await.status, 401);
     assert_eq!(sidecar.ask(get("/").key(&plain)).await.status, 200);
 }

@@ -1,0 +1,1 @@
+//! The source as a whole, without a network.
