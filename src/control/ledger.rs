@@ -4,8 +4,9 @@
 //! lets it judge, writes, and takes what was written into the image; when another control plane was quicker, it catches up
 //! and lets it judge again. So a change is judged by exactly what it follows, and what readers see was written.
 
+mod image;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{
         Arc, PoisonError, RwLock,
@@ -19,22 +20,13 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     audit,
-    store::{
-        AccountChange, Caught, Change, Commit, Entry, Head, Loaded, Operator, Remembered, Revision, Store, StoreError,
-    },
+    store::{AccountChange, Caught, Change, Commit, Entry, Head, Remembered, Revision, Store, StoreError},
     wire,
 };
-use crate::{
-    clock::{self, Mono, Wall},
-    keys::{
-        KeyId, OwnerId,
-        document::{KeyRow, OwnerRow},
-        record::PublicPart,
-    },
-};
+use crate::clock::{self, Mono, Wall};
 
-/// Revisions that are kept in memory for sidecars that lag.
-pub const KEPT: usize = 10_000;
+pub use self::image::{Image, KEPT};
+
 /// How often the store is asked whether its newest revision is ours.
 const CONFIRM: Duration = Duration::from_secs(1);
 /// How often a change is judged anew because somebody else was quicker.
@@ -42,20 +34,6 @@ const ATTEMPTS: usize = 20;
 /// How often, and how long apart, it is looked up whether a commit that was never answered was made.
 const LOOKS: usize = 6;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// All that is judged by, at one head.
-#[derive(Debug)]
-pub struct Image {
-    head: Head,
-    owners: BTreeMap<OwnerId, Arc<OwnerRow>>,
-    keys: BTreeMap<KeyId, Arc<KeyRow>>,
-    /// The keys of each owner.
-    of_owner: HashMap<OwnerId, HashSet<KeyId>>,
-    /// How many keys have each public part.
-    public: HashMap<PublicPart, usize>,
-    operators: BTreeMap<String, Operator>,
-    recent: VecDeque<Arc<Revision>>,
-}
 
 /// Who asks for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +89,8 @@ pub struct Ledger {
     /// One change at a time is judged and written.
     turn: tokio::sync::Mutex<()>,
     head: watch::Sender<Head>,
+    /// Counts how often the store said that somebody else may have written.
+    stirred: watch::Sender<u64>,
     /// When the store last said that its newest revision is ours.
     confirmed: AtomicU64,
     /// Where the store works.
@@ -125,12 +105,13 @@ impl Ledger {
     /// The store cannot be read.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
         let image = Image::new(store.load().await?);
-        let head = watch::Sender::new(image.head.clone());
+        let head = watch::Sender::new(image.head().clone());
         Ok(Arc::new(Self {
             store,
             image: RwLock::new(image),
             turn: tokio::sync::Mutex::new(()),
             head,
+            stirred: watch::Sender::new(0),
             confirmed: AtomicU64::new(clock::mono().as_nanos()),
             runtime: Handle::current(),
         }))
@@ -161,6 +142,21 @@ impl Ledger {
     /// The head, and every one that follows.
     pub fn follow(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
+    }
+
+    /// Changes whenever the store says that somebody else may have written anything at all.
+    pub fn stirred(&self) -> watch::Receiver<u64> {
+        self.stirred.subscribe()
+    }
+
+    /// Takes in what others have written until now: what is read afterwards is no older than this call.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub async fn refresh(self: &Arc<Self>) -> Result<(), StoreError> {
+        let ledger = Arc::clone(self);
+        self.run(async move { ledger.confirm().await }).await
     }
 
     /// When the store last said that its newest revision is ours.
@@ -227,7 +223,7 @@ impl Ledger {
                 None => None,
             };
             let now = clock::now().wall;
-            let (before, judged) = self.read(|image| (image.head.clone(), judge(image, now, known.as_ref())));
+            let (before, judged) = self.read(|image| (image.head().clone(), judge(image, now, known.as_ref())));
             let (draft, said) = judged.map_err(WriteError::Refused)?;
             let Some(draft) = draft else { return Ok(Written { head: before, said }) };
             let (commit, revision) = prepare(before, actor, draft, now)?;
@@ -276,7 +272,7 @@ impl Ledger {
                 Err(_) => {}
             }
             tokio::select! {
-                () = self.store.changed() => {}
+                () = self.store.changed() => self.stirred.send_modify(|times| *times += 1),
                 () = tokio::time::sleep(CONFIRM) => {}
             }
         }
@@ -285,7 +281,7 @@ impl Ledger {
     async fn confirm(&self) -> Result<(), StoreError> {
         let asked = clock::mono();
         let head = self.store.head().await?;
-        if self.read(|image| image.head != head) {
+        if self.read(|image| *image.head() != head) {
             let _turn = self.turn.lock().await;
             self.catch_up().await?;
         }
@@ -295,16 +291,12 @@ impl Ledger {
 
     /// To be called by whoever has the turn.
     async fn catch_up(&self) -> Result<(), StoreError> {
-        let since = self.read(|image| image.head.clone());
+        let since = self.read(|image| image.head().clone());
         let Caught { head, revisions, operators } = self.store.catch_up(&since).await?;
         let fits = head.epoch == since.epoch && head.entries >= since.entries;
         match revisions {
             Some(revisions) if fits => self.take(|image| {
-                for revision in revisions {
-                    image.add(Arc::new(revision));
-                }
-                image.operators = by_name(operators);
-                image.head = head;
+                image.follow(head, revisions, operators);
             }),
             _ => {
                 let loaded = self.store.load().await?;
@@ -327,7 +319,7 @@ impl Ledger {
         let head = {
             let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
             take(&mut image);
-            image.head.clone()
+            image.head().clone()
         };
         self.head.send_replace(head);
     }
@@ -367,124 +359,4 @@ fn prepare(
         changes.clone_from(&revision.changes);
     }
     Ok((Commit { before, after, changes, accounts, entry, remembered }, revision))
-}
-
-impl Image {
-    fn new(loaded: Loaded) -> Self {
-        let Loaded { head, owners, keys, operators, revisions } = loaded;
-        let mut image = Self {
-            head,
-            owners: owners.into_iter().map(|row| (row.id.clone(), row)).collect(),
-            keys: BTreeMap::new(),
-            of_owner: HashMap::new(),
-            public: HashMap::with_capacity(keys.len()),
-            operators: by_name(operators),
-            recent: revisions.into_iter().map(Arc::new).collect(),
-        };
-        for row in keys {
-            image.put(row);
-        }
-        image
-    }
-
-    /// Where the history stands.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
-    /// All keys, by id: the oldest first, as ids are sortable.
-    pub fn keys(&self) -> &BTreeMap<KeyId, Arc<KeyRow>> {
-        &self.keys
-    }
-
-    /// All owners that have a row.
-    pub fn owners(&self) -> &BTreeMap<OwnerId, Arc<OwnerRow>> {
-        &self.owners
-    }
-
-    /// The keys of an owner, in no order.
-    pub fn keys_of<'a>(&'a self, owner: &OwnerId) -> impl Iterator<Item = &'a Arc<KeyRow>> {
-        self.of_owner.get(owner).into_iter().flatten().filter_map(|id| self.keys.get(id))
-    }
-
-    /// Whether some key has this public part: a new one must not.
-    pub fn has_public(&self, public: &PublicPart) -> bool {
-        self.public.contains_key(public)
-    }
-
-    /// All operators, by name.
-    pub fn operators(&self) -> &BTreeMap<String, Operator> {
-        &self.operators
-    }
-
-    /// The revisions after this one, oldest first; none when this is not of our history, or too long ago.
-    pub fn since(&self, revision: u64, digest: &str) -> Option<Vec<Arc<Revision>>> {
-        if revision == self.head.revision {
-            return (digest == self.head.digest).then(Vec::new);
-        }
-        let oldest = self.recent.front()?.revision;
-        // The digest of the revision that is asked from is what the first one is chained to.
-        let known = match revision.checked_sub(oldest) {
-            Some(index) => &self.recent.get(usize::try_from(index).ok()?)?.digest,
-            None if revision == 0 && oldest == 1 => wire::BEGINNING,
-            None => return None,
-        };
-        let after = usize::try_from((revision + 1).checked_sub(oldest)?).ok()?;
-        (known == digest).then(|| self.recent.iter().skip(after).cloned().collect())
-    }
-
-    fn take(&mut self, head: Head, revision: Option<Arc<Revision>>, accounts: Vec<AccountChange>) {
-        if let Some(revision) = revision {
-            self.add(revision);
-        }
-        for change in accounts {
-            match change {
-                AccountChange::Operator(operator) => drop(self.operators.insert(operator.name.clone(), operator)),
-                AccountChange::DeletedOperator(name) => drop(self.operators.remove(&name)),
-            }
-        }
-        self.head = head;
-    }
-
-    fn add(&mut self, revision: Arc<Revision>) {
-        for change in &revision.changes {
-            match change {
-                Change::Key(row) => self.put(Arc::clone(row)),
-                Change::DeletedKey(id) => self.remove(id),
-                Change::Owner(row) => drop(self.owners.insert(row.id.clone(), Arc::clone(row))),
-                Change::DeletedOwner(id) => drop(self.owners.remove(id)),
-            }
-        }
-        self.recent.push_back(revision);
-        while self.recent.len() > KEPT {
-            self.recent.pop_front();
-        }
-    }
-
-    fn put(&mut self, row: Arc<KeyRow>) {
-        self.remove(&row.id);
-        *self.public.entry(row.public.clone()).or_default() += 1;
-        self.of_owner.entry(row.owner.clone()).or_default().insert(row.id.clone());
-        self.keys.insert(row.id.clone(), row);
-    }
-
-    fn remove(&mut self, id: &KeyId) {
-        let Some(row) = self.keys.remove(id) else { return };
-        if let Some(count) = self.public.get_mut(&row.public) {
-            *count -= 1;
-            if *count == 0 {
-                self.public.remove(&row.public);
-            }
-        }
-        if let Some(keys) = self.of_owner.get_mut(&row.owner) {
-            keys.remove(id);
-            if keys.is_empty() {
-                self.of_owner.remove(&row.owner);
-            }
-        }
-    }
-}
-
-fn by_name(operators: Vec<Operator>) -> BTreeMap<String, Operator> {
-    operators.into_iter().map(|operator| (operator.name.clone(), operator)).collect()
 }

@@ -1,0 +1,164 @@
+//! All that is judged by, at one head.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    control::{
+        store::{AccountChange, Change, Head, Loaded, Operator, Revision},
+        wire,
+    },
+    keys::{
+        KeyId, OwnerId,
+        document::{KeyRow, OwnerRow},
+        record::PublicPart,
+    },
+};
+
+/// Revisions that are kept in memory for sidecars that lag.
+pub const KEPT: usize = 10_000;
+
+/// All that is judged by, at one head.
+#[derive(Debug)]
+pub struct Image {
+    head: Head,
+    owners: BTreeMap<OwnerId, Arc<OwnerRow>>,
+    keys: BTreeMap<KeyId, Arc<KeyRow>>,
+    /// The keys of each owner.
+    of_owner: HashMap<OwnerId, HashSet<KeyId>>,
+    /// How many keys have each public part.
+    public: HashMap<PublicPart, usize>,
+    operators: BTreeMap<String, Operator>,
+    recent: VecDeque<Arc<Revision>>,
+}
+
+impl Image {
+    pub(super) fn new(loaded: Loaded) -> Self {
+        let Loaded { head, owners, keys, operators, revisions } = loaded;
+        let mut image = Self {
+            head,
+            owners: owners.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            keys: BTreeMap::new(),
+            of_owner: HashMap::new(),
+            public: HashMap::with_capacity(keys.len()),
+            operators: by_name(operators),
+            recent: revisions.into_iter().map(Arc::new).collect(),
+        };
+        for row in keys {
+            image.put(row);
+        }
+        image
+    }
+
+    /// Where the history stands.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// All keys, by id: the oldest first, as ids are sortable.
+    pub fn keys(&self) -> &BTreeMap<KeyId, Arc<KeyRow>> {
+        &self.keys
+    }
+
+    /// All owners that have a row.
+    pub fn owners(&self) -> &BTreeMap<OwnerId, Arc<OwnerRow>> {
+        &self.owners
+    }
+
+    /// The keys of an owner, in no order.
+    pub fn keys_of<'a>(&'a self, owner: &OwnerId) -> impl Iterator<Item = &'a Arc<KeyRow>> {
+        self.of_owner.get(owner).into_iter().flatten().filter_map(|id| self.keys.get(id))
+    }
+
+    /// Whether some key has this public part: a new one must not.
+    pub fn has_public(&self, public: &PublicPart) -> bool {
+        self.public.contains_key(public)
+    }
+
+    /// All operators, by name.
+    pub fn operators(&self) -> &BTreeMap<String, Operator> {
+        &self.operators
+    }
+
+    /// The revisions after this one, oldest first; none when this is not of our history, or too long ago.
+    pub fn since(&self, revision: u64, digest: &str) -> Option<Vec<Arc<Revision>>> {
+        if revision == self.head.revision {
+            return (digest == self.head.digest).then(Vec::new);
+        }
+        let oldest = self.recent.front()?.revision;
+        // The digest of the revision that is asked from is what the first one is chained to.
+        let known = match revision.checked_sub(oldest) {
+            Some(index) => &self.recent.get(usize::try_from(index).ok()?)?.digest,
+            None if revision == 0 && oldest == 1 => wire::BEGINNING,
+            None => return None,
+        };
+        let after = usize::try_from((revision + 1).checked_sub(oldest)?).ok()?;
+        (known == digest).then(|| self.recent.iter().skip(after).cloned().collect())
+    }
+
+    pub(super) fn take(&mut self, head: Head, revision: Option<Arc<Revision>>, accounts: Vec<AccountChange>) {
+        if let Some(revision) = revision {
+            self.add(revision);
+        }
+        for change in accounts {
+            match change {
+                AccountChange::Operator(operator) => drop(self.operators.insert(operator.name.clone(), operator)),
+                AccountChange::DeletedOperator(name) => drop(self.operators.remove(&name)),
+            }
+        }
+        self.head = head;
+    }
+
+    /// Takes in what others wrote, and where that led.
+    pub(super) fn follow(&mut self, head: Head, revisions: Vec<Revision>, operators: Vec<Operator>) {
+        for revision in revisions {
+            self.add(Arc::new(revision));
+        }
+        self.operators = by_name(operators);
+        self.head = head;
+    }
+
+    fn add(&mut self, revision: Arc<Revision>) {
+        for change in &revision.changes {
+            match change {
+                Change::Key(row) => self.put(Arc::clone(row)),
+                Change::DeletedKey(id) => self.remove(id),
+                Change::Owner(row) => drop(self.owners.insert(row.id.clone(), Arc::clone(row))),
+                Change::DeletedOwner(id) => drop(self.owners.remove(id)),
+            }
+        }
+        self.recent.push_back(revision);
+        while self.recent.len() > KEPT {
+            self.recent.pop_front();
+        }
+    }
+
+    fn put(&mut self, row: Arc<KeyRow>) {
+        self.remove(&row.id);
+        *self.public.entry(row.public.clone()).or_default() += 1;
+        self.of_owner.entry(row.owner.clone()).or_default().insert(row.id.clone());
+        self.keys.insert(row.id.clone(), row);
+    }
+
+    fn remove(&mut self, id: &KeyId) {
+        let Some(row) = self.keys.remove(id) else { return };
+        if let Some(count) = self.public.get_mut(&row.public) {
+            *count -= 1;
+            if *count == 0 {
+                self.public.remove(&row.public);
+            }
+        }
+        if let Some(keys) = self.of_owner.get_mut(&row.owner) {
+            keys.remove(id);
+            if keys.is_empty() {
+                self.of_owner.remove(&row.owner);
+            }
+        }
+    }
+}
+
+fn by_name(operators: Vec<Operator>) -> BTreeMap<String, Operator> {
+    operators.into_iter().map(|operator| (operator.name.clone(), operator)).collect()
+}
