@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{
-    caller::Failures, fleet::Fleet, ledger::Ledger, metrics::Metrics, session::Sessions, settings::Settings,
-    store::StoreError, usage::UsageBook,
+    caller::Failures, chores, feed::Feed, fleet::Fleet, ledger::Ledger, metrics::Metrics, session::Sessions,
+    settings::Settings, store::StoreError, usage::UsageBook,
 };
 
 /// What all handlers share.
@@ -26,6 +26,8 @@ pub struct Desk {
     pub metrics: Metrics,
     /// What sign-in keeps in memory.
     pub sessions: Sessions,
+    /// What all sidecars are sent.
+    pub feed: Feed,
     draining: watch::Sender<bool>,
 }
 
@@ -35,13 +37,19 @@ impl Desk {
     /// # Errors
     ///
     /// The store cannot be read.
-    #[expect(clippy::unused_async, reason = "what is added to it is read from the store")]
     pub async fn new(settings: Settings, ledger: Arc<Ledger>) -> Result<Arc<Self>, StoreError> {
+        let metrics = Metrics::default();
+        let fleet = Fleet::new(Arc::clone(&ledger));
+        fleet.load().await?;
+        fleet.export(&metrics);
+        let usage = UsageBook::new(Arc::clone(&ledger));
+        usage.load().await?;
         Ok(Arc::new(Self {
-            fleet: Arc::new(Fleet::new(Arc::clone(&ledger))),
-            usage: Arc::default(),
+            fleet,
+            usage,
+            feed: Feed::new(&settings.sync),
             failures: Failures::default(),
-            metrics: Metrics::default(),
+            metrics,
             sessions: Sessions::default(),
             draining: watch::Sender::new(false),
             settings,
@@ -51,7 +59,7 @@ impl Desk {
 
     /// What goes on for as long as the control plane runs. On the runtime of the ledger.
     pub async fn keep_up(self: Arc<Self>) {
-        self.ledger.keep_up().await;
+        tokio::join!(self.ledger.keep_up(), chores::run(&self));
     }
 
     /// From now on, streams end.

@@ -10,6 +10,10 @@
 //! | [`front`] | between the listener and the routes |
 //! | [`desk`] | what all handlers share |
 //! | [`answer`] | the envelope of the management API, and its refusals |
+//! | [`feed`] | what sidecars sync from, and where they report |
+//! | [`fleet`] | which sidecars may be serving, what each has acknowledged, and what a revoke may therefore answer |
+//! | [`usage`] | when keys were used, how often, and what they were refused for |
+//! | [`chores`] | what goes on beside the requests |
 //! | [`ledger`] | all keys, owners and operators in memory, at one head; every change goes through it |
 //! | [`store`] | where they last: SQLite, or PostgreSQL |
 //! | [`audit`] | the hash chain over what was done |
@@ -23,7 +27,9 @@ pub mod anchor;
 pub mod answer;
 pub mod audit;
 pub mod caller;
+pub mod chores;
 pub mod desk;
+pub mod feed;
 pub mod fleet;
 pub mod front;
 pub mod keys;

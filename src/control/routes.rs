@@ -11,12 +11,13 @@ use std::sync::Arc;
 use axum::Router;
 use http::StatusCode;
 
-use super::{answer::Problem, desk::Desk};
+use super::{answer::Problem, desk::Desk, feed};
 
 /// All routes.
 pub fn router(desk: Arc<Desk>) -> Router {
     let routes: Router<Arc<Desk>> = Router::new();
     routes
+        .merge(feed::routes())
         .fallback(async || Problem::not_found("page"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not accepted here.")

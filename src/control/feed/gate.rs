@@ -1,0 +1,123 @@
+//! Who may sync: whoever has a token of the configuration, or a certificate of the authority it names.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use subtle::ConstantTimeEq as _;
+
+use crate::control::{answer::Problem, caller::Failures, front::Peer, settings::SyncSettings, store::Revision, wire};
+
+/// How many revisions are kept as they are sent.
+const WRITTEN: usize = 256;
+
+/// What all sidecars are sent, and who may ask for it.
+#[derive(Debug)]
+pub struct Feed {
+    tokens: Vec<Token>,
+    /// The newest revisions, as they are sent: each is written once, however many streams it goes to.
+    written: Mutex<VecDeque<Written>>,
+}
+
+/// A token that sidecars sync with.
+struct Token {
+    /// SHA-256, in hexadecimal.
+    digest: String,
+    /// Whether somebody had it: then failures at an address do not lock it out there.
+    had: AtomicBool,
+}
+
+/// Shows no digest.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+#[derive(Debug)]
+struct Written {
+    revision: u64,
+    digest: String,
+    lines: Bytes,
+}
+
+impl Feed {
+    /// What all sidecars are sent.
+    pub fn new(settings: &SyncSettings) -> Self {
+        let token = |digest: &String| Token { digest: digest.clone(), had: AtomicBool::new(false) };
+        Self { tokens: settings.tokens.iter().map(token).collect(), written: Mutex::default() }
+    }
+
+    /// Lets a sidecar in.
+    ///
+    /// # Errors
+    ///
+    /// 401 without a token that is known, and 429 from an address that has failed too often, but for tokens that have been
+    /// used before.
+    pub(super) fn admit(&self, failures: &Failures, headers: &HeaderMap, peer: Peer) -> Result<(), Problem> {
+        if is_certified(peer) {
+            return Ok(());
+        }
+        let presented = bearer(headers).ok_or_else(|| unauthorized("Send \"Authorization: Bearer TOKEN\"."))?;
+        match (self.find(presented), failures.wait(peer.ip)) {
+            (Some(token), None) => {
+                token.had.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            (Some(token), Some(_)) if token.had.load(Ordering::Relaxed) => Ok(()),
+            (_, Some(seconds)) => Err(Problem::too_many(seconds)),
+            (None, None) => {
+                failures.count(peer.ip);
+                tracing::warn!(from = %peer.ip, "a sidecar with a token that is not known");
+                Err(unauthorized("The token is not accepted."))
+            }
+        }
+    }
+
+    /// Looks at every token, so that time tells nothing of which was nearly right.
+    fn find(&self, presented: &[u8]) -> Option<&Token> {
+        let digest = digest::digest(&digest::SHA256, presented);
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let same = |token: &&Token| bool::from(token.digest.as_bytes().ct_eq(digest.as_bytes()));
+        self.tokens.iter().filter(same).last()
+    }
+
+    /// The lines of a revision.
+    pub(super) fn lines(&self, revision: &Arc<Revision>) -> Bytes {
+        let known = |written: &Written| written.revision == revision.revision && written.digest == revision.digest;
+        let mut kept = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(written) = kept.iter().rev().find(|written| known(written)) {
+            return written.lines.clone();
+        }
+        // Under the lock: fifty streams ask for the same in one moment, and one of them writes it.
+        let lines = Bytes::from(wire::lines(revision));
+        kept.push_back(Written { revision: revision.revision, digest: revision.digest.clone(), lines: lines.clone() });
+        while kept.len() > WRITTEN {
+            kept.pop_front();
+        }
+        lines
+    }
+}
+
+/// Whether the connection brought a certificate that sidecars sync with.
+fn is_certified(_: Peer) -> bool {
+    false
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, token) = field.as_bytes().split_at_checked(7)?;
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+fn unauthorized(message: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+}

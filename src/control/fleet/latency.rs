@@ -1,0 +1,61 @@
+//! How long a revocation takes until all who are waited for have it in force.
+
+use std::{collections::HashSet, time::Duration};
+
+use super::State;
+use crate::clock::{self, Mono};
+
+/// A revocation is watched no longer than this: whoever has not acknowledged it until then is away.
+const WATCHED_FOR: Duration = Duration::from_secs(60);
+
+/// A revocation that not all who are waited for have acknowledged.
+#[derive(Debug)]
+pub(super) struct Watched {
+    revision: u64,
+    written: Mono,
+    awaited: HashSet<String>,
+    /// The last acknowledgement so far.
+    last: Mono,
+}
+
+impl State {
+    /// Watches a revocation. Gives it, with its latency, if all have acknowledged it already.
+    pub(super) fn watch(&mut self, revision: u64, now: Mono) -> Vec<(u64, Duration)> {
+        self.watched.retain(|watched| now.since(watched.written) < WATCHED_FOR && watched.revision != revision);
+        let written = self.written.iter().find(|(number, _)| *number == revision);
+        let written = written.map_or(now, |(_, at)| (*at).min(now));
+        let awaited: HashSet<_> =
+            self.awaited(revision, clock::now()).map(|member| member.sidecar.instance.clone()).collect();
+        let acknowledged = self.members.values().filter(|member| member.sidecar.revision >= revision);
+        let last = acknowledged.map(|member| member.moved).max();
+        if awaited.is_empty() {
+            // Where nobody has to be waited for there is nothing to measure.
+            return last.map(|last| (revision, last.since(written))).into_iter().collect();
+        }
+        self.watched.push(Watched { revision, written, awaited, last: last.unwrap_or(written) });
+        Vec::new()
+    }
+
+    /// A sidecar has acknowledged this revision, or is gone. Gives the revocations that are in force everywhere by it.
+    pub(super) fn acknowledged(
+        &mut self,
+        instance: &str,
+        revision: u64,
+        gone: bool,
+        now: Mono,
+    ) -> Vec<(u64, Duration)> {
+        let mut done = Vec::new();
+        self.watched.retain_mut(|watched| {
+            let has = revision >= watched.revision;
+            let ended = (has || gone) && watched.awaited.remove(instance);
+            if ended && has {
+                watched.last = watched.last.max(now);
+            }
+            if watched.awaited.is_empty() {
+                done.push((watched.revision, watched.last.since(watched.written)));
+            }
+            !watched.awaited.is_empty() && now.since(watched.written) < WATCHED_FOR
+        });
+        done
+    }
+}

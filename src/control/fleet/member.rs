@@ -1,0 +1,175 @@
+//! A sidecar, as this control plane knows it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::{Mono, Now, Wall},
+    control::store::Sidecar,
+};
+
+/// For how long after it was handed to the socket something may still tell a sidecar that its set is the newest: 15
+/// seconds on its way, and 5 in which it was handed over and not yet noted in the store.
+pub(super) const LINGER: Duration = Duration::from_secs(20);
+/// Who was heard so recently is waited for.
+pub(super) const HEARD: Duration = Duration::from_secs(15);
+/// A stream that is open is noted as such every two seconds; one at another control plane was, if it was so recently.
+const NOTED: Duration = Duration::from_secs(7);
+
+/// A sidecar, as this control plane knows it.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// What the store keeps.
+    pub(super) sidecar: Sidecar,
+    /// Every stream that is open to it here holds a clone.
+    pub(super) streams: Arc<()>,
+    /// When it registered here, or was first read from the store.
+    pub(super) registered: Mono,
+    /// When its acknowledged revision last went up, or it said by what it asked that it keeps up.
+    pub(super) moved: Mono,
+    /// Whether the store does not know all of this.
+    pub(super) unsaved: bool,
+}
+
+impl Member {
+    pub(super) fn new(sidecar: Sidecar, now: Mono) -> Self {
+        Self { sidecar, streams: Arc::default(), registered: now, moved: now, unsaved: false }
+    }
+
+    fn has_stream(&self) -> bool {
+        Arc::strong_count(&self.streams) > 1
+    }
+
+    /// The last moment at which something may have told it that its set is the newest.
+    pub(super) fn confirmed_at(&self, now: Wall) -> Wall {
+        let noted = self.sidecar.confirmed_at;
+        if self.has_stream() { noted.max(now) } else { noted }
+    }
+
+    /// Until when it may serve methods that only read, by the set it has; and until when the others.
+    pub(super) fn may_serve_until(&self, now: Wall) -> (Wall, Wall) {
+        let confirmed = self.confirmed_at(now);
+        let after = |seconds| confirmed.plus(Duration::from_secs(seconds));
+        (after(self.sidecar.max_stale), after(self.sidecar.max_stale_write))
+    }
+
+    /// Whether it may be serving: it took a set, has not said goodbye, and its staleness limit has not run out.
+    pub(super) fn is_known(&self, now: Wall) -> bool {
+        let (reads, writes) = self.may_serve_until(now);
+        !self.sidecar.goodbye && now < reads.max(writes)
+    }
+
+    /// Whether a stream to it is open, here or elsewhere.
+    pub(super) fn is_connected(&self, now: Wall) -> bool {
+        self.has_stream() || (!self.sidecar.goodbye && now.plus(LINGER) < self.sidecar.confirmed_at.plus(NOTED))
+    }
+
+    /// Whether an answer that waits for acknowledgements waits for this one: it was heard a moment ago, or it has a stream
+    /// and has not let revisions go by. `since` is when the first one that it lacks was written, if it lacks any.
+    pub(super) fn is_awaited(&self, now: Now, since: Option<Mono>) -> bool {
+        if !self.is_known(now.wall) {
+            return false;
+        }
+        let heard = now.wall <= self.sidecar.last_seen.plus(HEARD);
+        let idle = |since: Mono| now.mono.since(since.max(self.moved)) <= HEARD;
+        heard || (self.is_connected(now.wall) && since.is_none_or(idle))
+    }
+
+    /// Takes what the store says of it. True: something is new.
+    pub(super) fn merge(&mut self, other: &Sidecar, now: Mono) -> bool {
+        let before = self.sidecar.clone();
+        let own = &mut self.sidecar;
+        if other.last_seen > own.last_seen {
+            own.last_seen = other.last_seen;
+            own.address = other.address;
+            (own.max_stale, own.max_stale_write) = (other.max_stale, other.max_stale_write);
+            own.goodbye = other.goodbye;
+        } else if other.last_seen == own.last_seen {
+            own.goodbye |= other.goodbye;
+        }
+        own.first_seen = own.first_seen.min(other.first_seen);
+        own.confirmed_at = own.confirmed_at.max(other.confirmed_at);
+        own.seq = own.seq.max(other.seq);
+        self.acknowledge(other.revision, other.durable, now);
+        self.sidecar != before
+    }
+
+    /// It has acknowledged this revision.
+    pub(super) fn acknowledge(&mut self, revision: u64, durable: bool, now: Mono) {
+        let own = &mut self.sidecar;
+        if revision > own.revision {
+            (own.revision, own.durable) = (revision, durable);
+            self.moved = now;
+        } else if revision == own.revision {
+            own.durable |= durable;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Wall = Wall::from_unix_millis(1_800_000_000_000);
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Mono::from_nanos((100 + seconds) * 1_000_000_000), wall: T.plus(Duration::from_secs(seconds)) }
+    }
+
+    /// Seen and confirmed at the beginning, with limits of a minute and half of one.
+    fn member() -> Member {
+        let sidecar = Sidecar {
+            instance: "a.1".to_owned(),
+            address: None,
+            first_seen: T,
+            last_seen: T,
+            confirmed_at: T,
+            max_stale: 60,
+            max_stale_write: 30,
+            revision: 5,
+            durable: false,
+            seq: 0,
+            goodbye: false,
+        };
+        Member::new(sidecar, at(0).mono)
+    }
+
+    #[test]
+    fn one_is_known_until_the_longer_of_its_limits_has_run_out_since_it_was_last_confirmed() {
+        let mut member = member();
+        assert!(member.is_known(at(59).wall));
+        assert!(!member.is_known(at(60).wall));
+        member.sidecar.max_stale_write = 90;
+        assert!(member.is_known(at(89).wall));
+        let _stream = Arc::clone(&member.streams);
+        assert!(member.is_known(at(1000).wall), "a stream confirms it all the time");
+        assert_eq!(member.may_serve_until(at(1000).wall), (at(1060).wall, at(1090).wall));
+        member.sidecar.goodbye = true;
+        assert!(!member.is_known(at(1).wall));
+    }
+
+    #[test]
+    fn who_was_heard_or_listens_and_keeps_up_is_waited_for() {
+        let mut member = member();
+        assert!(member.is_awaited(at(15), None));
+        assert!(!member.is_awaited(at(16), None), "silent, and without a stream");
+        let _stream = Arc::clone(&member.streams);
+        assert!(member.is_awaited(at(500), None), "it lacks nothing");
+        assert!(member.is_awaited(at(500), Some(at(499).mono)), "it lacks something since a second ago");
+        assert!(!member.is_awaited(at(500), Some(at(480).mono)), "it lets revisions go by");
+        member.acknowledge(6, true, at(495).mono);
+        assert!(member.is_awaited(at(500), Some(at(480).mono)), "late, but it moves");
+    }
+
+    #[test]
+    fn what_the_store_says_takes_nothing_back() {
+        let mut member = member();
+        let mut other = member.sidecar.clone();
+        assert!(!member.merge(&other, at(1).mono), "nothing new");
+        (other.revision, other.durable, other.last_seen) = (4, true, Wall::from_unix_millis(0));
+        other.goodbye = true;
+        assert!(!member.merge(&other, at(1).mono), "all of it is old");
+        (other.revision, other.durable, other.last_seen) = (7, false, at(3).wall);
+        assert!(member.merge(&other, at(3).mono));
+        assert_eq!((member.sidecar.revision, member.sidecar.durable, member.sidecar.goodbye), (7, false, true));
+    }
+}
