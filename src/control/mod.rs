@@ -7,6 +7,7 @@
 //! | [`routes`] | THE LIST of paths |
 //! | [`caller`] | who asks, and what they may |
 //! | [`keys`], [`owners`], [`operators`] | what can be done: one function each, for the API, the pages and the commands |
+//! | [`api`] | the management API, for programs |
 //! | [`front`] | between the listener and the routes |
 //! | [`desk`] | what all handlers share |
 //! | [`answer`] | the envelope of the management API, and its refusals |
@@ -25,6 +26,7 @@
 
 pub mod anchor;
 pub mod answer;
+pub mod api;
 pub mod audit;
 pub mod caller;
 pub mod chores;

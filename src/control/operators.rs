@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use ulid::Ulid;
 use zeroize::Zeroize as _;
 
 use super::{
@@ -18,6 +17,7 @@ use super::{
 use crate::{
     clock::{self, Wall},
     keys::{
+        mint,
         moments::expiry,
         secret::{Algorithm, Secret, SecretHash},
     },
@@ -202,19 +202,14 @@ pub async fn create_token(
     let token_name = name("name", token_name)?;
     let wrong = |why: &str| Problem::invalid("expires_at", format!("`expires_at`: {why}."));
     let expiry = expires_at.map(|text| expiry(text).map_err(|why| wrong(&why))).transpose()?;
-    let random = || Problem::from(super::store::StoreError::Unavailable("no random bytes".to_owned()));
-    let (mut bytes, mut id) = ([0; 32], [0; 16]);
-    getrandom::fill(&mut bytes).and_then(|()| getrandom::fill(&mut id)).map_err(|_| random())?;
-    let mut text = String::with_capacity(TOKEN_PREFIX.len() + 2 * bytes.len());
-    text.push_str(TOKEN_PREFIX);
-    for byte in bytes {
-        for half in [byte >> 4, byte & 15] {
-            text.push(char::from(b"0123456789abcdef"[usize::from(half)]));
-        }
-    }
-    bytes.zeroize();
+    let failed = |error: mint::MintError| {
+        tracing::error!(%error, "a token could not be made");
+        Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The token could not be made.")
+    };
+    let mut text = mint::random_token(TOKEN_PREFIX).map_err(failed)?;
     let (digest, secret) = (audit::hex(&text), Secret::new(text.as_bytes()));
     text.zeroize();
+    let id = mint::key_id(clock::now().wall).map_err(failed)?.as_str().replacen("key_", "tok_", 1);
     let (then, holder) = (caller.clone(), operator.to_owned());
     let judge = move |image: &Image, now: Wall| {
         then.stands(image, now)?.needs(Role::Admin)?;
@@ -227,14 +222,8 @@ pub async fn create_token(
             Some(expiry) => Some(expiry.from(now).ok_or_else(|| wrong("it lies in the past"))?),
             None => None,
         };
-        let millis = u64::try_from(now.unix_millis()).unwrap_or(0);
-        let token = Token {
-            id: format!("tok_{}", Ulid::from_parts(millis, u128::from_le_bytes(id))),
-            name: token_name.to_string(),
-            digest: digest.clone(),
-            created_at: now,
-            expires_at,
-        };
+        let token =
+            Token { id: id.clone(), name: token_name.to_string(), digest: digest.clone(), created_at: now, expires_at };
         let at = expires_at.map(|at| at.to_string());
         let detail = json!({ "token": token.id, "name": token.name, "expires_at": at });
         operator.tokens.push(token.clone());

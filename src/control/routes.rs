@@ -11,12 +11,12 @@ use std::sync::Arc;
 use axum::Router;
 use http::StatusCode;
 
-use super::{answer::Problem, desk::Desk, feed};
+use super::{answer::Problem, api, desk::Desk, feed};
 
 /// All routes.
 pub fn router(desk: Arc<Desk>) -> Router {
-    let routes: Router<Arc<Desk>> = Router::new();
-    routes
+    Router::new()
+        .merge(api::routes(&desk))
         .merge(feed::routes())
         .fallback(async || Problem::not_found("page"))
         .method_not_allowed_fallback(async || {
