@@ -1,4 +1,7 @@
-//! `keyside init`: what a sidecar needs to start, written once and never over anything.
+//! `keyside init`: what a sidecar, or a control plane, needs to start, written once and never over anything.
+
+#[cfg(feature = "control")]
+mod control;
 
 use std::{
     collections::BTreeSet,
@@ -28,6 +31,10 @@ pub struct Args {
     /// hosts of the preset.
     #[arg(long = "host", value_name = "NAME", value_parser = host)]
     hosts: Vec<String>,
+    /// For a control plane, not for a sidecar: its configuration, a token for sidecars, and a development certificate.
+    #[cfg(feature = "control")]
+    #[arg(long)]
+    control: bool,
     /// The folder to write into; it is made if need be.
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
@@ -67,12 +74,21 @@ struct File {
     mode: u32,
 }
 
-/// Writes all files or none. What is there already is named, all of it at once.
 fn init(args: &Args, now: Wall) -> Result<Written, String> {
     let (dir, preset) = (args.dir.as_path(), args.preset.as_deref());
+    #[cfg(feature = "control")]
+    if args.control {
+        return control::init(dir, preset, &args.hosts, now);
+    }
     let config = settings(preset)?;
     let names = names(&config, &args.hosts);
     let files = files(preset, &names, now)?;
+    let paths = write_all(dir, &files)?;
+    Ok(Written { paths, next: next_steps(dir, &config, &names) })
+}
+
+/// Writes all of them or none. What is there already is named, all of it at once. Gives their paths.
+fn write_all(dir: &Path, files: &[File]) -> Result<Vec<PathBuf>, String> {
     let there: Vec<_> = files
         .iter()
         .map(|file| dir.join(file.name))
@@ -83,7 +99,7 @@ fn init(args: &Args, now: Wall) -> Result<Written, String> {
         return Err(format!("{} exists already; nothing was written", there.join(", ")));
     }
     let mut paths = Vec::new();
-    for file in &files {
+    for file in files {
         let path = dir.join(file.name);
         if let Err(error) = write(&path, file) {
             // Only what this run has created is taken away again.
@@ -94,7 +110,7 @@ fn init(args: &Args, now: Wall) -> Result<Written, String> {
         }
         paths.push(path);
     }
-    Ok(Written { paths, next: next_steps(dir, &config, &names) })
+    Ok(paths)
 }
 
 /// The settings of a preset by itself, or the defaults.
@@ -116,22 +132,31 @@ fn names(config: &Config, hosts: &[String]) -> Vec<String> {
     names
 }
 
-fn files(preset: Option<&str>, names: &[String], now: Wall) -> Result<Vec<File>, String> {
+/// A development certificate for these names, its key, and the authority that it was issued by.
+fn issue(names: &[String], now: Wall) -> Result<Vec<File>, String> {
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let issued = certificate::issue(&names, now).map_err(|error| format!("cannot make a certificate: {error}"))?;
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| format!("no random numbers: {error}"))?;
-    let pepper: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let file = |name, text: String, mode| File { name, text: text.into_bytes(), mode };
     Ok(vec![
-        file("keyside.toml", configuration(preset), 0o644),
-        // Hashes are no secrets, but nobody else's business either.
-        file("keys.toml", KEYS.to_owned(), 0o640),
-        file("pepper", pepper + "\n", 0o600),
         file("tls/tls.crt", issued.certificate, 0o644),
         file("tls/tls.key", issued.private_key, 0o600),
         file("tls/ca.crt", issued.ca, 0o644),
     ])
+}
+
+fn files(preset: Option<&str>, names: &[String], now: Wall) -> Result<Vec<File>, String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| format!("no random numbers: {error}"))?;
+    let pepper: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = |name, text: String, mode| File { name, text: text.into_bytes(), mode };
+    let mut files = vec![
+        file("keyside.toml", configuration(preset), 0o644),
+        // Hashes are no secrets, but nobody else's business either.
+        file("keys.toml", KEYS.to_owned(), 0o640),
+        file("pepper", pepper + "\n", 0o600),
+    ];
+    files.extend(issue(names, now)?);
+    Ok(files)
 }
 
 fn write(path: &Path, file: &File) -> io::Result<()> {
@@ -280,7 +305,13 @@ mod tests {
     }
 
     fn init(dir: &Path, preset: Option<&str>) -> Result<Written, String> {
-        let args = Args { preset: preset.map(str::to_owned), hosts: Vec::new(), dir: dir.to_owned() };
+        let args = Args {
+            preset: preset.map(str::to_owned),
+            hosts: Vec::new(),
+            #[cfg(feature = "control")]
+            control: false,
+            dir: dir.to_owned(),
+        };
         super::init(&args, now())
     }
 

@@ -82,7 +82,7 @@ pub(super) struct Ports {
 }
 
 /// The text of `keyside.toml`.
-fn configuration(upstream: &Upstream, ports: Ports) -> String {
+pub(super) fn configuration(upstream: &Upstream, ports: Ports) -> String {
     let url = match upstream {
         Upstream::Sample(sample) => format!("http://{}", sample.address()),
         Upstream::Own(url) => url.clone(),
@@ -124,13 +124,23 @@ impl Folder {
 
     /// Writes everything that the sidecar reads.
     pub(super) fn fill(&self, keys: &Keys, upstream: &Upstream, ports: Ports, now: Wall) -> io::Result<()> {
+        self.certificates(now)?;
+        self.write("keys.toml", &keys.document(upstream, now))?;
+        self.write("keyside.toml", &configuration(upstream, ports))
+    }
+
+    /// Writes what TLS needs.
+    pub(super) fn certificates(&self, now: Wall) -> io::Result<()> {
         let issued = certificate::issue(&NAMES, now).map_err(io::Error::other)?;
         fs::DirBuilder::new().mode(0o700).create(self.path.join("tls"))?;
         self.write("tls/server.crt", &issued.certificate)?;
         self.write("tls/server.key", &issued.private_key)?;
-        self.write("ca.crt", &issued.ca)?;
-        self.write("keys.toml", &keys.document(upstream, now))?;
-        self.write("keyside.toml", &configuration(upstream, ports))
+        self.write("ca.crt", &issued.ca)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The configuration.
@@ -148,11 +158,21 @@ impl Folder {
         self.temporary.is_none()
     }
 
-    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+    /// Writes a file that is not there yet.
+    pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
         use io::Write as _;
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         options.open(self.path.join(name))?.write_all(text.as_bytes())
+    }
+}
+
+#[cfg(feature = "control")]
+impl Folder {
+    /// Writes a file anew that was written before.
+    pub(super) fn replace(&self, name: &str, text: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))?;
+        self.write(name, text)
     }
 }
 

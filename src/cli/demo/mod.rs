@@ -1,5 +1,7 @@
 //! `keyside demo`: everything on an embedded default, to be tried with the lines that it prints.
 
+#[cfg(feature = "control")]
+mod control;
 mod folder;
 mod sample;
 mod script;
@@ -37,6 +39,14 @@ pub struct Args {
     /// Put the demo's keys in front of your own API instead of the sample.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    /// Start a control plane and two sidecars that sync from it, instead of one sidecar with a key file.
+    #[cfg(feature = "control")]
+    #[arg(long)]
+    control: bool,
+    /// The port of the control plane on 127.0.0.1; 0 takes any that is free.
+    #[cfg(feature = "control")]
+    #[arg(long, value_name = "PORT", default_value_t = 8444, requires = "control")]
+    control_port: u16,
 }
 
 /// What stands behind the sidecar.
@@ -83,9 +93,14 @@ fn demo(args: &Args) -> Result<(), Box<dyn Error>> {
     };
     check_free(args.port, "--port")?;
     check_free(args.admin_port, "--admin-port")?;
+    let folder = Folder::create(args.dir.as_deref())?;
+    #[cfg(feature = "control")]
+    if args.control {
+        let ports = control::Ports { first: args.port, admin: args.admin_port, control: args.control_port };
+        return control::run(&folder, &upstream, ports, events, &next);
+    }
     let now = clock::now().wall;
     let keys = Keys::mint(now)?;
-    let folder = Folder::create(args.dir.as_deref())?;
     folder.fill(&keys, &upstream, Ports { listen: args.port, admin: args.admin_port }, now)?;
     let running = serve(&folder.configuration())?;
     print(&welcome(&running, &folder, &keys, &upstream))?;

@@ -124,7 +124,12 @@ fn pair(key: &Minted) -> String {
 }
 
 fn bearer(key: &Minted) -> String {
-    format!(" -H 'Authorization: Bearer {}'", secret(key))
+    bearer_of(&secret(key))
+}
+
+/// The credential that is this token.
+pub(super) fn bearer_of(token: &str) -> String {
+    format!(" -H 'Authorization: Bearer {token}'")
 }
 
 /// Minted secrets are ASCII; showing them is what the demo is for.
@@ -133,7 +138,7 @@ fn secret(key: &Minted) -> String {
 }
 
 /// As a shell reads it back.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
     if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

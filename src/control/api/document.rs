@@ -103,10 +103,8 @@ fn operation(endpoint: &Endpoint) -> Value {
         Who::Operator(role) => format!("For operators of the role {}.", role.as_str()),
         Who::OrKey(role) => format!("For operators of the role {}, and for keys with `keys:manage`.", role.as_str()),
     };
-    let tag = match endpoint.path.split('/').nth(2) {
-        Some(tag @ ("keys" | "owners" | "operators")) => tag,
-        _ => "watch",
-    };
+    let room = endpoint.path.split('/').nth(2);
+    let tag = room.filter(|room| ["keys", "owners", "operators"].contains(room)).unwrap_or("watch");
     let named = endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = named.map(|name| in_path(endpoint.path, name)).collect();
     parameters.extend(endpoint.parameters.iter().map(|name| parameter(name)));
