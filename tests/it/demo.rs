@@ -138,3 +138,25 @@ async fn a_chosen_folder_is_kept() {
     let ended = run(again, "").await;
     assert_eq!(ended.status, 1, "{ended:?}");
 }
+
+/// With a control plane: the lines are pasted in their order, since one of them revokes.
+#[tokio::test]
+async fn a_control_plane_and_two_sidecars_do_what_the_lines_say() {
+    let mut demo = Demo::start(&["--control", "--control-port", "0"]).await;
+    let lines = demo.lines();
+    let claimed: Vec<u16> = lines.iter().map(|(status, _)| *status).collect();
+    assert_eq!(claimed, [200, 200, 200, 200, 201, 200, 401, 401]);
+    for (status, line) in &lines {
+        let ended = paste(line).await.done();
+        let mut said = ended.stdout.lines().rev();
+        assert_eq!(said.next().map(str::trim), Some(&*status.to_string()), "{line}\n{}", ended.stdout);
+        if line.contains("-X DELETE") {
+            let receipt: serde_json::Value = serde_json::from_str(said.next().unwrap()).unwrap();
+            assert_eq!(receipt["data"]["acknowledged"].as_array().unwrap().len(), 2, "{receipt}");
+            assert_eq!(receipt["data"]["pending"], serde_json::json!([]));
+        }
+    }
+    demo.signal(Signal::INT);
+    assert_eq!(demo.ended().await, 0, "{:?}", demo.said.all());
+    assert_eq!(std::fs::read_dir(demo.temporary.path()).unwrap().count(), 0, "nothing is left behind");
+}
