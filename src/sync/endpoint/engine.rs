@@ -282,6 +282,9 @@ impl Engine {
         if let Some(position) = &self.position {
             self.keeper.confirmed(position.clone(), at);
         }
+        if self.stale.is_some_and(|stale| stale.contains(&true)) {
+            self.tick(crate::clock::moment());
+        }
     }
 
     /// New terms and limits, from now on.

@@ -191,21 +191,28 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
     let reports = Reports::start(facts)?;
     let (messages, inbox) = mpsc::channel(16);
     let (first, tried) = std::sync::mpsc::channel();
-    let session = Session {
-        engine,
-        client,
-        instance,
-        messages: inbox,
-        clients,
-        connections,
-        first: Some(first),
-        failures: 0,
-        said: None,
-        // What the disk has is followed from where it is.
-        again: false,
-        taken: 0,
-    };
-    let thread = std::thread::Builder::new().name("keys".into()).spawn(move || runtime.block_on(session.run()))?;
+    let thread = std::thread::Builder::new().name("keys".into()).spawn(move || {
+        runtime.block_on(async {
+            let mut ticks = tokio::time::interval(session::TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let session = Session {
+                engine,
+                client,
+                instance,
+                messages: inbox,
+                clients,
+                connections,
+                first: Some(first),
+                failures: 0,
+                said: None,
+                // What the disk has is followed from where it is.
+                again: false,
+                ticks,
+                taken: 0,
+            };
+            session.run().await;
+        });
+    })?;
     if tried.recv_timeout(FIRST) == Err(RecvTimeoutError::Timeout) {
         tracing::warn!(%url, "the control endpoint has not answered yet");
     }

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::{Interval, sleep, timeout},
 };
 
 use super::{
@@ -32,7 +32,7 @@ const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(5);
 const LATEST_LATER: Duration = Duration::from_secs(15);
 /// How often it is looked after what time alone brings.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// How long a reload waits to hear whether the endpoint takes what it is shown.
 const TRIAL: Duration = Duration::from_secs(5);
 
@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) said: Option<String>,
     /// Whether the whole set has to be taken.
     pub(super) again: bool,
+    /// When it is time to look after what time alone brings.
+    pub(super) ticks: Interval,
     /// How often it was, since the endpoint last confirmed it.
     pub(super) taken: u32,
 }
@@ -62,13 +64,19 @@ enum End {
     Stop,
     /// Something was reloaded: at once again.
     Reloaded,
-    /// It was lost, or is not believed.
+    /// It was lost.
     Lost(String),
+    /// What came is not believed.
+    Doubted(String),
 }
 
 impl From<ClientError> for End {
     fn from(error: ClientError) -> Self {
-        Self::Lost(chain(&error))
+        let why = chain(&error);
+        match error {
+            ClientError::Redirect { .. } | ClientError::TooLarge { .. } | ClientError::Coded => Self::Doubted(why),
+            _ => Self::Lost(why),
+        }
     }
 }
 
@@ -83,7 +91,7 @@ impl Session {
             match end {
                 End::Stop => return,
                 End::Reloaded => {}
-                End::Lost(why) => {
+                End::Lost(why) | End::Doubted(why) => {
                     self.failures = self.failures.saturating_add(1);
                     if self.said.as_ref() != Some(&why) {
                         tracing::warn!(url = %self.client.url(), error = %why, "the control endpoint is lost; the keys in force stay");
@@ -105,7 +113,7 @@ impl Session {
         loop {
             tokio::select! {
                 () = &mut wait => return false,
-                () = sleep(TICK) => self.engine.tick(clock::moment()),
+                _ = self.ticks.tick() => self.engine.tick(clock::moment()),
                 message = self.messages.recv() => match message {
                     None | Some(Message::Stop) => return true,
                     Some(message) => {
@@ -148,18 +156,20 @@ impl Session {
             let mut lines = lines_of(client.stream(&path, MAX_SET, SILENCE).await?)?;
             let mut gathering = Gathering::default();
             while let Some(line) = lines.next().await? {
-                gathering.line(&line.text).map_err(End::Lost)?;
+                gathering.line(&line.text).map_err(End::Doubted)?;
             }
-            gathering.finish().map_err(End::Lost)
+            gathering.finish().map_err(End::Doubted)
         };
         let fetched = self.attend(timeout(SET_PATIENCE, fetch)).await?;
         let outcome = match fetched {
-            Err(_) => Err("its whole set took too long".to_owned()),
-            Ok(Err(End::Lost(why))) => Err(why),
-            Ok(Err(end)) => return Err(end),
-            Ok(Ok(whole)) => self.engine.whole(whole, asked, clock::moment()).map_err(|refused| refused.to_string()),
+            Err(_) => Err(End::Doubted("it took too long".to_owned())),
+            Ok(Err(end)) => Err(end),
+            Ok(Ok(whole)) => {
+                let taken = self.engine.whole(whole, asked, clock::moment());
+                taken.map_err(|refused| End::Doubted(refused.to_string()))
+            }
         };
-        outcome.map_err(|why| self.not_taken("its whole set", &why))
+        outcome.map_err(|end| self.judged("its whole set", end))
     }
 
     /// Waits for something, and does meanwhile what cannot wait for that.
@@ -168,7 +178,7 @@ impl Session {
         loop {
             tokio::select! {
                 got = &mut wanted => return Ok(got),
-                () = sleep(TICK) => self.engine.tick(clock::moment()),
+                _ = self.ticks.tick() => self.engine.tick(clock::moment()),
                 message = self.messages.recv() => match message {
                     None | Some(Message::Stop) => return Err(End::Stop),
                     Some(message) => if self.reload(message).await {
@@ -190,16 +200,13 @@ impl Session {
         let client = Arc::clone(&self.client);
         let opened = match self.attend(client.stream(&path, u64::MAX, SILENCE)).await? {
             Ok(Opened::Other(Answer { status: http::StatusCode::GONE, .. })) => return Ok(()),
-            other => other?,
+            other => other.map_err(|error| self.judged("its changes", error.into()))?,
         };
-        let mut lines = lines_of(opened).map_err(|end| match end {
-            End::Lost(why) => self.not_taken("its changes", &why),
-            end => end,
-        })?;
+        let mut lines = lines_of(opened).map_err(|end| self.judged("its changes", end))?;
         lines.asked_at(asked);
         self.connections.send_modify(|number| *number += 1);
         loop {
-            let line = self.attend(lines.next()).await??;
+            let line = self.attend(lines.next()).await?.map_err(|error| self.judged("its changes", error.into()))?;
             let Some(line) = line else { return Err(End::Lost("it ended the stream of changes".to_owned())) };
             match self.take(line, &mut lines) {
                 Ok(confirmed) => {
@@ -214,7 +221,7 @@ impl Session {
                 // What contradicts itself is asked again from the beginning, later.
                 Err(refused) => {
                     self.again = true;
-                    return Err(self.not_taken("a line of its changes", &refused.to_string()));
+                    return Err(self.judged("a line of its changes", End::Doubted(refused.to_string())));
                 }
             }
         }
@@ -263,15 +270,16 @@ impl Session {
         self.engine.reachable(None);
     }
 
-    /// Something that came is not believed: an alarm, and the keys in force stay.
-    fn not_taken(&mut self, what: &str, why: &str) -> End {
+    /// Of something that is not believed: an alarm, and the keys in force stay.
+    fn judged(&mut self, what: &str, end: End) -> End {
+        let End::Doubted(why) = end else { return end };
         let why = format!("{what} is not taken: {why}");
         if self.said.as_ref() != Some(&why) {
             tracing::error!(url = %self.client.url(), "{why}; the keys in force stay");
         }
         self.engine.refused(&why);
         self.said = Some(why.clone());
-        End::Lost(why)
+        End::Doubted(why)
     }
 
     fn query(&self) -> String {
@@ -315,8 +323,8 @@ impl Session {
 fn lines_of(opened: Opened) -> Result<Box<Lines>, End> {
     match opened {
         Opened::Lines(lines) if is_ndjson(&lines.headers) => Ok(lines),
-        Opened::Lines(_) => Err(End::Lost("it answered with something that is no application/x-ndjson".to_owned())),
-        Opened::Other(answer) => Err(End::Lost(answered(&answer))),
+        Opened::Lines(_) => Err(End::Doubted("it answered with something that is no application/x-ndjson".to_owned())),
+        Opened::Other(answer) => Err(End::Doubted(answered(&answer))),
     }
 }
 

@@ -1,6 +1,11 @@
 //! Keys of a control endpoint: followed, believed only as far as they can be, kept, and acknowledged.
 
+mod fleet;
 mod following;
+mod kept;
+mod lies;
+mod reports;
+mod staleness;
 
 use std::time::Duration;
 

@@ -484,11 +484,20 @@ impl Sidecar {
     pub(crate) async fn restart(self) -> Self {
         self.signal(Signal::TERM);
         self.ended().await;
-        self.start_again().await
+        let sidecar = self.start_again().await;
+        sidecar.ready().await;
+        sidecar
     }
 
     /// Ends it by SIGKILL and starts it anew in the same folder.
     pub(crate) async fn crash_and_restart(self) -> Self {
+        let sidecar = self.crash_and_start().await;
+        sidecar.ready().await;
+        sidecar
+    }
+
+    /// The same, without waiting until it is ready: it may never be.
+    pub(crate) async fn crash_and_start(self) -> Self {
         self.signal(Signal::KILL);
         self.ended().await;
         self.start_again().await
@@ -499,10 +508,7 @@ impl Sidecar {
         drop(process);
         let (environment, through, access) = (Vec::new(), Vec::new(), Access::Read);
         match (Running { folder, authority, tls, environment, through, access }).spawn().await {
-            Ok(sidecar) => {
-                sidecar.ready().await;
-                sidecar
-            }
+            Ok(sidecar) => sidecar,
             Err(ended) => panic!("the sidecar ended with {}:\n{}{}", ended.status, ended.stdout, ended.stderr),
         }
     }
