@@ -3,7 +3,7 @@
 //! Texts and 64-bit numbers are the only types of columns, so that one set of statements suits both.
 
 use sqlx::{
-    AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction,
+    AssertSqlSafe, Postgres, Row as _, Sqlite,
     postgres::{PgArguments, PgRow},
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
@@ -161,7 +161,7 @@ fn unreadable(why: sqlx::Error) -> StoreError {
 
 /// A transaction. Dropped before its end, it is rolled back.
 pub(super) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>, sqlite::Watch),
+    Sqlite(sqlite::Open),
     Postgres(postgres::Open),
 }
 
@@ -179,8 +179,8 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(tx, _) => {
-                let done = statement.sqlite(values).execute(&mut **tx).await;
+            Self::Sqlite(tx) => {
+                let done = statement.sqlite(values).execute(tx.connection()).await;
                 Ok(done.map_err(sqlite::fault)?.rows_affected())
             }
             Self::Postgres(tx) => {
@@ -198,8 +198,8 @@ impl Tx {
     ) -> Result<Vec<Row>, StoreError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(tx, _) => {
-                let rows = statement.sqlite(values).fetch_all(&mut **tx).await;
+            Self::Sqlite(tx) => {
+                let rows = statement.sqlite(values).fetch_all(tx.connection()).await;
                 Ok(rows.map_err(sqlite::fault)?.into_iter().map(Row::Sqlite).collect())
             }
             Self::Postgres(tx) => {
@@ -221,8 +221,8 @@ impl Tx {
     /// Runs a script of several statements.
     pub(super) async fn script(&mut self, script: &'static str) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, _) => {
-                sqlx::raw_sql(script).execute(&mut **tx).await.map_err(sqlite::fault)?;
+            Self::Sqlite(tx) => {
+                sqlx::raw_sql(script).execute(tx.connection()).await.map_err(sqlite::fault)?;
             }
             Self::Postgres(tx) => {
                 postgres::in_time(sqlx::raw_sql(script).execute(tx.connection())).await?;
@@ -238,10 +238,11 @@ impl Tx {
     }
 
     /// Ends it, and undoes what it wrote.
-    pub(super) async fn rollback(self) {
+    pub(super) async fn undo(self, why: Option<&StoreError>) {
         match self {
-            // What cannot be undone in good order is undone by the connection's next use.
-            Self::Sqlite(tx, _) => drop(tx.rollback().await),
+            Self::Sqlite(tx) => tx.rollback().await,
+            // A session may be unusable for good, such as one of a server that was made read-only: the next is a new one.
+            Self::Postgres(_) if matches!(why, Some(StoreError::Unavailable(_))) => {}
             Self::Postgres(tx) => tx.rollback().await,
         }
     }
@@ -249,11 +250,7 @@ impl Tx {
     /// Ends it, and keeps what it wrote.
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, watch) => {
-                // What is written to a file that nobody finds again is lost.
-                watch.check()?;
-                tx.commit().await.map_err(sqlite::fault)
-            }
+            Self::Sqlite(tx) => tx.commit().await,
             Self::Postgres(tx) => tx.commit().await,
         }
     }

@@ -387,6 +387,10 @@ pub enum StoreError {
 }
 
 /// Where the control plane keeps what must last.
+///
+/// Whatever was asked runs to its end, on the runtime that the store was [opened](open) in, once its answer was awaited
+/// for the first time. Whoever asks may be on another runtime, and may stop waiting: nothing is left half done. A caller
+/// who stopped waiting for a commit knows as much of it as after [`StoreError::Unknown`].
 pub trait Store: std::fmt::Debug + Send + Sync {
     /// Where the history stands now.
     fn head(&self) -> Answer<'_, Head>;
@@ -396,8 +400,9 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     fn catch_up<'a>(&'a self, since: &'a Head) -> Answer<'a, Caught>;
     /// Writes a transaction; on the disk, and synced, when this returns.
     fn commit<'a>(&'a self, commit: &'a Commit) -> Answer<'a, ()>;
-    /// Waits until somebody else may have written. A store that cannot tell waits for ever: whoever calls looks now and
-    /// then, too.
+    /// Waits until another control plane may have written; what this one writes does not end it. A store that cannot tell
+    /// waits for ever: whoever calls looks now and then, too. One waits at a time; what happens while nobody waits ends
+    /// the next wait at once.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
     /// Audit entries.
@@ -414,7 +419,7 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     fn set_setup<'a>(&'a self, digest: &'a str) -> Answer<'a, ()>;
     /// Takes the link away, if it is the one with this digest: true for one caller alone.
     fn take_setup<'a>(&'a self, digest: &'a str) -> Answer<'a, bool>;
-    /// Begins a session.
+    /// Begins a session. `Conflict` when there is no such operator any more.
     fn add_session<'a>(&'a self, session: &'a Session) -> Answer<'a, ()>;
     /// The session with this digest.
     fn session<'a>(&'a self, digest: &'a str) -> Answer<'a, Option<Session>>;
@@ -425,14 +430,16 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// What is known of all sidecars.
     fn sidecars(&self) -> Answer<'_, Vec<Sidecar>>;
-    /// Notes that there is this sidecar, on the disk when this returns.
+    /// Notes that there is this sidecar, on the disk when this returns. What is known of it is merged as by `heard`.
     fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, ()>;
     /// Notes what was heard of sidecars. A lower revision, an earlier moment or number than what is known changes nothing
-    /// of it. It need not be on the disk when this returns: what is lost is asked again. Tells other control planes.
+    /// of it. `seq` is not written: `used` alone does that. It need not be on the disk when this returns: what is lost is
+    /// asked again. Tells other control planes.
     fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()>;
-    /// Forgets a sidecar.
+    /// Forgets a sidecar, but for the number of its last report. True if it was known.
     fn forget<'a>(&'a self, instance: &'a str) -> Answer<'a, bool>;
-    /// Adds what a sidecar reports, once: false when a report of this number, or a later one, was added before.
+    /// Adds what a sidecar reports, once: false when a report of this number, or a later one, was added before. The
+    /// sidecar need not be known: what one reports that was forgotten is counted, and does not bring it back.
     fn used<'a>(&'a self, instance: &'a str, seq: u64, day: i64, used: &'a [Used]) -> Answer<'a, bool>;
     /// The use of all keys that was written since this mark, and the next mark; 0 begins. Some may come twice.
     fn usage_since(&self, mark: i64) -> Answer<'_, (Vec<(KeyId, Usage)>, i64)>;

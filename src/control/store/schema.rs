@@ -20,13 +20,14 @@ pub(super) async fn migrate(engine: &Engine, create: bool) -> Result<(), StoreEr
     match done {
         Ok(()) => tx.commit().await,
         Err(why) => {
-            tx.rollback().await;
+            tx.undo(Some(&why)).await;
             Err(why)
         }
     }
 }
 
-async fn steps(tx: &mut Tx, create: bool) -> Result<(), StoreError> {
+/// Does it in this transaction.
+pub(super) async fn steps(tx: &mut Tx, create: bool) -> Result<(), StoreError> {
     let exists = if tx.is_sqlite() {
         "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_version'"
     } else {

@@ -53,7 +53,7 @@ impl Sql {
         self.to_the_end(async move {
             let mut tx = engine.read().await?;
             let read = work(&mut tx).await;
-            tx.rollback().await;
+            tx.undo(read.as_ref().err()).await;
             read
         })
     }
@@ -70,7 +70,7 @@ impl Sql {
             match work(&mut tx).await {
                 Ok(written) => tx.commit().await.map(|()| written),
                 Err(why) => {
-                    tx.rollback().await;
+                    tx.undo(Some(&why)).await;
                     Err(why)
                 }
             }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Sqlite, SqlitePool,
-    pool::PoolOptions,
+    ConnectOptions, Sqlite, SqliteConnection, SqlitePool,
+    pool::{PoolConnection, PoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -40,12 +40,12 @@ pub(super) struct Database {
     readers: SqlitePool,
     watch: Watch,
     /// Held until the last connection is gone.
-    _lock: File,
+    lock: File,
 }
 
 /// Sees whether the file is still the one that was opened.
 #[derive(Clone, Debug)]
-pub(super) struct Watch(Arc<Vec<(PathBuf, Identity)>>);
+struct Watch(Arc<Vec<(PathBuf, Identity)>>);
 
 type Identity = (u64, u64);
 
@@ -71,7 +71,7 @@ impl Watch {
     /// # Errors
     ///
     /// `Unavailable` when a file is gone or is another one.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    fn check(&self) -> Result<(), StoreError> {
         for (path, opened) in self.0.iter() {
             let what = match identity(path) {
                 Ok(found) if found == *opened => continue,
@@ -127,27 +127,74 @@ impl Database {
         let watch = Watch::new(vec![beside(&path, "-wal"), path])?;
         let readers = options.pragma("query_only", "ON").thread_name(name("read"));
         let readers = pool(READERS).connect_with(readers).await.map_err(fault)?;
-        Ok(Self { writer, readers, watch, _lock: lock })
+        Ok(Self { writer, readers, watch, lock })
     }
 
-    /// A transaction that only reads.
+    /// A transaction that only reads, and sees one state.
     pub(super) async fn read(&self) -> Result<Tx, StoreError> {
-        self.watch.check()?;
-        let tx = self.readers.begin().await.map_err(fault)?;
-        Ok(Tx::Sqlite(tx, self.watch.clone()))
+        self.begin(&self.readers, "BEGIN").await
     }
 
     /// A transaction that writes; it holds the lock of the file from its beginning.
     pub(super) async fn write(&self) -> Result<Tx, StoreError> {
-        self.watch.check()?;
-        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
-        Ok(Tx::Sqlite(tx, self.watch.clone()))
+        self.begin(&self.writer, "BEGIN IMMEDIATE").await
     }
 
-    /// Closes all connections; what is in the log is brought into the file.
+    async fn begin(&self, pool: &SqlitePool, statement: &'static str) -> Result<Tx, StoreError> {
+        self.watch.check()?;
+        let connection = pool.acquire().await.map_err(fault)?;
+        let mut open = Open { connection, watch: self.watch.clone(), ended: false };
+        open.run(statement).await?;
+        Ok(Tx::Sqlite(open))
+    }
+
+    /// Closes all connections, which brings what is in the log into the file; then others may have it.
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        // It ends with the process in any case.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// A transaction. When it is dropped before its end, its connection is closed, which undoes it. The driver's own kind
+/// counts on ROLLBACK, which fails where SQLite has undone everything by itself, as it does on a full disk.
+pub(super) struct Open {
+    connection: PoolConnection<Sqlite>,
+    watch: Watch,
+    ended: bool,
+}
+
+impl Open {
+    /// The connection.
+    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    async fn run(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        sqlx::raw_sql(statement).execute(&mut *self.connection).await.map(drop).map_err(fault)
+    }
+
+    /// Keeps what was written.
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        // What is written to a file that nobody finds again is lost.
+        self.watch.check()?;
+        self.run("COMMIT").await?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Undoes what was written.
+    pub(super) async fn rollback(mut self) {
+        self.ended = self.run("ROLLBACK").await.is_ok();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
     }
 }
 
