@@ -17,6 +17,7 @@
 //!   environment. `config` lays tables over the harness's own; `[[route]]`s are appended. What it prints is kept.
 //! - [`Key`] is a row of the key file and the credential that goes with it; hashes are `sha256`, so that tests that are
 //!   not about hashing are quick.
+//! - [`Postgres`] is a server, for a control plane.
 //! - [`Request`] is sent over [`H1`] or [`H2`], on a connection of its own or on a kept [`Connection`]; [`Wire`] is a
 //!   connection for bytes that no client library would send.
 //!
@@ -33,6 +34,7 @@ mod lines;
 mod load;
 mod metrics;
 mod packages;
+mod postgres;
 mod process;
 mod settings;
 mod sidecar;
@@ -55,6 +57,7 @@ pub(crate) use self::{
     load::{Load, others},
     metrics::Metrics,
     packages::{node, node_program, python},
+    postgres::Server as Postgres,
     sidecar::{Builder, Sidecar},
     upstream::{Answer, End, Gate, Seen, Upstream},
 };

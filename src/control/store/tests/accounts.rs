@@ -1,0 +1,115 @@
+//! Operators, tokens, sessions, the first link.
+
+use super::*;
+
+on_both! {
+    operators_come_change_and_go
+    sessions_end_with_what_they_stand_on
+    sessions_are_seen_and_swept
+    one_of_eight_takes_the_link
+}
+
+fn operator(name: &str, role: Role, tokens: &[&str]) -> Operator {
+    let token = |token: &&str| Token {
+        id: format!("{name}-{token}"),
+        name: (*token).to_owned(),
+        digest: audit::hex(&format!("{name} {token}")),
+        created_at: at(1),
+        expires_at: token.starts_with('x').then(|| at(100)),
+    };
+    let password = (role != Role::Viewer).then(|| "$argon2id$…".to_owned());
+    Operator { name: name.to_owned(), role, password, created_at: at(0), tokens: tokens.iter().map(token).collect() }
+}
+
+fn session(digest: &str, operator: &str, begun: i64) -> Session {
+    Session {
+        digest: digest.to_owned(),
+        operator: operator.to_owned(),
+        csrf: "c".repeat(32),
+        created_at: at(begun),
+        seen_at: at(begun),
+    }
+}
+
+async fn operators_come_change_and_go(ground: Ground) {
+    let store = ground.store().await;
+    let (anna, bert) = (operator("anna", Role::Admin, &["z", "x", "a"]), operator("bert", Role::Viewer, &["t"]));
+    commit_accounts(&*store, vec![AccountChange::Operator(bert.clone()), AccountChange::Operator(anna.clone())]).await;
+    assert_eq!(store.load().await.unwrap().operators, [anna.clone(), bert.clone()], "tokens stay in their order");
+    let anna = operator("anna", Role::Operator, &["a", "new"]);
+    let gone = AccountChange::DeletedOperator("bert".to_owned());
+    commit_accounts(&*store, vec![AccountChange::Operator(anna.clone()), gone]).await;
+    let head = store.head().await.unwrap();
+    assert_eq!(store.catch_up(&head).await.unwrap().operators, [anna]);
+    assert_eq!((head.revision, head.entries), (0, 2), "operators make entries, and no revisions");
+    ground.run("UPDATE operators SET role = 'root'").await;
+    assert_fails(store.load().await, StoreError::Damaged, "the operator anna");
+}
+
+async fn sessions_end_with_what_they_stand_on(ground: Ground) {
+    let store = ground.store().await;
+    let set = async |operator: Operator| commit_accounts(&*store, vec![AccountChange::Operator(operator)]).await;
+    set(operator("anna", Role::Admin, &[])).await;
+    set(operator("bert", Role::Operator, &[])).await;
+    store.add_session(&session("s1", "anna", 0)).await.unwrap();
+    store.add_session(&session("s2", "bert", 0)).await.unwrap();
+    let lives = async |digest: &str| store.session(digest).await.unwrap().is_some();
+
+    set(operator("anna", Role::Admin, &["new"])).await;
+    assert!(lives("s1").await, "a new token ends nothing");
+    set(operator("anna", Role::Viewer, &["new"])).await;
+    assert!(!lives("s1").await && lives("s2").await, "another role does, for whom it is");
+    set(Operator { password: Some("$argon2id$other".to_owned()), ..operator("bert", Role::Operator, &[]) }).await;
+    assert!(!lives("s2").await, "and so does another password");
+
+    store.add_session(&session("s3", "bert", 0)).await.unwrap();
+    commit_accounts(&*store, vec![AccountChange::DeletedOperator("bert".to_owned())]).await;
+    assert!(!lives("s3").await);
+    let nobody = store.add_session(&session("s4", "bert", 0)).await;
+    assert!(matches!(nobody, Err(StoreError::Conflict)), "removed while they signed in");
+}
+
+async fn sessions_are_seen_and_swept(ground: Ground) {
+    let store = ground.store().await;
+    commit_accounts(&*store, vec![AccountChange::Operator(operator("anna", Role::Admin, &[]))]).await;
+    for (digest, begun) in [("old", 0), ("idle", 50), ("new", 60)] {
+        store.add_session(&session(digest, "anna", begun)).await.unwrap();
+    }
+    store.see_session("old", at(100)).await.unwrap();
+    store.see_session("old", at(90)).await.unwrap();
+    store.see_session("nobody's", at(90)).await.unwrap();
+    assert_eq!(store.session("old").await.unwrap(), Some(Session { seen_at: at(100), ..session("old", "anna", 0) }));
+    let here = async || {
+        let mut here = Vec::new();
+        for digest in ["old", "idle", "new"] {
+            here.extend(store.session(digest).await.unwrap().map(|_| digest));
+        }
+        here
+    };
+    store.sweep(at(0), at(60), at(0), at(0), 0).await.unwrap();
+    assert_eq!(here().await, ["old", "new"], "not used for long");
+    store.sweep(at(0), at(60), at(1), at(0), 0).await.unwrap();
+    assert_eq!(here().await, ["new"], "begun long ago");
+    store.end_session("new").await.unwrap();
+    store.end_session("new").await.unwrap();
+    assert!(here().await.is_empty());
+}
+
+async fn one_of_eight_takes_the_link(ground: Ground) {
+    let store = ground.store().await;
+    let other = ground.other(&store).await;
+    assert!(!store.take_setup("d1").await.unwrap());
+    store.set_setup("d1").await.unwrap();
+    store.set_setup("d2").await.unwrap();
+    assert!(!store.take_setup("d1").await.unwrap(), "a later one took its place");
+    let takes = (0..8).map(|task| {
+        let store = if task % 2 == 0 { store.clone() } else { other.clone() };
+        tokio::spawn(async move { store.take_setup("d2").await.unwrap() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 1);
+    assert!(!other.take_setup("d2").await.unwrap());
+}
