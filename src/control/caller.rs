@@ -169,12 +169,17 @@ fn power_of(row: &KeyRow) -> Power {
     Power::Key { id: row.id.clone(), owner: row.owner.clone(), mode: row.mode, expires_at: row.expires_at }
 }
 
-/// Who asks by this `Authorization`: an operator's token, or the sidecar in front of us on behalf of a key.
+/// Who asks by this `Authorization`: an operator's token, or the sidecar in front of us on behalf of a key; or by the
+/// certificate of such a sidecar.
 ///
 /// # Errors
 ///
 /// There is none (`None`: a session may be looked for), it is not accepted, or too many were not from this address.
 pub fn by_authorization(desk: &Desk, headers: &HeaderMap, peer: Peer) -> Option<Result<Caller, Problem>> {
+    let by_certificate = peer.certified && desk.settings.sync.certified_gateway && headers.contains_key("x-key-id");
+    if by_certificate {
+        return Some(by_gateway(desk, headers, Some(peer.ip)));
+    }
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?;
     if values.next().is_some() {

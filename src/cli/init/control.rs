@@ -15,6 +15,7 @@ pub(super) fn init(dir: &Path, preset: Option<&str>, hosts: &[String], now: Wall
         file("control.toml", configuration(preset), 0o644),
         file("sync-tokens", random("")?, 0o600),
         file("gateway", random("Bearer ")?, 0o600),
+        file("admin-token", random("kop_")?, 0o600),
     ];
     files.extend(issue(&names, now)?);
     let paths = write_all(dir, &files)?;
@@ -44,6 +45,7 @@ fn configuration(preset: Option<&str>) -> String {
     replace("#private_key = \"tls/tls.key\"", "private_key = \"tls/tls.key\"");
     replace("#tokens = { file = \"sync-tokens\" } ", "tokens = { file = \"sync-tokens\" }  ");
     replace("#gateway = { file = \"gateway\" } ", "gateway = { file = \"gateway\" }  ");
+    replace("#token = { file = \"admin-token\" } ", "token = { file = \"admin-token\" }  ");
     if let Some(preset) = preset {
         replace("#names = [] ", &format!("names = [\"{preset}\"] "));
     }
@@ -52,7 +54,8 @@ fn configuration(preset: Option<&str>) -> String {
 
 fn next_steps(dir: &Path, preset: Option<&str>, names: &[String]) -> String {
     let path = |name: &str| place::word(&dir.join(name));
-    let (file, ca, tokens) = (path("control.toml"), path("tls/ca.crt"), path("sync-tokens"));
+    let (file, ca, tokens, admin) =
+        (path("control.toml"), path("tls/ca.crt"), path("sync-tokens"), path("admin-token"));
     let presets = match preset {
         Some(_) => "",
         None => " Say in [presets] what kinds of keys there are.",
@@ -61,7 +64,8 @@ fn next_steps(dir: &Path, preset: Option<&str>, names: &[String]) -> String {
     format!(
         "Next:
   1. keyside control --config {file}
-  2. Open the link that it prints, and choose a name and a password.{presets}
+  2. Open the link that it prints, and choose a name and a password.{presets} Or, in a shell:
+     keyside keys list --control https://localhost:8444 --ca {ca} --token-file {admin}
   3. In the keyside.toml of each sidecar, in place of [keys] file:
        [keys]
        control = {{ url = \"https://localhost:8444\", token = {{ file = \"{tokens}\" }}, ca = \"{ca}\" }}
@@ -80,7 +84,7 @@ mod tests {
     fn check(preset: Option<&str>, offered: &str) {
         let folder = tempfile::tempdir().unwrap();
         let written = init(folder.path(), preset, &["keys.internal".to_owned()], clock::now().wall).unwrap();
-        assert_eq!(written.paths.len(), 6);
+        assert_eq!(written.paths.len(), 7);
         let loaded = config::control::load(&folder.path().join("control.toml"), []);
         let loaded = loaded.unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(loaded.warnings, []);

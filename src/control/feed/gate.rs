@@ -22,6 +22,8 @@ const WRITTEN: usize = 256;
 #[derive(Debug)]
 pub struct Feed {
     tokens: Vec<Token>,
+    /// Whether a certificate of the client CA will do.
+    certified: bool,
     /// The newest revisions, as they are sent: each is written once, however many streams it goes to.
     written: Mutex<VecDeque<Written>>,
 }
@@ -52,7 +54,8 @@ impl Feed {
     /// What all sidecars are sent.
     pub fn new(settings: &SyncSettings) -> Self {
         let token = |digest: &String| Token { digest: digest.clone(), had: AtomicBool::new(false) };
-        Self { tokens: settings.tokens.iter().map(token).collect(), written: Mutex::default() }
+        let tokens = settings.tokens.iter().map(token).collect();
+        Self { tokens, certified: settings.certified, written: Mutex::default() }
     }
 
     /// Lets a sidecar in.
@@ -62,7 +65,7 @@ impl Feed {
     /// 401 without a token that is known, and 429 from an address that has failed too often, but for tokens that have been
     /// used before.
     pub(super) fn admit(&self, failures: &Failures, headers: &HeaderMap, peer: Peer) -> Result<(), Problem> {
-        if is_certified(peer) {
+        if self.certified && peer.certified {
             return Ok(());
         }
         let presented = bearer(headers).ok_or_else(|| unauthorized("Send \"Authorization: Bearer TOKEN\"."))?;
@@ -104,11 +107,6 @@ impl Feed {
         }
         lines
     }
-}
-
-/// Whether the connection brought a certificate that sidecars sync with.
-fn is_certified(_: Peer) -> bool {
-    false
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

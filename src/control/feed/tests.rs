@@ -65,7 +65,7 @@ impl Here {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.extension(Peer { ip: [127, 0, 0, 1].into(), secure: false });
+        let request = request.extension(Peer { ip: [127, 0, 0, 1].into(), secure: false, certified: false });
         let request = request.header("content-type", "application/json").body(Body::from(body.to_owned())).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         (response.status(), response.into_body())
