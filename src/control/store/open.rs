@@ -28,7 +28,9 @@ pub enum Place {
     Sqlite(PathBuf),
     /// PostgreSQL.
     Postgres {
-        /// `postgres://user@host/database?sslmode=verify-full&sslrootcert=…`, without a password.
+        /// `postgres://user@host/database?sslrootcert=…`, without a password. A server on another machine has to prove
+        /// who it is (`sslmode=verify-full`), unless another `sslmode` is said; without `sslrootcert`, by one of the
+        /// authorities that Mozilla lists.
         url: String,
         /// The password, if there is one.
         password: Option<Secret>,

@@ -9,7 +9,7 @@ use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
 use sqlx::{
     Acquire as _, ConnectOptions, PgPool, Postgres,
     pool::{PoolConnection, PoolOptions},
-    postgres::{PgConnectOptions, PgListener},
+    postgres::{PgConnectOptions, PgListener, PgSslMode},
 };
 use tokio::{sync::Notify, task::JoinHandle, time};
 
@@ -158,6 +158,13 @@ fn options(url: &str, password: Option<&Secret>) -> Result<PgConnectOptions, Sto
         let unreadable = |_| StoreError::Unavailable("the password of the database is not UTF-8".to_owned());
         options = options.password(std::str::from_utf8(password.expose()).map_err(unreadable)?);
     }
+    // The driver would do without TLS where the server does, and would believe any certificate.
+    let is_near =
+        options.get_socket().is_some() || ["localhost", "127.0.0.1", "::1", "[::1]"].contains(&options.get_host());
+    let is_said = parameters(url).any(|name| name == "sslmode" || name == "ssl-mode");
+    if !is_near && !is_said {
+        options = options.ssl_mode(PgSslMode::VerifyFull);
+    }
     Ok(options
         .application_name("keyside")
         .options([
@@ -174,8 +181,13 @@ fn has_password(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-    let query = rest.split_once('?').map_or("", |(_, query)| query);
-    user.contains(':') || query.split(['&', '#']).any(|pair| pair.split('=').next() == Some("password"))
+    user.contains(':') || parameters(url).any(|name| name == "password")
+}
+
+/// The names of a URL's parameters.
+fn parameters(url: &str) -> impl Iterator<Item = &str> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split(['&', '#']).filter_map(|pair| pair.split('=').next())
 }
 
 /// Makes a session commit as it must, whatever the server is set to. What is stricter stays.
@@ -249,4 +261,25 @@ pub(super) fn fault_of_commit(why: sqlx::Error) -> StoreError {
         _ => false,
     };
     if is_refused { fault(why) } else { StoreError::Unknown(fault(why).to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, mode: &str) {
+        assert_eq!(format!("{:?}", options(url, None).unwrap().get_ssl_mode()), mode, "{url}");
+    }
+
+    #[test]
+    fn a_server_elsewhere_proves_who_it_is_unless_it_is_said_otherwise() {
+        check("postgres://keyside@db.example/keyside", "VerifyFull");
+        check("postgres://keyside@192.0.2.1:6432/keyside?application_name=x", "VerifyFull");
+        check("postgres://keyside@db.example/keyside?sslmode=verify-ca", "VerifyCa");
+        check("postgres://keyside@db.example/keyside?sslmode=disable", "Disable");
+        for near in ["localhost/keyside", "127.0.0.1/keyside", "[::1]/keyside", "x/keyside?host=/run/postgresql"] {
+            check(&format!("postgres://keyside@{near}"), "Prefer");
+        }
+    }
 }
