@@ -6,7 +6,11 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
-    os::unix::{fs::chown, process::CommandExt as _},
+    net::TcpListener,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -42,7 +46,9 @@ rm -rf -- "$folder"
 /// A server.
 pub(crate) struct Server {
     folder: PathBuf,
-    settings: Vec<&'static str>,
+    settings: Vec<String>,
+    /// Names the socket, too.
+    port: u16,
     running: Mutex<Option<Running>>,
 }
 
@@ -60,7 +66,31 @@ impl Server {
     }
 
     /// A server for one test, with these settings.
-    pub(crate) fn new(settings: &[&'static str]) -> Self {
+    pub(crate) fn new(settings: &[&str]) -> Self {
+        let server = Self::laid_out(settings);
+        server.start();
+        server
+    }
+
+    /// A server that also listens on 127.0.0.1, and shows this certificate there. Its port is what `port` says.
+    pub(crate) fn over_tls(certificate: &str, private_key: &str) -> Self {
+        let mut server = Self::laid_out(&["fsync=off", "ssl=on", "listen_addresses=127.0.0.1"]);
+        for (name, pem) in [("server.crt", certificate), ("server.key", private_key)] {
+            let path = server.folder.join("data").join(name);
+            fs::write(&path, pem).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if getuid().is_root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        // One that was free a moment ago: the server cannot be told to choose.
+        server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        server.settings.push(format!("port={}", server.port));
+        server.start();
+        server
+    }
+
+    fn laid_out(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("keyside-postgres-").tempdir().unwrap().keep();
         if getuid().is_root() {
             chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -69,9 +99,18 @@ impl Server {
         initdb.args(["--username=keyside", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
         let done = initdb.arg("--pgdata").arg(folder.join("data")).output().expect("initdb runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        let server = Self { folder, settings: settings.to_vec(), running: Mutex::default() };
-        server.start();
-        server
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { folder, settings, port: 5432, running: Mutex::default() }
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder, which its user may use.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Starts it, and waits until it takes connections.
@@ -79,8 +118,12 @@ impl Server {
         let mut guard = command(Path::new("/bin/sh"));
         guard.args(["-c", GUARD, "guard"]).arg(&self.folder).arg(programs().join("postgres"));
         guard.arg("-D").arg(self.folder.join("data")).arg("-k").arg(&self.folder);
-        let few = ["listen_addresses=", "shared_buffers=16MB", "dynamic_shared_memory_type=mmap", "wal_level=minimal"];
-        for setting in few.iter().chain(&["max_wal_senders=0"]).chain(&self.settings) {
+        let fixed =
+            ["shared_buffers=16MB", "dynamic_shared_memory_type=mmap", "wal_level=minimal", "max_wal_senders=0"];
+        for setting in ["listen_addresses="].iter().chain(&fixed) {
+            guard.args(["-c", setting]);
+        }
+        for setting in &self.settings {
             guard.args(["-c", setting]);
         }
         // What is typed at the terminal of the tests is not for the guard: it must outlive them.
@@ -132,20 +175,15 @@ impl Server {
 
     /// Where a database is found.
     pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://keyside@localhost/{database}?host={}", self.folder.display())
+        format!("postgres://keyside@localhost:{}/{database}?host={}", self.port, self.folder.display())
     }
 
     /// Runs statements by `psql`: what it prints, a line for each row.
     #[track_caller]
     pub(crate) fn sql(&self, database: &str, statements: &str) -> String {
         let mut psql = command(&programs().join("psql"));
-        psql.arg("--host").arg(&self.folder).args([
-            "--username=keyside",
-            "--no-psqlrc",
-            "--quiet",
-            "-v",
-            "ON_ERROR_STOP=1",
-        ]);
+        psql.arg("--host").arg(&self.folder).arg(format!("--port={}", self.port));
+        psql.args(["--username=keyside", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1"]);
         let done = psql.args(["-At", "--dbname", database, "--command", statements]).output().expect("psql runs");
         assert!(done.status.success(), "{statements}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap().trim_end().to_owned()

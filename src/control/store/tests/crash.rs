@@ -9,6 +9,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use super::{
     super::{
         engine::{Care, Engine},
@@ -42,6 +44,17 @@ async fn the_child() {
         std::future::pending::<()>().await;
     }
     let store = open(&Settings { place, create: false }).await.unwrap();
+    if task == "patient" {
+        for number in 0.. {
+            match store.commit(&following(&store.head().await.unwrap(), vec![key(&format!("key_{number}"))])).await {
+                Ok(()) => say("acknowledged"),
+                Err(why) => {
+                    say(&format!("refused: {why}"));
+                    std::io::stdin().read_line(&mut String::new()).unwrap();
+                }
+            }
+        }
+    }
     for _ in 0..task.parse().unwrap() {
         let head = store.head().await.unwrap();
         // A mint and a revoke of another: two rows, or none.
@@ -76,7 +89,7 @@ impl Ground {
         };
         let name = concat!(module_path!(), "::the_child").split_once("::").unwrap().1;
         command.args([name, "--exact", "--nocapture"]).env(PLACE, place).env(TASK, task);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     }
 }
 
@@ -184,4 +197,38 @@ async fn a_server_that_acknowledges_early_is_told_not_to() {
         assert_eq!(store.head().await.unwrap(), head);
     }
     checked_log(&*store).await;
+}
+
+/// A file that may not grow fails the writes that a full disk fails, wherever these tests run.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_may_not_grow() {
+    let ground = Ground::sqlite();
+    ground.store().await.close().await;
+    let mut child = ground.child(&["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"], "patient");
+    let mut lines = said(&mut child);
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let limit = |most: Option<u64>| {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        prlimit(id, Resource::Fsize, Rlimit { current: most.or(maximum), maximum }).unwrap();
+    };
+    let mut acknowledged = 0;
+    let mut until = |what: &str| {
+        let mut counted = lines.by_ref().inspect(|line| acknowledged += usize::from(line == "acknowledged"));
+        counted.find(|line| line.starts_with(what)).unwrap()
+    };
+    for _ in 0..3 {
+        until("acknowledged");
+        limit(Some(1));
+        let refused = until("refused");
+        assert!(refused.contains("cannot be used") || refused.contains("is full"), "{refused}");
+        limit(None);
+        child.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
+    }
+    until("acknowledged");
+    child.kill().unwrap();
+    let rest = lines.filter(|line| line == "acknowledged").count();
+    child.wait().unwrap();
+    let store = ground.again().await.unwrap();
+    let made = checked_log(&*store).await.len();
+    assert!((acknowledged + rest..=acknowledged + rest + 1).contains(&made), "{acknowledged} {rest} {made}");
 }

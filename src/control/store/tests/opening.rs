@@ -7,6 +7,7 @@ use super::{
         engine::{Care, Engine},
         schema, sqlite,
     },
+    certificates::Authority,
     *,
 };
 
@@ -143,4 +144,33 @@ async fn the_password_is_given_apart() {
     assert!(opened(None).await.is_err());
     assert_fails(opened(Some("s3cret")).await, StoreError::Unavailable, "password authentication failed");
     opened(Some("pass'w@rd")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_proves_who_it_is() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let issued = authority.issue(&["localhost"]);
+    let server = Server::over_tls(&issued.certificate, &issued.private_key);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, authority: &Authority| {
+        let path = folder.path().join(name);
+        fs::write(&path, authority.pem()).unwrap();
+        path.display().to_string()
+    };
+    let (right, wrong) = (file("right.pem", &authority), file("wrong.pem", &other));
+    let opened = async |host: &str, mode: &str| {
+        let url = format!("postgres://keyside@{host}:{}/postgres?{mode}", server.port());
+        open(&Settings { place: Place::Postgres { url, password: None }, create: true }).await
+    };
+    let store = opened("localhost", &format!("sslmode=verify-full&sslrootcert={right}")).await.unwrap();
+    let secured = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                   WHERE application_name = 'keyside'";
+    assert_eq!(server.sql("postgres", secured), "t");
+    commit(&*store, vec![key("key_1")]).await;
+    let strange = opened("localhost", &format!("sslmode=verify-full&sslrootcert={wrong}")).await;
+    assert_fails(strange, StoreError::Unavailable, "invalid peer certificate");
+    let named = opened("127.0.0.1", &format!("sslmode=verify-full&sslrootcert={right}")).await;
+    assert_fails(named, StoreError::Unavailable, "invalid peer certificate");
+    let unproven = opened("localhost", "sslmode=verify-full").await;
+    assert_fails(unproven, StoreError::Unavailable, "invalid peer certificate");
 }

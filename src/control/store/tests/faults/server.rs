@@ -6,7 +6,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::super::{server::Server, *};
+use super::{
+    super::{server::Server, *},
+    Disk,
+};
 
 /// A server that is one test's own, and a store on it.
 async fn server_and_store(settings: &[&'static str]) -> (Server, Arc<dyn Store>) {
@@ -123,6 +126,33 @@ async fn a_server_without_room_for_more_is_waited_for() {
     assert_fails(open(&Settings { place, create: false }).await, StoreError::Unavailable, "");
     server.sql("postgres", "ALTER ROLE app CONNECTION LIMIT -1");
     store.commit(&next).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_disk_is_full_changes_nothing() {
+    let server = Server::new(&["fsync=off"]);
+    let small = tempfile::tempdir_in(server.folder()).unwrap();
+    let Some(disk) = Disk::mounted(small.path(), "12m") else { return };
+    // Its log is elsewhere: a server whose log has no room stops, and that is another day.
+    std::fs::set_permissions(small.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let tables = small.path().join("tables");
+    std::fs::create_dir(&tables).unwrap();
+    if rustix::process::getuid().is_root() {
+        std::os::unix::fs::chown(&tables, Some(65_534), Some(65_534)).unwrap();
+    }
+    server.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", tables.display()));
+    server.sql("postgres", "CREATE DATABASE small TABLESPACE small");
+    let place = Place::Postgres { url: server.url("small"), password: None };
+    let store = open(&Settings { place, create: true }).await.unwrap();
+    let head = commit(&*store, vec![key("key_1")]).await;
+    let next = following(&head, (0..20_000).map(|number| key(&format!("key_{number}"))).collect());
+    assert_fails(store.commit(&next).await, StoreError::Full, "53100");
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.head, loaded.keys.len()), (head, 1), "nothing changed, and reading goes on");
+    disk.grow("100m");
+    store.commit(&next).await.unwrap();
+    checked_log(&*store).await;
+    store.close().await;
 }
 
 /// What happens to a commit on its way.
