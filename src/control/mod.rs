@@ -41,6 +41,8 @@ pub mod operators;
 pub mod owners;
 pub mod plane;
 pub mod routes;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod session;
 pub mod settings;
 pub mod setup;

@@ -320,6 +320,6 @@ mod tests {
         check("{\"name\":\"a\",}", "no JSON");
         check(format!("{{\"name\":{}1{}}}", "[".repeat(9), "]".repeat(9)), "nested too deep");
         check("[".repeat(100_000), "nested too deep");
-        check(format!("{{\"{}\":1}}", "\u{1b}[2J".repeat(1000)), "unknown field ` [2J");
+        check(format!("{{\"{}\":1}}", "\\u001b[2J".repeat(1000)), "unknown field ` [2J");
     }
 }

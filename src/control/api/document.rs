@@ -88,11 +88,19 @@ pub fn document() -> Value {
 fn add(schemas: &mut BTreeMap<String, Value>, parts: Vec<(String, RefOr<Schema>)>) {
     for (name, schema) in parts {
         let mut schema = serde_json::to_value(schema).unwrap_or_default();
-        // The word of OpenAPI 3.0; 3.1 takes that of JSON Schema, a list.
-        if let Value::Object(object) = &mut schema
-            && let Some(example) = object.shift_remove("example")
-        {
-            object.insert("examples".to_owned(), json!([example]));
+        if let Value::Object(object) = &mut schema {
+            // The word of OpenAPI 3.0; 3.1 takes that of JSON Schema, a list.
+            if let Some(example) = object.shift_remove("example") {
+                object.insert("examples".to_owned(), json!([example]));
+            }
+            for property in object.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+                // What is left out is left out: it has no value.
+                if let (_, Value::Object(property)) = property
+                    && property.get("default").is_some_and(Value::is_null)
+                {
+                    property.shift_remove("default");
+                }
+            }
         }
         schemas.insert(name, schema);
     }
@@ -122,7 +130,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     for (status, _) in REFUSALS.iter().filter(|(status, _)| changes || !OF_CHANGES.contains(status)) {
         responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/Refused{status}") }));
     }
-    if endpoint.method == "GET" && endpoint.parameters.contains(&"cursor") {
+    if endpoint.method == "GET" && (endpoint.parameters.contains(&"cursor") || endpoint.parameters.contains(&"from")) {
         responses.insert("422".to_owned(), json!({ "$ref": "#/components/responses/Refused422" }));
     }
     let mut operation = json!({

@@ -93,18 +93,18 @@ impl Fields for CreateKey {
 #[schema(example = json!({ "allow_ips": ["203.0.113.42"], "expires_at": null }))]
 pub(super) struct ChangeKey {
     /// What people shall call it.
-    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// Whom it acts for.
-    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
     owner: Option<String>,
     /// The preset whose permissions are meant; the first one.
     preset: Option<String>,
     /// What it may do, in place of all that it might.
-    #[schema(nullable = false, min_items = 1, max_items = 200)]
+    #[schema(min_items = 1, max_items = 200)]
     permissions: Option<Vec<String>>,
     /// Another name of `permissions`: send one of both.
-    #[schema(nullable = false, min_items = 1, max_items = 200)]
+    #[schema(min_items = 1, max_items = 200)]
     scopes: Option<Vec<String>>,
     /// From where it may be used, in place of all there were; null: from anywhere.
     #[serde(deserialize_with = "present")]
@@ -167,7 +167,8 @@ pub(super) async fn create(
         offer: body.preset,
         kind: parsed::<Kind>("kind", body.kind)?,
         mode: parsed::<Mode>("environment", either("environment", body.environment, body.mode)?)?,
-        scopes: either("permissions", body.permissions, body.scopes)?.ok_or_else(|| missing("permissions"))?,
+        scopes: either("permissions", body.permissions, body.scopes)?
+            .ok_or_else(|| Problem::invalid("permissions", "`permissions` is missing."))?,
         owner: body.owner,
         allow_ips: body.allow_ips.unwrap_or_default(),
         limits: body.limits.unwrap_or_default(),
@@ -272,7 +273,10 @@ pub(super) async fn delete(
             keys::show(&desk, &caller, &id)?;
             return Err(missing("name"));
         }
-        (_, Some(_)) => return Err(malformed("A name is sent with purge=true alone: that removes the key's row.")),
+        (_, Some(_)) => {
+            let message = "A name is sent with purge=true alone: that removes the key's row.";
+            return Err(Problem::invalid("name", message));
+        }
         (_, None) => Revoked::new("API key revoked successfully", keys::revoke(&desk, &caller, &id, wait).await?),
     };
     Ok(data(StatusCode::OK, &receipt))
@@ -303,10 +307,9 @@ pub(super) fn missing(field: &'static str) -> Problem {
 /// One of two names of the same.
 fn either<T>(field: &'static str, one: Option<T>, other: Option<T>) -> Result<Option<T>, Problem> {
     match (one, other) {
-        (Some(_), Some(_)) => Err(Problem {
-            field: Some(field),
-            ..malformed(&format!("`{field}` stands there under two names: send one of them."))
-        }),
+        (Some(_), Some(_)) => {
+            Err(Problem::invalid(field, format!("`{field}` stands there under two names: send one of them.")))
+        }
         (one, other) => Ok(one.or(other)),
     }
 }

@@ -15,6 +15,8 @@ pub mod list;
 mod operators;
 mod owners;
 mod shown;
+#[cfg(test)]
+mod tests;
 pub mod view;
 mod watch;
 

@@ -50,7 +50,7 @@ impl Fields for CreateOperator {
 #[schema(example = json!({ "role": "viewer" }))]
 pub(super) struct ChangeOperator {
     /// `viewer`, `operator` or `admin`.
-    #[schema(nullable = false, pattern = "^(viewer|operator|admin)$")]
+    #[schema(pattern = "^(viewer|operator|admin)$")]
     role: Option<String>,
     /// A new password; null: they have tokens alone.
     #[serde(deserialize_with = "present")]

@@ -66,14 +66,13 @@ pub(super) struct ChangeOwner {
     #[schema(value_type = Option<Vec<String>>, max_items = 200)]
     capabilities: Option<Option<Vec<String>>>,
     /// `approved`, `pending` or `none`.
-    #[schema(nullable = false, pattern = "^(approved|pending|none)$")]
+    #[schema(pattern = "^(approved|pending|none)$")]
     kyc: Option<String>,
     /// The plan that sets the limits of the owner's keys; null: none.
     #[serde(deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 200)]
     plan: Option<Option<String>>,
     /// Whether all keys of the owner are refused.
-    #[schema(nullable = false)]
     suspended: Option<bool>,
 }
 

@@ -74,7 +74,8 @@ pub(super) async fn audit(
     asked.finish()?;
     let filtered = filter.actor.is_some() || filter.action.is_some() || filter.subject.is_some() || before.is_some();
     if from.is_some() && filtered {
-        return Err(super::body::malformed("`from` reads the log in its order, and takes no filter but `limit`."));
+        let message = "`from` reads the log in its order, and takes no filter but `limit`.";
+        return Err(Problem::invalid("from", message));
     }
     // One more than is shown says whether there is another page.
     let most = u32::try_from(limit + 1).unwrap_or(u32::MAX);
