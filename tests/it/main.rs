@@ -7,6 +7,7 @@
 
 mod clients;
 mod commands;
+mod control;
 mod credentials;
 mod demo;
 mod endpoint;

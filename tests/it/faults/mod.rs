@@ -3,6 +3,7 @@
 mod certificates;
 mod clock;
 mod commands;
+mod control;
 mod disk;
 mod key_file;
 mod logs;

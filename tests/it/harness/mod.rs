@@ -15,6 +15,7 @@
 //! - [`Upstream`] keeps the exact bytes of every request and answers by a script per path ([`Answer`]).
 //! - [`Sidecar`] is the real executable, over TLS on ports that the system chose, in a folder of its own, with an empty
 //!   environment. `config` lays tables over the harness's own; `[[route]]`s are appended. What it prints is kept.
+//! - [`Plane`](plane::Plane) is the control plane, the real executable; `Control` a control endpoint in the test's own process.
 //! - [`Key`] is a row of the key file and the credential that goes with it; hashes are `sha256`, so that tests that are
 //!   not about hashing are quick.
 //! - [`Postgres`] is a server, for a control plane.
@@ -34,6 +35,7 @@ mod lines;
 mod load;
 mod metrics;
 mod packages;
+mod plane;
 mod postgres;
 mod process;
 mod settings;
@@ -57,6 +59,7 @@ pub(crate) use self::{
     load::{Load, others},
     metrics::Metrics,
     packages::{node, node_program, python},
+    plane::{ADMIN_TOKEN, Minted, Plane, PlaneBuilder, SYNC_TOKEN, Stopped, api, minting},
     postgres::Server as Postgres,
     sidecar::{Builder, Sidecar},
     upstream::{Answer, End, Gate, Seen, Upstream},

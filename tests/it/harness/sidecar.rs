@@ -137,6 +137,14 @@ impl Builder {
         ))
     }
 
+    /// With keys of the control endpoint at this address.
+    pub(crate) fn keys_from(mut self, url: &str, token: &str, pepper: &str) -> Self {
+        self.config["keys"].as_table_mut().unwrap().remove("file");
+        self.file("control-token", token).file("pepper", pepper).config(&format!(
+            "[keys]\npepper = {{ file = \"pepper\" }}\n[keys.control]\nurl = {url:?}\ntoken = {{ file = \"control-token\" }}"
+        ))
+    }
+
     /// With another file in its folder.
     pub(crate) fn file(self, name: &str, text: impl AsRef<[u8]>) -> Self {
         let path = self.folder.path().join(name);
