@@ -108,10 +108,13 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
     let shutdown = root.section("shutdown", listen::shutdown);
     let store = root.section("store", store);
     let (sync, client_ca) = root.section("sync", sync);
-    let pages = root.section("pages", |section| PagesSettings {
-        enabled: section.required("enabled", boolean),
-        session_idle: section.required("session_idle", duration(MINUTE..=MONTH)),
-        session_max: section.required("session_max", duration(MINUTE..=MONTH)),
+    let (pages, example_url) = root.section("pages", |section| {
+        let pages = PagesSettings {
+            enabled: section.required("enabled", boolean),
+            session_idle: section.required("session_idle", duration(MINUTE..=MONTH)),
+            session_max: section.required("session_max", duration(MINUTE..=MONTH)),
+        };
+        (pages, section.optional("example_url", example_url))
     });
     let setup = root.section("setup", setup);
     let pepper = root.section("keys", |section| secret(section, "pepper", long_enough(16)));
@@ -152,6 +155,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
         max_body: listen.max_body,
         health_path: listen.health_path,
         public_url,
+        example_url,
         admin,
         shutdown,
         store: store?,
@@ -163,6 +167,17 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
         anchor: anchor.map(|anchor| root.reader().resolve(&anchor)),
         log,
     })
+}
+
+/// It is printed in a line for a shell, between double quotes.
+fn example_url(node: &Node) -> Read<String> {
+    let text = value::text(node)?;
+    let good = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'`$\\!<>".contains(&byte));
+    match good {
+        Some(rest) if plain && !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err(vec![Wrong::new(node, "expected a URL such as \"https://api.example.com/v1/things\"")]),
+    }
 }
 
 fn public_url(node: &Node) -> Read<String> {

@@ -20,6 +20,7 @@
 //! | [`audit`] | the hash chain over what was done |
 //! | [`anchor`] | the heads of that chain, kept outside of the store |
 //! | [`metrics`] | where metrics meet |
+//! | [`ui`] | the admin pages |
 //! | [`wire`] | changes as they are written and sent |
 //! | [`session`] | who is signed in to the admin pages |
 //! | [`settings`] | what the control plane is told |
@@ -47,5 +48,6 @@ pub mod session;
 pub mod settings;
 pub mod setup;
 pub mod store;
+pub mod ui;
 pub mod usage;
 pub mod wire;

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use axum::Router;
 use http::StatusCode;
 
-use super::{answer::Problem, api, desk::Desk, feed};
+use super::{answer::Problem, api, desk::Desk, feed, ui};
 
 /// All routes.
 pub fn router(desk: Arc<Desk>) -> Router {
     Router::new()
         .merge(api::routes(&desk))
         .merge(feed::routes())
-        .fallback(async || Problem::not_found("page"))
+        .merge(ui::routes())
+        .fallback(ui::missing)
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not accepted here.")
         })

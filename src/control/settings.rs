@@ -25,6 +25,8 @@ pub struct Settings {
     pub health_path: Option<Box<str>>,
     /// The address that people type, such as `https://keys.example.com`, for links; none: where it listens.
     pub public_url: Option<String>,
+    /// A request that a new key may make, for the line that pages print; none: a place holder.
+    pub example_url: Option<String>,
     /// The admin port.
     pub admin: admin::Settings,
     /// How it goes away.
