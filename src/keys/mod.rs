@@ -23,6 +23,7 @@ pub(crate) mod sample;
 pub mod scope;
 pub mod secret;
 pub mod set;
+mod shards;
 pub mod store;
 pub mod verify;
 pub mod words;

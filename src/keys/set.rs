@@ -19,35 +19,36 @@ use super::{
     document::{KeyRow, OwnerRow},
     format,
     record::PublicPart,
+    shards::Sharded,
     verify::Decoy,
 };
 use crate::clock::Wall;
 
 /// An immutable snapshot of all keys.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct KeySet {
     pub(super) revision: u64,
     pub(super) digest: [u8; 32],
-    pub(super) keys: HashMap<KeyId, Entry, RandomState>,
-    pub(super) owners: HashMap<OwnerId, OwnerEntry, RandomState>,
-    pairs: HashSet<Group, RandomState>,
-    tokens: HashSet<Group, RandomState>,
+    pub(super) keys: Sharded<HashMap<KeyId, Entry, RandomState>>,
+    pub(super) owners: Sharded<HashMap<OwnerId, OwnerEntry, RandomState>>,
+    pairs: Sharded<HashSet<Group, RandomState>>,
+    tokens: Sharded<HashSet<Group, RandomState>>,
     /// The lengths of shown prefixes in use, the longest first: it is the one that says most.
     prefix_lengths: SmallVec<[usize; 8]>,
-    digests: Vec<DigestIndex>,
-    human_pairs: Vec<Arc<KeyRecord>>,
-    human_tokens: Vec<Arc<KeyRecord>>,
+    digests: Arc<Vec<DigestIndex>>,
+    human_pairs: Arc<Vec<Arc<KeyRecord>>>,
+    human_tokens: Arc<Vec<Arc<KeyRecord>>>,
 }
 
 /// A record and the row it was made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) record: Arc<KeyRecord>,
     pub(super) row: Arc<KeyRow>,
 }
 
 /// An owner and the row it was made of, if it has one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OwnerEntry {
     pub(super) record: Arc<OwnerRecord>,
     pub(super) row: Option<Arc<OwnerRow>>,
@@ -56,7 +57,7 @@ pub(super) struct OwnerEntry {
 impl KeySet {
     /// Looks up the public part of a pair: its whole consumer key. No two usable pairs share one.
     pub fn find_pair(&self, consumer_key: &[u8]) -> Option<&Arc<KeyRecord>> {
-        match self.pairs.get(consumer_key) {
+        match self.pairs.of(consumer_key).get(consumer_key) {
             Some(group) => group.0.first(),
             None => self.digests.iter().find_map(|index| index.find(Kind::Pair, consumer_key)?.first()),
         }
@@ -67,7 +68,10 @@ impl KeySet {
     ///
     /// More than one key is found where shown prefixes collide or one begins with another.
     pub fn find_token<'s>(&'s self, token: &'s [u8]) -> impl Iterator<Item = &'s Arc<KeyRecord>> + 's {
-        let shown = self.prefix_lengths.iter().filter_map(move |length| self.tokens.get(token.get(..*length)?));
+        let shown = self.prefix_lengths.iter().filter_map(move |length| {
+            let prefix = token.get(..*length)?;
+            self.tokens.of(prefix).get(prefix)
+        });
         let digested = self.digests.iter().filter_map(move |index| index.find(Kind::Token, token));
         shown.flat_map(|group| group.0.iter()).chain(digested.flatten())
     }
@@ -88,32 +92,32 @@ impl KeySet {
 
     /// The key with this id.
     pub fn by_id(&self, id: &str) -> Option<&Arc<KeyRecord>> {
-        self.keys.get(id).map(|entry| &entry.record)
+        self.entry(id).map(|entry| &entry.record)
     }
 
     /// The owner with this id.
     pub fn owner(&self, id: &str) -> Option<&Arc<OwnerRecord>> {
-        self.owners.get(id).map(|entry| &entry.record)
+        self.owner_entry(id).map(|entry| &entry.record)
     }
 
     /// All keys, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<KeyRecord>> {
-        self.keys.values().map(|entry| &entry.record)
+        self.entries().map(|entry| &entry.record)
     }
 
     /// All owners, listed or not, in no order.
     pub fn owners(&self) -> impl Iterator<Item = &Arc<OwnerRecord>> {
-        self.owners.values().map(|entry| &entry.record)
+        self.owners.parts().flat_map(HashMap::values).map(|entry| &entry.record)
     }
 
     /// How many keys there are.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.keys.parts().map(HashMap::len).sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.parts().all(HashMap::is_empty)
     }
 
     /// The number of the version, from 1.
@@ -138,17 +142,87 @@ impl KeySet {
         counts
     }
 
+    /// What there is of this key.
+    pub(super) fn entry(&self, id: &str) -> Option<&Entry> {
+        self.keys.of(id.as_bytes()).get(id)
+    }
+
+    /// What there is of this owner.
+    pub(super) fn owner_entry(&self, id: &str) -> Option<&OwnerEntry> {
+        self.owners.of(id.as_bytes()).get(id)
+    }
+
+    /// All keys with their rows, in no order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.keys.parts().flat_map(HashMap::values)
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let id = entry.row.id.clone();
+        self.keys.of_mut(id.as_str().as_bytes()).insert(id, entry);
+    }
+
+    pub(super) fn insert_owner(&mut self, entry: OwnerEntry) {
+        let id = entry.record.id.clone();
+        self.owners.of_mut(id.as_str().as_bytes()).insert(id, entry);
+    }
+
+    pub(super) fn remove(&mut self, id: &KeyId) {
+        self.keys.of_mut(id.as_str().as_bytes()).remove(id);
+    }
+
+    pub(super) fn remove_owner(&mut self, id: &OwnerId) {
+        self.owners.of_mut(id.as_str().as_bytes()).remove(id);
+    }
+
+    /// Whether all public parts are known in clear, so that they can be indexed one by one.
+    pub(super) fn is_clear(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// All pairs with this consumer key, those that are revoked included.
+    pub(super) fn pairs_of(&self, consumer_key: &str) -> &[Arc<KeyRecord>] {
+        self.pairs.of(consumer_key.as_bytes()).get(consumer_key.as_bytes()).map_or(&[], |group| &group.0)
+    }
+
+    /// Puts one record into the index in place of another. Both are machine-made, with public parts in clear.
+    #[expect(clippy::mutable_key_type, reason = "what is hashed and compared is the public part, which never changes")]
+    pub(super) fn reindex(&mut self, old: Option<&Arc<KeyRecord>>, new: Option<&Arc<KeyRecord>>) {
+        for (record, stays) in old.map(|old| (old, false)).into_iter().chain(new.map(|new| (new, true))) {
+            let PublicPart::Clear(text) = &record.public else { continue };
+            let index = match record.kind {
+                Kind::Pair => &mut self.pairs,
+                Kind::Token => &mut self.tokens,
+            };
+            let part = index.of_mut(text.as_bytes());
+            let mut group = part.take(text.as_bytes()).unwrap_or_default();
+            group.0.retain(|held| held.id != record.id);
+            if stays {
+                let at = group.0.partition_point(|held| order(held) < order(record));
+                group.0.insert(at, Arc::clone(record));
+                if record.kind == Kind::Token && !self.prefix_lengths.contains(&text.len()) {
+                    self.prefix_lengths.push(text.len());
+                    self.prefix_lengths.sort_unstable_by(|one, other| other.cmp(one));
+                }
+            }
+            if !group.0.is_empty() {
+                part.insert(group);
+            }
+        }
+    }
+
     /// Indexes what `keys` holds; the last step of building a set.
     #[expect(clippy::mutable_key_type, reason = "what is hashed and compared is the public part, which never changes")]
     pub(super) fn index(&mut self, is_human: impl Fn(&KeyRecord) -> bool) {
-        // Revoked keys come last: they give way to a living one with the same public part.
-        let mut records: Vec<_> = self.keys.values().map(|entry| Arc::clone(&entry.record)).collect();
-        records.sort_by(|one, other| (one.revoked_at.is_some(), &one.id).cmp(&(other.revoked_at.is_some(), &other.id)));
+        let mut records: Vec<_> = self.entries().map(|entry| Arc::clone(&entry.record)).collect();
+        records.sort_by(|one, other| order(one).cmp(&order(other)));
+        (self.pairs, self.tokens) = (Sharded::of_size(records.len()), Sharded::of_size(records.len()));
+        let (mut human_pairs, mut human_tokens, mut digests) = (Vec::new(), Vec::new(), Vec::<DigestIndex>::new());
         for record in records {
             if is_human(&record) {
                 match record.kind {
-                    Kind::Pair => self.human_pairs.push(Arc::clone(&record)),
-                    Kind::Token => self.human_tokens.push(Arc::clone(&record)),
+                    Kind::Pair => human_pairs.push(Arc::clone(&record)),
+                    Kind::Token => human_tokens.push(Arc::clone(&record)),
                 }
             }
             match &record.public {
@@ -162,17 +236,18 @@ impl KeySet {
                             &mut self.tokens
                         }
                     };
-                    let mut group = index.take(text.as_bytes()).unwrap_or_default();
+                    let part = index.of_mut(text.as_bytes());
+                    let mut group = part.take(text.as_bytes()).unwrap_or_default();
                     group.0.push(record);
-                    index.insert(group);
+                    part.insert(group);
                 }
                 PublicPart::Digest { key, digest } => {
                     let digest = *digest;
-                    let index = match self.digests.iter_mut().position(|index| index.key == *key) {
-                        Some(position) => &mut self.digests[position],
+                    let index = match digests.iter_mut().position(|index| index.key == *key) {
+                        Some(position) => &mut digests[position],
                         None => {
-                            self.digests.push(DigestIndex::new(key));
-                            self.digests.last_mut().unwrap_or_else(|| unreachable!("pushed above"))
+                            digests.push(DigestIndex::new(key));
+                            digests.last_mut().unwrap_or_else(|| unreachable!("pushed above"))
                         }
                     };
                     let map = match record.kind {
@@ -183,12 +258,19 @@ impl KeySet {
                 }
             }
         }
+        (self.human_pairs, self.human_tokens) = (Arc::new(human_pairs), Arc::new(human_tokens));
+        self.digests = Arc::new(digests);
         self.prefix_lengths.sort_unstable_by(|one, other| other.cmp(one));
     }
 }
 
+/// Revoked keys come last: they give way to a living one with the same public part.
+fn order(record: &KeyRecord) -> (bool, &KeyId) {
+    (record.revoked_at.is_some(), &record.id)
+}
+
 /// The keys of one public part, found by its bytes; never empty once it is in an index.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Group(SmallVec<[Arc<KeyRecord>; 1]>);
 
 impl Group {

@@ -12,22 +12,21 @@ use std::{
 use foldhash::fast::RandomState;
 use hmac::Mac as _;
 
+use build::Builder;
 pub use changes::{Changes, CutOff};
 
 use super::{
-    KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerRecord, OwnerState, Revocations, Since,
+    KeyId, KeyRecord, KeySet, KeyState, Kind, OwnerId, OwnerState, Revocations,
     document::{Document, KeyRow, OwnerRow},
-    format,
     freshness::Freshness,
     mint,
-    record::{PublicPart, Verified},
-    secret::{Algorithm, Secret},
-    set::{self, Entry, OwnerEntry},
+    record::PublicPart,
+    secret::Secret,
+    set,
 };
 use crate::{
     clock::{Mono, Now, Wall},
     fault::Fault,
-    limits::{Rules, Subject},
 };
 
 /// How many states of removed keys and of removed owners are kept. Beyond it the first removed go first; only whoever
@@ -93,6 +92,8 @@ struct Books {
     mint: Option<mint::Settings>,
     /// The pepper that the current records are checked under.
     pepper: Option<Arc<Secret>>,
+    /// Whether every row of the last document is in the set: what changes then can be judged by itself.
+    plain: bool,
 }
 
 impl KeyStore {
@@ -153,6 +154,7 @@ impl KeyStore {
         }
         prepare(&set);
         books.mint = Some(terms.mint.clone());
+        books.plain = applied.set_aside.is_empty() && rows.ambiguous_owners.is_empty();
         books.retired.extend(self.current.swap(Some(Arc::new(set))));
         drop(held);
         books.sweep(now.mono);
@@ -364,135 +366,7 @@ fn same_public_part(
     }
 }
 
-/// Makes a set of rows, out of the current one's parts as far as they are the same.
-struct Builder<'b, 'd> {
-    books: &'b mut Books,
-    current: Option<&'b KeySet>,
-    rows: &'b Rows<'d>,
-    terms: &'b Terms,
-    pepper: Option<Arc<Secret>>,
-    now: Now,
-}
-
-impl Builder<'_, '_> {
-    fn build(mut self, document: &Document, applied: &mut Applied) -> KeySet {
-        self.books.revision += 1;
-        let mut set = KeySet::default();
-        (set.revision, set.digest) = (self.books.revision, document.digest);
-        set.keys.reserve(self.rows.keys.len());
-        for (id, row) in &self.rows.owners {
-            let record = self.owner(id, Some(row));
-            set.owners.insert(id.clone(), OwnerEntry { record, row: Some(Arc::clone(row)) });
-        }
-        applied.owners = set.owners.len();
-        for row in self.rows.keys.values() {
-            let owner = match set.owners.get(&row.owner) {
-                Some(entry) => Arc::clone(&entry.record),
-                None => {
-                    let record = self.owner(&row.owner, None);
-                    set.owners.insert(row.owner.clone(), OwnerEntry { record: Arc::clone(&record), row: None });
-                    record
-                }
-            };
-            let (record, new) = self.key(row, owner);
-            applied.changed += usize::from(new);
-            set.keys.insert(row.id.clone(), Entry { record, row: Arc::clone(row) });
-        }
-        applied.revision = set.revision;
-        applied.keys = set.keys.len();
-        let mint = &self.terms.mint;
-        set.index(|record| !format::is_machine_made(mint, record.kind, &record.public));
-        set
-    }
-
-    fn owner(&mut self, id: &OwnerId, row: Option<&Arc<OwnerRow>>) -> Arc<OwnerRecord> {
-        let older = self.current.and_then(|set| set.owners.get(id));
-        let suspended_at: Option<Wall> = if self.rows.ambiguous_owners.contains(id) {
-            Some(self.now.wall)
-        } else {
-            row.and_then(|row| row.suspended_at)
-        };
-        if let Some(older) = older
-            && same(older.row.as_ref(), row)
-            && older.record.suspended_at.is_some() == suspended_at.is_some()
-        {
-            return Arc::clone(&older.record);
-        }
-        let state = match older {
-            Some(older) => Arc::clone(&older.record.state),
-            None => self.books.departed_owners.state(id),
-        };
-        Arc::new(OwnerRecord {
-            id: id.clone(),
-            name: row.and_then(|row| row.name.clone()),
-            capabilities: row.map(|row| row.capabilities.clone()).unwrap_or_default(),
-            kyc: row.map(|row| row.kyc).unwrap_or_default(),
-            plan: row.and_then(|row| row.plan.clone()),
-            suspended_at,
-            listed: row.is_some(),
-            state,
-        })
-    }
-
-    /// The record of a row, and whether it was made anew.
-    fn key(&mut self, row: &Arc<KeyRow>, owner: Arc<OwnerRecord>) -> (Arc<KeyRecord>, bool) {
-        let older = self.current.and_then(|set| set.keys.get(&row.id));
-        let revoked_at = self.books.revoked.get(&row.id);
-        let revoked_at = revoked_at.map(|first| row.revoked_at.or(*first).map_or(Since::Earlier, Since::At));
-        let pepper = self.pepper.as_ref().filter(|_| row.hash.algorithm() == Algorithm::HmacSha256);
-        if let Some(older) = older
-            && same(Some(&older.row), Some(row))
-            && Arc::ptr_eq(&older.record.owner, &owner)
-            && older.record.revoked_at == revoked_at
-            && older.record.has_pepper(pepper)
-            && self.books.mint.as_ref() == Some(&self.terms.mint)
-        {
-            return (Arc::clone(&older.record), false);
-        }
-        let state = match older {
-            Some(older) => Arc::clone(&older.record.state),
-            None => self.books.departed_keys.state(&row.id),
-        };
-        if revoked_at.is_some() {
-            state.dead.store(true, Ordering::Relaxed);
-        }
-        let record = KeyRecord {
-            id: row.id.clone(),
-            name: row.name.clone(),
-            kind: row.kind,
-            public: row.public.clone(),
-            hash: row.hash.clone(),
-            pepper: pepper.cloned(),
-            machine_made: !row.hash.algorithm().is_slow()
-                || format::is_machine_made(&self.terms.mint, row.kind, &row.public),
-            scopes_text: row.scopes.to_string().into(),
-            owner,
-            scopes: row.scopes.clone(),
-            mode: row.mode,
-            allow_ips: row.allow_ips.clone(),
-            limits: row.limits.as_ref().map(|quotas| Arc::new(Rules::new(Subject::Key, quotas))),
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            revoked_at,
-            rotated_from: row.rotated_from.clone(),
-            state,
-            verified: Verified::default(),
-        };
-        if let Some(older) = older {
-            record.inherit_verified(&older.record);
-        }
-        (Arc::new(record), true)
-    }
-}
-
-fn same<T: PartialEq>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
-        (None, None) => true,
-        _ => false,
-    }
-}
-
+mod build;
 mod changes;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
+mod changes;
 mod stress;
 
 use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::keys::{
-    Standing,
+    Since, Standing,
     record::PublicPart,
     sample::{self, document, fast, id, owner, pair, record, slow, token},
     secret::{Algorithm, SecretHash},
