@@ -152,6 +152,13 @@ impl Fields {
 }
 
 fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fields) -> Result<Exit, Failure> {
+    if let Some(remote) = place.remote()? {
+        let body = json!({
+            "id": id.as_str(), "name": fields.name, "capabilities": fields.capabilities().unwrap_or_default(),
+            "kyc": fields.kyc.map(document::kyc_str), "plan": fields.plan,
+        });
+        return remote.create_owner(console, id, &body);
+    }
     let place = place.settle()?;
     let mut edit = place.edit(Tolerate::NoFile)?;
     if owner(&edit.document, id).is_some() {
@@ -173,6 +180,21 @@ fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &F
 }
 
 fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fields) -> Result<Exit, Failure> {
+    if let Some(remote) = place.remote()? {
+        let mut body = serde_json::Map::new();
+        for (name, value) in [
+            ("name", fields.name.as_ref().map(|typed| json!(typed))),
+            ("plan", fields.plan.as_ref().map(|typed| json!(typed))),
+            ("kyc", fields.kyc.map(|kyc| json!(document::kyc_str(kyc)))),
+            ("capabilities", fields.capabilities().map(|held| json!(held))),
+        ] {
+            body.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        if body.is_empty() {
+            return Err(Failure::usage("nothing to change: give --name, --capability, --kyc or --plan"));
+        }
+        return remote.change_owner(console, id, &Value::Object(body), "is changed");
+    }
     let place = place.settle()?;
     let mut edit = place.edit(Tolerate::Nothing)?;
     known(&place, &edit.document, id)?;
@@ -193,6 +215,10 @@ fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fiel
 }
 
 fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: bool) -> Result<Exit, Failure> {
+    let words = if lift { "is no longer suspended" } else { "is suspended: every key of it is refused" };
+    if let Some(remote) = place.remote()? {
+        return remote.change_owner(console, id, &json!({ "suspended": !lift }), words);
+    }
     let place = place.settle()?;
     let mut edit = place.edit(if lift { Tolerate::Nothing } else { Tolerate::BadEntries })?;
     edit.tell_faults(console);
@@ -204,11 +230,13 @@ fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: boo
     }
     let at = (!lift).then(|| moment(console.now.wall));
     edit.draft.set(List::Owners, id.as_str(), "suspended_at", at.as_ref());
-    let words = if lift { "is no longer suspended" } else { "is suspended: every key of it is refused" };
     finish(console, edit, id, words)
 }
 
 fn delete(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
+    if let Some(remote) = place.remote()? {
+        return remote.delete_owner(console, id, yes);
+    }
     let place = place.settle()?;
     let document = place.read()?;
     let row = known(&place, &document, id)?;
@@ -259,20 +287,29 @@ fn finish(console: &mut Console<'_>, edit: Edit<'_>, id: &OwnerId, words: &str) 
 }
 
 fn list_owners(console: &mut Console<'_>, place: &PlaceArgs) -> Result<Exit, Failure> {
+    if let Some(remote) = place.remote()? {
+        return print_owners(console, remote.owners()?).map(|()| Exit::Done);
+    }
     let place = place.settle()?;
     let document = place.read()?;
-    let owners: Vec<_> = document.owners.iter().map(|row| described(&document, row)).collect();
+    print_owners(console, document.owners.iter().map(|row| described(&document, row)).collect())?;
+    Ok(verdict(console, &place.file, &document))
+}
+
+fn print_owners(console: &mut Console<'_>, owners: Vec<Value>) -> Result<(), Failure> {
     match console.output {
-        Output::Json => console.print_json(&Value::Array(owners))?,
-        Output::Table if owners.is_empty() => console.say("No owners."),
+        Output::Json => console.print_json(&Value::Array(owners)),
+        Output::Table if owners.is_empty() => {
+            console.say("No owners.");
+            Ok(())
+        }
         Output::Table => {
             let fields = ["id", "name", "capabilities", "kyc", "plan", "keys", "suspended_at"];
             let headings = ["ID", "NAME", "CAPABILITIES", "KYC", "PLAN", "KEYS", "SUSPENDED"];
             let rows = owners.iter().map(|owner| fields.iter().map(|field| plain(&owner[*field])).collect());
-            console.print(table(&headings, rows))?;
+            console.print(table(&headings, rows))
         }
     }
-    Ok(verdict(console, &place.file, &document))
 }
 
 fn described(document: &Document, row: &OwnerRow) -> Value {

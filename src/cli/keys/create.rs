@@ -1,5 +1,6 @@
 //! `keys create`.
 
+use serde_json::json;
 use zeroize::Zeroize as _;
 
 use super::{
@@ -7,9 +8,11 @@ use super::{
     describe::{administrator, created, owner, sentence},
     moments::{Expiry, expiry},
     place::{Edit, Place, PlaceArgs, Tolerate},
+    remote::Remote,
 };
 use crate::{
     cli::Exit,
+    clock::Wall,
     fault,
     keys::{
         Kind, Mode, OwnerId, Permission, Scopes,
@@ -19,7 +22,7 @@ use crate::{
         },
         mint::{Minted, mint},
         record::PublicPart,
-        secret::Algorithm,
+        secret::{Algorithm, Secret},
     },
     limits::Quota,
     policy::network::Network,
@@ -58,6 +61,9 @@ pub(super) struct Args {
     /// How the secret is kept: argon2id, or hmac-sha256 with the pepper of --config.
     #[arg(long, value_name = "HASH", value_parser = text::<Algorithm>)]
     hash: Option<Algorithm>,
+    /// Of a control plane: the preset whose kind of key is meant; default: its first one.
+    #[arg(long, value_name = "PRESET", requires = "control")]
+    preset: Option<String>,
 }
 
 /// Reads an argument by its type's own rules.
@@ -104,6 +110,9 @@ impl Args {
             }
             None => None,
         };
+        if let Some(remote) = self.place.remote()? {
+            return self.create_at(&remote, console, expires_at);
+        }
         let mut place = self.place.settle()?;
         if let Some(hash) = self.hash {
             place.mint.hash = hash;
@@ -140,7 +149,34 @@ impl Args {
         warn_of_owner(console, &edit, &row);
         edit.finish()?;
         console.say(sentence(&row));
-        hand_out(console, &place, &row, &minted)
+        let delete = place.command(format_args!("keys delete {} --yes", row.id));
+        hand_out(console, &row, &Fresh { public: &minted.public, secret: &minted.secret, delete })
+    }
+
+    /// Has it minted by a control plane.
+    fn create_at(&self, remote: &Remote, console: &mut Console<'_>, expires_at: Option<Wall>) -> Result<Exit, Failure> {
+        if self.hash.is_some() {
+            return Err(Failure::usage("--hash is for key files: the control plane says how it keeps secrets"));
+        }
+        let mode = match self.mode {
+            Some(Chosen(None)) => {
+                return Err(Failure::usage("--mode none is for key files: leave --mode out"));
+            }
+            Some(Chosen(mode)) => mode,
+            None => None,
+        };
+        let texts = |texts: Vec<String>| serde_json::Value::from(texts);
+        remote.create(
+            console,
+            &json!({
+                "name": self.name, "owner": self.owner.as_str(), "preset": self.preset,
+                "kind": self.kind.map(|kind| kind.as_str()), "environment": mode.map(|mode| mode.as_str()),
+                "permissions": self.scope,
+                "allow_ips": texts(self.allow_ip.iter().map(ToString::to_string).collect()),
+                "limits": texts(self.limit.iter().map(ToString::to_string).collect()),
+                "expires_at": expires_at.map(|at| at.to_string()),
+            }),
+        )
     }
 }
 
@@ -214,20 +250,26 @@ pub(super) fn warn_of_owner(console: &mut Console<'_>, edit: &Edit<'_>, row: &Ke
     }
 }
 
+/// What is printed of a new key.
+pub(super) struct Fresh<'a> {
+    /// A pair's consumer key, or a token's prefix.
+    pub(super) public: &'a str,
+    /// What is shown this once.
+    pub(super) secret: &'a Secret,
+    /// The command that takes it away again.
+    pub(super) delete: String,
+}
+
 /// Prints a new key with its secret, which is shown this once.
-pub(super) fn hand_out(
-    console: &mut Console<'_>,
-    place: &Place,
-    row: &KeyRow,
-    minted: &Minted,
-) -> Result<Exit, Failure> {
-    let mut secret = String::from_utf8_lossy(minted.secret.expose()).into_owned();
+pub(super) fn hand_out(console: &mut Console<'_>, row: &KeyRow, fresh: &Fresh<'_>) -> Result<Exit, Failure> {
+    let public = fresh.public;
+    let mut secret = String::from_utf8_lossy(fresh.secret.expose()).into_owned();
     let mut printed = match console.output {
         Output::Json => {
             let mut value = created(row);
             match row.kind {
                 Kind::Pair => {
-                    value["consumer_key"] = (*minted.public).into();
+                    value["consumer_key"] = public.into();
                     value["consumer_secret"] = secret.as_str().into();
                 }
                 Kind::Token => value["token"] = secret.as_str().into(),
@@ -237,7 +279,7 @@ pub(super) fn hand_out(
         Output::Table => {
             let head = format!("id               {}\nname             {}", row.id, row.name);
             match row.kind {
-                Kind::Pair => format!("{head}\nconsumer_key     {}\nconsumer_secret  {secret}", minted.public),
+                Kind::Pair => format!("{head}\nconsumer_key     {public}\nconsumer_secret  {secret}"),
                 Kind::Token => format!("{head}\ntoken            {secret}"),
             }
         }
@@ -246,8 +288,8 @@ pub(super) fn hand_out(
     secret.zeroize();
     printed.zeroize();
     written.map_err(|failure| {
-        let delete = place.command(format_args!("keys delete {} --yes", row.id));
-        Failure::new(format!("{}\nnobody has seen the secret of key {}: {delete}", failure.message, row.id))
+        let (id, delete) = (&row.id, &fresh.delete);
+        Failure::new(format!("{}\nnobody has seen the secret of key {id}: {delete}", failure.message))
     })?;
     console.say("Keep the secret now: only its hash was stored, and it is not shown again.");
     Ok(Exit::Done)

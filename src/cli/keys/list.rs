@@ -8,7 +8,8 @@ use super::{
     console::{Console, Failure, Output},
     describe::{HEADINGS, cells, listed, sentence, status},
     moments::{span, typed},
-    place::{Named, Place, PlaceArgs, warn_of_revived},
+    place::{Named, PlaceArgs, warn_of_revived},
+    remote::encoded,
 };
 use crate::{
     cli::Exit,
@@ -55,7 +56,14 @@ pub(super) struct ShowArgs {
 
 impl ListArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let place = self.place.settle()?;
+        let place = match self.place.remote()? {
+            Some(remote) => {
+                let (document, used) = remote.keys(console, &self.query())?;
+                let command = |words: &str| remote.command(words);
+                return self.print(console, &command, &document, Some(&used)).map(|()| Exit::Done);
+            }
+            None => self.place.settle()?,
+        };
         let document = place.recall(place.read()?, console);
         warn_of_revived(&document, console);
         let known = place.last_used(console);
@@ -65,26 +73,50 @@ impl ListArgs {
                  DIR of the running sidecar",
             ));
         }
-        let used = known.as_ref().unwrap_or(const { &BTreeMap::new() });
+        self.print(console, &|words| place.command(words), &document, known.as_ref())?;
+        Ok(verdict(console, &place.file, &document))
+    }
+
+    /// What a control plane is asked for.
+    fn query(&self) -> String {
+        let mut query = String::new();
+        if let Some(owner) = &self.owner {
+            query.push_str(&format!("&owner={}", encoded(owner.as_str())));
+        }
+        // What is set aside in a file is nowhere else.
+        if let Some(status) = self.status.as_deref().filter(|status| *status != "set aside") {
+            query.push_str(&format!("&status={status}"));
+        }
+        query
+    }
+
+    fn print(
+        &self,
+        console: &mut Console<'_>,
+        command: &dyn Fn(&str) -> String,
+        document: &Document,
+        known: Option<&BTreeMap<KeyId, LastUsed>>,
+    ) -> Result<(), Failure> {
+        let used = known.unwrap_or(const { &BTreeMap::new() });
         let now = console.now.wall;
         let rows = document.keys.iter().cloned().map(Named::Row);
         let mut keys: Vec<_> = rows.chain(document.set_aside.iter().cloned().map(Named::SetAside)).collect();
-        keys.retain(|key| self.asks_for(key, &document, used, now));
+        keys.retain(|key| self.asks_for(key, document, used, now));
         match console.output {
             Output::Json => {
-                let keys = keys.iter().map(|key| listed(key, &document, used.get(key.id()), now)).collect();
+                let keys = keys.iter().map(|key| listed(key, document, used.get(key.id()), now)).collect();
                 console.print_json(&serde_json::Value::Array(keys))?;
             }
             Output::Table if keys.is_empty() => console.say("No keys."),
             Output::Table => {
-                let rows = keys.iter().map(|key| cells(key, &document, used.get(key.id()), now).to_vec());
+                let rows = keys.iter().map(|key| cells(key, document, used.get(key.id()), now).to_vec());
                 console.print(table(&HEADINGS, rows))?;
                 if !self.is_filtered() {
-                    advise(console, &place, &document, known.as_ref());
+                    advise(console, command, document, known);
                 }
             }
         }
-        Ok(verdict(console, &place.file, &document))
+        Ok(())
     }
 
     fn is_filtered(&self) -> bool {
@@ -118,7 +150,12 @@ fn is_unused(row: &KeyRow, used: Option<&LastUsed>, span: Duration, now: Wall) -
 
 /// Says how many active keys should be rotated or revoked, and how to list them. Of last uses of which nothing is known,
 /// nothing is said.
-fn advise(console: &mut Console<'_>, place: &Place, document: &Document, known: Option<&BTreeMap<KeyId, LastUsed>>) {
+fn advise(
+    console: &mut Console<'_>,
+    command: &dyn Fn(&str) -> String,
+    document: &Document,
+    known: Option<&BTreeMap<KeyId, LastUsed>>,
+) {
     let now = console.now.wall;
     let is_active = |row: &&Arc<KeyRow>| status(&Named::Row(Arc::clone(row)), document, now) == "active";
     let active: Vec<_> = document.keys.iter().filter(is_active).collect();
@@ -128,11 +165,11 @@ fn advise(console: &mut Console<'_>, place: &Place, document: &Document, known: 
     let long = typed(LONG);
     let mut advice = Vec::new();
     if older > 0 {
-        let list = place.command(format_args!("keys list --older-than {long}"));
+        let list = command(&format!("keys list --older-than {long}"));
         advice.push(format!("Older than {long}, to be rotated: {older} ({list})."));
     }
     if unused > 0 {
-        let list = place.command(format_args!("keys list --unused-for {long}"));
+        let list = command(&format!("keys list --unused-for {long}"));
         advice.push(format!("Not used for {long}, to be revoked: {unused} ({list})."));
     }
     if !advice.is_empty() {
@@ -142,24 +179,38 @@ fn advise(console: &mut Console<'_>, place: &Place, document: &Document, known: 
 
 impl ShowArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        if let Some(remote) = self.place.remote()? {
+            let (row, (document, used)) = remote.find(console, &self.key)?;
+            return Self::print(console, &Named::Row(row), &document, &used).map(|()| Exit::Done);
+        }
         let place = self.place.settle()?;
         let document = place.recall(place.read()?, console);
         let key = place.find(&document, &self.key)?;
         warn_of_revived(&document, console);
         let used = place.last_used(console).unwrap_or_default();
-        let value = listed(&key, &document, used.get(key.id()), console.now.wall);
+        Self::print(console, &key, &document, &used)?;
+        Ok(verdict(console, &place.file, &document))
+    }
+
+    fn print(
+        console: &mut Console<'_>,
+        key: &Named,
+        document: &Document,
+        used: &BTreeMap<KeyId, LastUsed>,
+    ) -> Result<(), Failure> {
+        let value = listed(key, document, used.get(key.id()), console.now.wall);
         match console.output {
             Output::Json => console.print_json(&value)?,
             Output::Table => {
                 let fields = value.as_object().into_iter().flatten();
                 let lines: Vec<_> = fields.map(|(name, value)| format!("{name:<14}{}", plain(value))).collect();
                 console.print(lines.join("\n"))?;
-                if let (Named::Row(row), "active") = (&key, status(&key, &document, console.now.wall)) {
+                if let (Named::Row(row), "active") = (key, status(key, document, console.now.wall)) {
                     console.say(sentence(row));
                 }
             }
         }
-        Ok(verdict(console, &place.file, &document))
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod describe;
 mod identify;
 pub(crate) mod list;
 pub(crate) mod place;
+pub(crate) mod remote;
 mod revoke;
 mod rotate;
 mod set;

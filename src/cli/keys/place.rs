@@ -11,6 +11,7 @@ use std::{
 use super::{
     console::{Console, Failure},
     describe::{SHOWN, prefix},
+    remote::RemoteArgs,
 };
 use crate::{
     cli::Exit,
@@ -44,9 +45,8 @@ pub(crate) struct PlaceArgs {
     /// The configuration, or its folder: names the key file, the shape of keys, the pepper and the state folder.
     #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     pub(crate) config: Option<PathBuf>,
-    /// The control plane, instead of a file.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["file", "config"])]
-    pub(crate) control: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// The state folder of the running sidecar; default: the configuration's, else state/ beside the key file.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
@@ -74,9 +74,6 @@ pub(crate) struct Place {
 impl PlaceArgs {
     /// Settles what was typed; `--file` and `--state` go before the configuration.
     pub(crate) fn settle(&self) -> Result<Place, Failure> {
-        if self.control.is_some() {
-            return Err(Failure::new("--control is not in this build; use --file or --config"));
-        }
         let mut place = match &self.config {
             Some(config) => {
                 let config = load(config)?;
@@ -330,47 +327,56 @@ impl Named {
 }
 
 impl Place {
-    /// Finds the key that an id, or a name or prefix that only one key has, stands for. A prefix may be cut as in the
-    /// list.
+    /// Finds the key that an id, or a name or prefix that only one key has, stands for.
     pub(crate) fn find(&self, document: &Document, reference: &str) -> Result<Named, Failure> {
-        let set_aside = || document.set_aside.iter().chain(document.revoked.keys());
-        if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
-            return Ok(Named::Row(row.clone()));
+        find(document, &self.mint, reference, &self.command("keys list"))
+    }
+}
+
+/// Refuses a reference that is a secret, without repeating it.
+pub(crate) fn refuse_secret(mint: &mint::Settings, reference: &str) -> Result<(), Failure> {
+    match recognise(mint, reference) {
+        Recognised::ConsumerSecret | Recognised::Token { checksum: Checksum::Good | Checksum::Bad, .. } => {
+            Err(Failure::new(
+                "that is a secret, and now it is in the shell's history and was in the process list: name the key by its \
+                 id, name or prefix, and rotate it",
+            ))
         }
-        if let Some(id) = set_aside().find(|id| id.as_str() == reference) {
-            return Ok(Named::SetAside(id.clone()));
+        _ => Ok(()),
+    }
+}
+
+/// Finds the key that an id, or a name or prefix that only one key has, stands for. A prefix may be cut as in the list,
+/// which the command `list` shows.
+pub(crate) fn find(document: &Document, mint: &mint::Settings, reference: &str, list: &str) -> Result<Named, Failure> {
+    let set_aside = || document.set_aside.iter().chain(document.revoked.keys());
+    if let Some(row) = document.keys.iter().find(|row| row.id.as_str() == reference) {
+        return Ok(Named::Row(row.clone()));
+    }
+    if let Some(id) = set_aside().find(|id| id.as_str() == reference) {
+        return Ok(Named::SetAside(id.clone()));
+    }
+    let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
+    // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant. And
+    // beside the names: somebody may call a key like the prefix of another one.
+    let shown = reference.strip_suffix('…').unwrap_or(reference);
+    let is_shown = shown.chars().count() >= SHOWN;
+    let begins = |row: &KeyRow| is_shown && prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
+    let is_meant = |row: &&Arc<KeyRow>| *row.name == *reference || public(row) || begins(row);
+    let found: Vec<_> = document.keys.iter().filter(is_meant).collect();
+    match found[..] {
+        [row] => Ok(Named::Row(row.clone())),
+        [] => {
+            refuse_secret(mint, reference)?;
+            Err(Failure::new(format!(
+                "no key has the id, name or prefix \"{}\"; see {}",
+                reference.escape_debug(),
+                list
+            )))
         }
-        let public = |row: &KeyRow| matches!(&row.public, PublicPart::Clear(prefix) if **prefix == *reference);
-        // As the list shows it: no shorter, since what is typed in haste must not revoke a key that is not meant. And
-        // beside the names: somebody may call a key like the prefix of another one.
-        let shown = reference.strip_suffix('…').unwrap_or(reference);
-        let is_shown = shown.chars().count() >= SHOWN;
-        let begins = |row: &KeyRow| is_shown && prefix(row).is_some_and(|prefix| prefix.starts_with(shown));
-        let is_meant = |row: &&Arc<KeyRow>| *row.name == *reference || public(row) || begins(row);
-        let found: Vec<_> = document.keys.iter().filter(is_meant).collect();
-        match found[..] {
-            [row] => Ok(Named::Row(row.clone())),
-            [] => {
-                // The wrong answer would be to repeat it.
-                if matches!(
-                    recognise(&self.mint, reference),
-                    Recognised::ConsumerSecret | Recognised::Token { checksum: Checksum::Good | Checksum::Bad, .. }
-                ) {
-                    return Err(Failure::new(
-                        "that is a secret, and now it is in the shell's history and was in the process list: name the key \
-                     by its id, name or prefix, and rotate it",
-                    ));
-                }
-                Err(Failure::new(format!(
-                    "no key has the id, name or prefix \"{}\"; see {}",
-                    reference.escape_debug(),
-                    self.command("keys list")
-                )))
-            }
-            _ => {
-                let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();
-                Err(Failure::new(format!("{} keys are called so; take the id of one:\n{}", ids.len(), ids.join("\n"))))
-            }
+        _ => {
+            let ids: Vec<_> = found.iter().map(|row| format!("  {} {}", row.id, row.name)).collect();
+            Err(Failure::new(format!("{} keys are called so; take the id of one:\n{}", ids.len(), ids.join("\n"))))
         }
     }
 }

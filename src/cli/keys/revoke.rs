@@ -41,6 +41,9 @@ pub(super) struct DeleteArgs {
 
 impl RevokeArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        if let Some(remote) = self.place.remote()? {
+            return remote.revoke(console, &self.key, self.wait.asked());
+        }
         let place = self.place.settle()?;
         let waiting = self.wait.begin(&place)?;
         let mut edit = place.edit(Tolerate::BadEntries)?;
@@ -79,6 +82,9 @@ impl RevokeArgs {
 
 impl DeleteArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        if let Some(remote) = self.place.remote()? {
+            return remote.delete(console, &self.key, self.yes, self.wait.asked());
+        }
         let place = self.place.settle()?;
         let waiting = self.wait.begin(&place)?;
         // Nobody else shall have to wait while somebody types: the question is asked before the file is locked.

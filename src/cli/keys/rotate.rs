@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     console::{Console, Failure},
-    create::{hand_out, mint_for, warn_of_owner},
+    create::{Fresh, hand_out, mint_for, warn_of_owner},
     describe::sentence,
     moments::{Expiry, end_of_old, expiry, life_after, span, typed},
     place::{PlaceArgs, Tolerate},
@@ -43,6 +43,11 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let now = console.now.wall;
+        if let Some(remote) = self.place.remote()? {
+            let past = || Failure::usage("--expires lies in the past");
+            let expires_at = self.expires.map(|expiry| expiry.from(now).ok_or_else(past)).transpose()?;
+            return remote.rotate(console, &self.key, self.overlap, expires_at, self.wait.asked());
+        }
         let place = self.place.settle()?;
         let waiting = self.wait.begin(&place)?;
         let mut edit = place.edit(Tolerate::Nothing)?;
@@ -72,8 +77,9 @@ impl Args {
             None => console.say(format_args!("The old key {} is revoked.", old.id)),
         }
         console.say(sentence(&row));
+        let delete = place.command(format_args!("keys delete {} --yes", row.id));
         // The secret first: whatever becomes of the wait, it is shown this once.
-        let exit = hand_out(console, &place, &row, &minted)?;
+        let exit = hand_out(console, &row, &Fresh { public: &minted.public, secret: &minted.secret, delete })?;
         conclude(console, waiting.map(|waiting| waiting.until_in_force("the key is rotated")))?;
         Ok(exit)
     }

@@ -92,6 +92,9 @@ fn values<T: Copy>(given: &[Given<T>], option: &str) -> Result<Vec<T>, Failure> 
 impl Args {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let now = console.now.wall;
+        if let Some(remote) = self.place.remote()? {
+            return remote.set(console, &self.key, |old| self.changes.of(old, now));
+        }
         let place = self.place.settle()?;
         let mut edit = place.edit(Tolerate::Nothing)?;
         let old = place.find_living(&edit.document, &self.key, console)?;

@@ -34,6 +34,11 @@ pub(super) struct Waiting {
 }
 
 impl WaitArgs {
+    /// How long to wait, where that was asked for.
+    pub(super) fn asked(&self) -> Option<Duration> {
+        self.wait.then_some(self.timeout)
+    }
+
     /// To be asked before anything is changed: that nobody can be waited for is a wrong command line.
     pub(super) fn begin(&self, place: &Place) -> Result<Option<Waiting>, Failure> {
         match &place.state {

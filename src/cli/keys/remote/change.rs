@@ -1,0 +1,235 @@
+//! What is changed by a control plane: the commands on keys.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        console::{Console, Failure, Output},
+        create::{Fresh, hand_out},
+        describe::{listed, sentence, status},
+        moments::typed,
+        place::Named,
+    },
+    Remote, path, row,
+};
+use crate::{
+    cli::Exit,
+    clock::{self, Wall},
+    keys::{
+        KeyId,
+        document::{KeyRow, json::write_key, moment},
+        secret::Secret,
+    },
+};
+
+/// The longest that a control plane waits for its sidecars.
+const LONGEST: Duration = Duration::from_secs(30);
+/// How often it is asked who has a change, where it does not wait by itself.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Who may be serving without a change, and how long.
+struct Pending(Vec<String>);
+
+impl Remote {
+    /// Mints a key.
+    pub(crate) fn create(&self, console: &mut Console<'_>, wanted: &Value) -> Result<Exit, Failure> {
+        let made = self.ask(Method::POST, "/v1/keys", Some(wanted))?;
+        for warning in made["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            console.warn(warning);
+        }
+        self.hand_out(console, &made)
+    }
+
+    /// Prints a new key with its secret, which is shown this once.
+    fn hand_out(&self, console: &mut Console<'_>, made: &Value) -> Result<Exit, Failure> {
+        let row = row(made)?;
+        console.say(sentence(&row));
+        let secret = made["key"].as_str().or(made["consumer_secret"].as_str()).unwrap_or_default();
+        let fresh = Fresh {
+            public: made["prefix"].as_str().unwrap_or_default(),
+            secret: &Secret::new(secret.as_bytes()),
+            delete: self.command(format_args!("keys delete {} --yes", row.id)),
+        };
+        hand_out(console, &row, &fresh)
+    }
+
+    /// Changes a key into what `change` makes of it.
+    pub(crate) fn set(
+        &self,
+        console: &mut Console<'_>,
+        reference: &str,
+        change: impl FnOnce(&KeyRow) -> Result<KeyRow, Failure>,
+    ) -> Result<Exit, Failure> {
+        let old = self.find_living(console, reference)?;
+        let new = change(&old)?;
+        let (before, after) = (write_key(&old), write_key(&new));
+        let names = ["name", "owner", "scopes", "allow_ips", "limits", "expires_at"];
+        let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+        let body: Map<String, Value> =
+            differs.map(|name| (name.to_owned(), after.get(name).cloned().unwrap_or_default())).collect();
+        self.ask(Method::PATCH, &path(&old.id), Some(&Value::Object(body)))?;
+        let (row, (document, used)) = self.show(console, &old.id)?;
+        let key = Named::Row(row.clone());
+        let now = console.now.wall;
+        console.say(format_args!("Key {} is changed.", key.label()));
+        match status(&key, &document, now) {
+            "active" => console.say(sentence(&row)),
+            status => console.say(format_args!("It is {status}: it may do nothing now.")),
+        }
+        if console.output == Output::Json {
+            console.print_json(&listed(&key, &document, used.get(&row.id), now))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Revokes a key, and waits so long for the sidecars.
+    pub(crate) fn revoke(
+        &self,
+        console: &mut Console<'_>,
+        reference: &str,
+        wait: Option<Duration>,
+    ) -> Result<Exit, Failure> {
+        let (row, _) = self.find(console, reference)?;
+        let label = Named::Row(row.clone()).label();
+        let receipt = self.end(&row.id, "", None, wait)?;
+        let (after, _) = self.show(console, &row.id)?;
+        let at = after.revoked_at.or(row.revoked_at);
+        match row.revoked_at {
+            None => console.say(format_args!("Key {label} is revoked; its entry stays.")),
+            Some(at) => console.say(format_args!("Key {label} was revoked before, at {at}.")),
+        }
+        let pending = Pending::of(&receipt);
+        if console.output == Output::Json {
+            console.print_json(&json!({
+                "id": row.id.as_str(), "revoked_at": at.map(|at| at.to_string()),
+                "already_revoked": row.revoked_at.is_some(), "in_force": pending.0.is_empty(), "durable": null,
+                "revision": receipt["revision"], "acknowledged": receipt["acknowledged"], "pending": receipt["pending"],
+            }))?;
+        }
+        pending.conclude(console, &receipt, wait, "the key is revoked")
+    }
+
+    /// Removes a key's row, once its name was typed.
+    pub(crate) fn delete(
+        &self,
+        console: &mut Console<'_>,
+        reference: &str,
+        yes: bool,
+        wait: Option<Duration>,
+    ) -> Result<Exit, Failure> {
+        let (row, _) = self.find(console, reference)?;
+        let label = Named::Row(row.clone()).label();
+        if !yes {
+            let question = format!("Deleting key {label} leaves nothing to look up; revoke would.");
+            console.confirm(&question, &row.name)?;
+        }
+        let receipt = self.end(&row.id, "&purge=true", Some(&json!({ "name": &*row.name })), wait)?;
+        console.say(format_args!("Key {label} is deleted."));
+        let pending = Pending::of(&receipt);
+        if console.output == Output::Json {
+            console.print_json(&json!({
+                "id": row.id.as_str(), "deleted": true, "in_force": pending.0.is_empty(), "pending": receipt["pending"],
+            }))?;
+        }
+        pending.conclude(console, &receipt, wait, "the key is deleted")
+    }
+
+    fn end(&self, id: &KeyId, more: &str, body: Option<&Value>, wait: Option<Duration>) -> Result<Value, Failure> {
+        let wait = wait.unwrap_or_default().min(LONGEST);
+        let path = format!("{}?wait={}{more}", path(id), wait.as_secs());
+        self.ask_for(Method::DELETE, &path, body, wait)
+    }
+
+    /// Mints a key with the same rights; the old one works until the overlap ends.
+    pub(crate) fn rotate(
+        &self,
+        console: &mut Console<'_>,
+        reference: &str,
+        overlap: Duration,
+        expires_at: Option<Wall>,
+        wait: Option<Duration>,
+    ) -> Result<Exit, Failure> {
+        let old = self.find_living(console, reference)?;
+        let mut body = json!({ "overlap": typed(overlap) });
+        if let Some(at) = expires_at {
+            body["expires_at"] = at.to_string().into();
+        }
+        let made = self.ask(Method::POST, &format!("{}/rotate", path(&old.id)), Some(&body))?;
+        // The secret first: whatever becomes of the rest, it is shown this once.
+        let exit = self.hand_out(console, &made)?;
+        let (after, _) = self.show(console, &old.id)?;
+        match after.expires_at.filter(|_| after.revoked_at.is_none()) {
+            Some(at) => console.say(format_args!("The old key {} works until {at} ({}).", old.id, typed(overlap))),
+            None => console.say(format_args!("The old key {} is revoked.", old.id)),
+        }
+        if let Some(wait) = wait {
+            self.until_acknowledged(wait)?.conclude(console, &Value::Null, Some(wait), "the key is rotated")?;
+        }
+        Ok(exit)
+    }
+
+    /// Waits until all sidecars that are heard have the newest revision.
+    fn until_acknowledged(&self, wait: Duration) -> Result<Pending, Failure> {
+        let began = clock::mono();
+        loop {
+            let fleet = self.ask(Method::GET, "/v1/sidecars", None)?;
+            let known = fleet["sidecars"].as_array().into_iter().flatten().filter(|one| one["known"] == true);
+            let lag: Vec<&Value> = known.filter(|one| one["lag"].as_u64() != Some(0)).collect();
+            if lag.is_empty() || clock::mono().since(began) >= wait {
+                return Ok(Pending(lag.into_iter().map(described).collect()));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Pending {
+    fn of(receipt: &Value) -> Self {
+        Self(receipt["pending"].as_array().into_iter().flatten().map(described).collect())
+    }
+
+    /// Says who has it; where that was waited for, who has it not is a failure.
+    fn conclude(
+        self,
+        console: &mut Console<'_>,
+        receipt: &Value,
+        wait: Option<Duration>,
+        done: &str,
+    ) -> Result<Exit, Failure> {
+        let acknowledged = receipt["acknowledged"].as_array().map_or(0, Vec::len);
+        if self.0.is_empty() {
+            if wait.is_some() || acknowledged > 0 {
+                console.say("Every known sidecar has it.");
+            }
+            return Ok(Exit::Done);
+        }
+        let pending = self.0.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n  ");
+        match wait {
+            Some(wait) => Err(Failure::new(format!(
+                "{done}, but not every sidecar confirmed it within {}:\n  {pending}",
+                typed(wait)
+            ))),
+            None => {
+                console.warn(format_args!(
+                    "these sidecars may be serving without it (--wait waits for them):\n  {pending}"
+                ));
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+fn described(sidecar: &Value) -> String {
+    let text = |name: &str| sidecar[name].as_str().and_then(moment).map_or_else(|| "?".to_owned(), |at| at.to_string());
+    let instance = sidecar["instance"].as_str().unwrap_or("?");
+    let plain: String = instance.chars().filter(|char| !char.is_control()).collect();
+    format!(
+        "{plain}, last heard {}; serves what reads until {}, all else until {}",
+        text("last_seen"),
+        text("may_serve_reads_until"),
+        text("may_serve_writes_until")
+    )
+}

@@ -1,0 +1,81 @@
+//! What is changed by a control plane: the commands on owners.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    super::console::{Console, Failure, Output},
+    Remote, encoded,
+};
+use crate::{cli::Exit, keys::OwnerId};
+
+/// How many owners are asked for at once.
+const PAGE: usize = 1000;
+
+impl Remote {
+    /// All owners, as they are listed.
+    pub(crate) fn owners(&self) -> Result<Vec<Value>, Failure> {
+        let (mut owners, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = self.ask(Method::GET, &format!("/v1/owners?limit={PAGE}{after}"), None)?;
+            owners.extend(page["owners"].as_array().into_iter().flatten().map(described));
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={}", encoded(next)),
+                None => return Ok(owners),
+            }
+        }
+    }
+
+    /// Adds an owner.
+    pub(crate) fn create_owner(&self, console: &mut Console<'_>, id: &OwnerId, body: &Value) -> Result<Exit, Failure> {
+        let owner = self.ask(Method::POST, "/v1/owners", Some(body))?;
+        told(console, &owner, id, "is added")
+    }
+
+    /// Changes an owner.
+    pub(crate) fn change_owner(
+        &self,
+        console: &mut Console<'_>,
+        id: &OwnerId,
+        body: &Value,
+        words: &str,
+    ) -> Result<Exit, Failure> {
+        let owner = self.ask(Method::PATCH, &path(id), Some(body))?;
+        told(console, &owner, id, words)
+    }
+
+    /// Removes an owner.
+    pub(crate) fn delete_owner(&self, console: &mut Console<'_>, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
+        self.ask(Method::GET, &path(id), None)?;
+        if !yes {
+            console.confirm(&format!("Deleting owner {id} takes its entry away."), id.as_str())?;
+        }
+        self.ask(Method::DELETE, &path(id), None)?;
+        console.say(format_args!("Owner {id} is deleted."));
+        if console.output == Output::Json {
+            console.print_json(&json!({ "id": id.as_str(), "deleted": true }))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn told(console: &mut Console<'_>, owner: &Value, id: &OwnerId, words: &str) -> Result<Exit, Failure> {
+    console.say(format_args!("Owner {id} {words}."));
+    for warning in owner["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        console.warn(warning);
+    }
+    if console.output == Output::Json {
+        console.print_json(&described(owner))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// With the fields that an owner of a key file is shown with.
+fn described(owner: &Value) -> Value {
+    let fields = ["id", "name", "capabilities", "kyc", "plan", "suspended_at", "keys"];
+    fields.iter().map(|field| ((*field).to_owned(), owner[*field].clone())).collect()
+}
+
+fn path(id: &OwnerId) -> String {
+    format!("/v1/owners/{}", encoded(id.as_str()))
+}
