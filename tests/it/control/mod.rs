@@ -1,6 +1,7 @@
 //! The control plane, and sidecars that have their keys from it: all of them the real executable.
 
 mod fleet;
+mod pages;
 mod planes;
 
 use std::{collections::BTreeMap, time::Duration};
