@@ -138,7 +138,8 @@ fn follow(whole: &mut Whole, change: Change) -> Result<(), String> {
 
 fn checked(line: &[u8]) -> Result<&[u8], String> {
     let (sum, text) = line.split_at_checked(9).ok_or("a line without a checksum")?;
-    let sum = std::str::from_utf8(&sum[..8]).ok().and_then(|sum| u32::from_str_radix(sum, 16).ok());
+    let sum = sum.strip_suffix(b" ").and_then(|sum| std::str::from_utf8(sum).ok());
+    let sum = sum.and_then(|sum| u32::from_str_radix(sum, 16).ok());
     if sum == Some(crc32fast::hash(text)) { Ok(text) } else { Err("a line that is not as it was written".to_owned()) }
 }
 

@@ -1,6 +1,9 @@
 //! What has happened to keys since it was last told.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+};
 
 use foldhash::fast::RandomState;
 use serde_json::{Map, Value, json};
@@ -9,7 +12,6 @@ use crate::{
     keys::{KeyId, KeySet, KeyState, LastUsed, refusals::REASONS},
     rejection,
 };
-use std::sync::atomic::Ordering::Relaxed;
 
 /// How many keys one report is about.
 const MOST: usize = 5000;
@@ -26,8 +28,8 @@ pub(super) struct Tally {
 /// The counts of one key.
 #[derive(Clone, Debug)]
 struct Told {
-    /// A key that was gone and came back may count anew.
-    state: Arc<KeyState>,
+    /// A key that was gone and came back may count anew. What was told of it does not keep it.
+    state: Weak<KeyState>,
     allowed: u64,
     refused: u64,
     refusals: Option<Box<[u64; REASONS]>>,
@@ -41,12 +43,12 @@ impl Told {
             refused: state.refused.load(Relaxed),
             refusals: state.refusals.counts().map(Box::new),
             last: state.last_use.get(),
-            state: Arc::clone(state),
+            state: Arc::downgrade(state),
         }
     }
 
     fn nothing(state: &Arc<KeyState>) -> Self {
-        Self { state: Arc::clone(state), allowed: 0, refused: 0, refusals: None, last: None }
+        Self { state: Arc::downgrade(state), allowed: 0, refused: 0, refusals: None, last: None }
     }
 }
 
@@ -55,6 +57,9 @@ impl Tally {
     pub(super) fn gather(&mut self, set: &KeySet) -> Option<(u64, Vec<Value>)> {
         self.telling.clear();
         self.more = false;
+        if self.told.len() > set.len() {
+            self.told.retain(|id, _| set.by_id(id.as_str()).is_some());
+        }
         let mut usage = Vec::new();
         for record in set.keys() {
             let state = &record.state;
@@ -62,7 +67,7 @@ impl Tally {
             if allowed == 0 && refused == 0 {
                 continue;
             }
-            let known = self.told.get(&record.id).filter(|told| Arc::ptr_eq(&told.state, state));
+            let known = self.told.get(&record.id).filter(|told| told.state.as_ptr() == Arc::as_ptr(state));
             if known.is_some_and(|told| (told.allowed, told.refused) == (allowed, refused)) {
                 continue;
             }
@@ -72,7 +77,7 @@ impl Tally {
             }
             let before = known.cloned().unwrap_or_else(|| Told::nothing(state));
             let now = Told::now(state);
-            usage.push(entry(&record.id, &before, &now));
+            usage.push(entry(&record.id, state, &before, &now));
             self.telling.push((record.id.clone(), now));
         }
         if usage.is_empty() {
@@ -93,7 +98,7 @@ impl Tally {
     }
 }
 
-fn entry(id: &KeyId, before: &Told, now: &Told) -> Value {
+fn entry(id: &KeyId, state: &KeyState, before: &Told, now: &Told) -> Value {
     let mut entry = json!({
         "key": id.as_str(),
         "allowed": now.allowed.saturating_sub(before.allowed),
@@ -112,7 +117,7 @@ fn entry(id: &KeyId, before: &Told, now: &Told) -> Value {
             .collect();
         if !by_reason.is_empty() {
             entry["refusals"] = by_reason.into();
-            if let Some(last) = now.state.refusals.last()
+            if let Some(last) = state.refusals.last()
                 && let Some(reason) = label(usize::from(last.reason))
             {
                 entry["last_refusal"] = json!({"reason": reason, "at": last.at.to_string(), "ip": last.ip.to_string()});
