@@ -192,7 +192,7 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
     let (messages, inbox) = mpsc::channel(16);
     let (first, tried) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name("keys".into()).spawn(move || {
-        runtime.block_on(async {
+        let follow = async {
             let mut ticks = tokio::time::interval(session::TICK);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let session = Session {
@@ -211,7 +211,11 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
                 taken: 0,
             };
             session.run().await;
-        });
+        };
+        // What is in force is served on, for as long as it may be without the endpoint.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(follow))).is_err() {
+            tracing::error!("following the control endpoint panicked; the keys in force stay until they are too old");
+        }
     })?;
     if tried.recv_timeout(FIRST) == Err(RecvTimeoutError::Timeout) {
         tracing::warn!(%url, "the control endpoint has not answered yet");

@@ -61,8 +61,12 @@ impl Reports {
                 tokio::select! {
                     // Told or dropped: either way it is over.
                     _ = stopped => {}
-                    () = acknowledge(facts.clone()) => {}
                     () = uses.run() => {}
+                    // Whoever only has nothing more to acknowledge still serves: that is no goodbye.
+                    () = async {
+                        acknowledge(facts.clone()).await;
+                        std::future::pending::<()>().await;
+                    } => {}
                 }
                 // Nobody there to hear it: that must not hold up the end.
                 let _ = timeout(GOODBYE, uses.say_goodbye()).await;
