@@ -223,7 +223,7 @@ fn what_is_not_in_this_build_says_so() {
     bench.check("keys import", Exit::Failed, "not in this build");
     bench.check("keys export", Exit::Failed, "not in this build");
     bench.check("keys audit", Exit::Failed, "not in this build");
-    bench.check("keys list --control https://control:8444", Exit::Failed, "not in this build");
+    bench.check("keys list --control https://control:8444", Exit::Usage, "an operator's token is needed");
     bench.check("keys create --name A --owner a --scope read --hash hmac-sha256", Exit::Failed, "keys.pepper");
 }
 

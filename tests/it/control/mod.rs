@@ -1,5 +1,7 @@
 //! The control plane, and sidecars that have their keys from it: all of them the real executable.
 
+mod api;
+mod commands;
 mod fleet;
 mod pages;
 mod planes;

@@ -1,0 +1,178 @@
+//! Commands on a control plane.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{ADMIN_TOKEN, Ended, Plane, Upstream, keyside, keyside_with_input};
+
+impl Plane {
+    /// Runs a command on it, by the first operator's token.
+    async fn run(&self, line: &str) -> Ended {
+        let url = self.url();
+        let token = self.path("admin-token");
+        let words = line.split(' ').map(str::to_owned);
+        keyside(words.chain(["--control".to_owned(), url, "--token-file".to_owned(), token.display().to_string()]))
+            .await
+    }
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("no {name}: {value}"))
+}
+
+#[tokio::test]
+async fn keys_live_as_in_a_file() {
+    let plane = Plane::start().await;
+    let upstream = Upstream::start().await;
+    let sidecar = plane.sidecar(&upstream).start().await;
+    plane.followed_by(1).await;
+
+    let table = plane.run("keys create --name Export --owner svc --scope read --expires 90d").await.done();
+    assert!(
+        table.stderr.contains("owner svc has no entry") || table.stderr.contains("Owner svc has no entry"),
+        "{}",
+        table.stderr
+    );
+    assert!(table.stdout.contains("consumer_secret") || table.stdout.contains("token"), "{}", table.stdout);
+    let shown = plane.run("keys show Export --output json").await.done().json();
+    let fields = [
+        "id",
+        "name",
+        "kind",
+        "prefix",
+        "owner",
+        "scopes",
+        "mode",
+        "allow_ips",
+        "limits",
+        "created_at",
+        "expires_at",
+        "rotated_from",
+        "hash",
+        "revoked_at",
+        "status",
+        "last_used_at",
+        "last_used_ip",
+    ];
+    assert_eq!(shown.as_object().unwrap().keys().collect::<Vec<_>>(), fields, "those of a key file");
+    assert_eq!((text(&shown, "status"), text(&shown, "hash")), ("active", "hmac-sha256"));
+
+    let set = plane
+        .run("keys set Export --name Import --allow-ip 203.0.113.7 --expires never --output json")
+        .await
+        .done()
+        .json();
+    assert_eq!(
+        (text(&set, "name"), &set["expires_at"], &set["allow_ips"][0]),
+        ("Import", &Value::Null, &"203.0.113.7".into())
+    );
+    let new = plane.run("keys rotate Import --overlap 1h --wait --output json").await.done().json();
+    assert_eq!(new["rotated_from"], shown["id"]);
+    let both = plane.run("keys revoke Import").await;
+    assert!(both.status == 1 && both.stderr.contains("2 keys are called so"), "{both:?}");
+
+    let old = text(&shown, "id");
+    let receipt = plane.run(&format!("keys revoke {old} --wait --output json")).await.done().json();
+    assert_eq!((&receipt["in_force"], receipt["acknowledged"].as_array().unwrap().len()), (&true.into(), 1));
+    let again = plane.run(&format!("keys revoke {old}")).await.done();
+    assert!(again.stderr.contains("was revoked before"), "{}", again.stderr);
+    let listed = plane.run("keys list --status revoked --output json").await.done().json();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["id"]), (1, &shown["id"]));
+    plane.run(&format!("keys delete {old} --yes")).await.done();
+    let gone = plane.run(&format!("keys show {old}")).await;
+    assert!(gone.status == 1 && gone.stderr.contains("no key has the id"), "{gone:?}");
+
+    plane.run("owners create svc --capability manage --kyc approved").await.done();
+    plane.run("owners set svc --name Service").await.done();
+    plane.run("owners suspend svc").await.done();
+    let list = plane.run("keys list").await.done().stdout;
+    assert!(list.contains("suspended"), "{list}");
+    plane.run("owners suspend svc --lift").await.done();
+    let owners = plane.run("owners list --output json").await.done().json();
+    assert_eq!((text(&owners[0], "name"), &owners[0]["keys"]), ("Service", &1.into()));
+    let kept = plane.run("owners delete svc --yes").await;
+    assert!(kept.status == 1 && kept.stderr.contains("revoke"), "{kept:?}");
+
+    // Nobody who may not gets anywhere, and a secret is not sent anywhere.
+    let nobody = keyside(["keys", "list", "--control", &plane.url()]).await;
+    assert!(nobody.status == 2 && nobody.stderr.contains("--token-file"), "{nobody:?}");
+    let secret = text(&new, if new["token"].is_string() { "token" } else { "consumer_secret" });
+    let told = plane.run(&format!("keys show {secret}")).await;
+    assert!(told.status == 1 && told.stderr.contains("that is a secret") && !told.stderr.contains(secret), "{told:?}");
+    drop(sidecar);
+}
+
+#[tokio::test]
+async fn operators_are_kept_while_it_runs_and_while_it_does_not() {
+    let plane = Plane::start().await;
+    plane.run("operators create anna --role operator").await.done();
+    let token = plane.run("operators token anna --name ci --expires 90d --output json").await.done().json();
+    let listed = plane.run("operators list").await.done().stdout;
+    assert!(listed.contains("anna") && listed.contains(text(&token, "id")) && !listed.contains(text(&token, "token")));
+    let anna = plane.path("anna-token");
+    std::fs::write(&anna, text(&token, "token")).unwrap();
+    let refused =
+        keyside(["operators", "list", "--control", &plane.url(), "--token-file", anna.to_str().unwrap()]).await;
+    assert!(refused.status == 1 && refused.stderr.contains("admin"), "{refused:?}");
+
+    let stopped = plane.stop(Signal::TERM).await;
+    let config = stopped.path("control.toml").display().to_string();
+    let here = async |line: &str, input: &str| {
+        let words = line.split(' ').chain(["--config", &config]).map(str::to_owned).collect::<Vec<_>>();
+        keyside_with_input(words, input).await
+    };
+    here("operators set anna --role admin --password-file -", "correct horse battery\n").await.done();
+    let weak = here("operators set anna --password-file -", "short\n").await;
+    assert!(weak.status == 1 && weak.stderr.contains("12 to 256"), "{weak:?}");
+    here("operators delete root --yes", "").await.done();
+    let last = here("operators delete anna --yes", "").await;
+    assert!(last.status == 1 && last.stderr.contains("last admin"), "{last:?}");
+    let whole = here("audit verify", "").await.done();
+    assert!(whole.stderr.contains("is whole"), "{}", whole.stderr);
+    let secrets = [ADMIN_TOKEN, "horse", text(&token, "token")];
+    let store = std::fs::read(stopped.path("control.db")).unwrap();
+    let held = |secret: &str| store.windows(secret.len()).any(|window| window == secret.as_bytes());
+    assert!(!secrets.into_iter().any(held), "the store holds no secret");
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_shows() {
+    let plane = Plane::start().await;
+    for number in 0..5 {
+        plane.mint(&format!("key {number}")).await;
+    }
+    let whole = plane.run("audit verify --output json").await.done().json();
+    assert_eq!((&whole["whole"], &whole["entries"]), (&true.into(), &6.into()));
+    let anchor = plane.path("audit-anchor.ndjson").display().to_string();
+    plane.run(&format!("audit verify --anchor {anchor}")).await.done();
+    let stopped = plane.stop(Signal::TERM).await;
+    let config = stopped.path("control.toml").display().to_string();
+    let verify = async || keyside(["audit", "verify", "--config", &config]).await;
+    verify().await.done();
+
+    // An older copy of the store, put in its place.
+    let older = std::fs::read(stopped.path("control.db")).unwrap();
+    let plane = stopped.start().await;
+    plane.mint("one more").await;
+    let stopped = plane.stop(Signal::TERM).await;
+    verify().await.done();
+    let newer = std::fs::read(stopped.path("control.db")).unwrap();
+    std::fs::write(stopped.path("control.db"), older).unwrap();
+    let cut = verify().await;
+    assert!(cut.status == 1 && cut.stderr.contains("the anchor file knows 7"), "{cut:?}");
+    std::fs::write(stopped.path("control.db"), newer).unwrap();
+    verify().await.done();
+    // What was noted outside of the store is compared, entry by entry.
+    let lines = std::fs::read_to_string(&anchor).unwrap();
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    let mut more = last.clone();
+    more["seq"] = (last["seq"].as_u64().unwrap() + 1).into();
+    std::fs::write(&anchor, format!("{lines}{more}\n")).unwrap();
+    let cut = verify().await;
+    assert!(cut.status == 1 && cut.stderr.contains("the end was cut off after entry"), "{cut:?}");
+    let mut other = last;
+    other["hash"] = "0".repeat(64).into();
+    std::fs::write(&anchor, format!("{other}\n")).unwrap();
+    let forged = verify().await;
+    assert!(forged.status == 1 && forged.stderr.contains("is another one than was noted"), "{forged:?}");
+}
