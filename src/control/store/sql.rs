@@ -65,16 +65,7 @@ impl Sql {
         work: impl for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'static,
     ) -> Answer<'_, T> {
         let engine = self.engine.clone();
-        self.to_the_end(async move {
-            let mut tx = engine.write(care).await?;
-            match work(&mut tx).await {
-                Ok(written) => tx.commit().await.map(|()| written),
-                Err(why) => {
-                    tx.undo(Some(&why)).await;
-                    Err(why)
-                }
-            }
-        })
+        self.to_the_end(async move { write(&engine, care, work).await })
     }
 
     fn to_the_end<T: Send + 'static>(
@@ -103,8 +94,15 @@ impl Store for Sql {
     }
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> Answer<'a, ()> {
-        let (commit, me, kept) = (commit.clone(), self.me.clone(), self.kept);
-        self.write(Care::Durable, move |tx| async move { commit::commit(tx, &commit, &me, kept).await }.boxed())
+        let (engine, commit, me, kept) = (self.engine.clone(), commit.clone(), self.me.clone(), self.kept);
+        self.to_the_end(async move {
+            // Before the transaction begins: whoever waits for the head does not wait for this.
+            let texts = commit::Texts::of(&commit);
+            write(&engine, Care::Durable, |tx| {
+                async move { commit::commit(tx, &commit, texts, &me, kept).await }.boxed()
+            })
+            .await
+        })
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -209,6 +207,22 @@ impl Store for Sql {
     fn close(&self) -> BoxFuture<'_, ()> {
         let (runtime, engine) = (self.runtime.clone(), self.engine.clone());
         async move { drop(runtime.spawn(async move { engine.close().await }).await) }.boxed()
+    }
+}
+
+/// Does this in a transaction that writes.
+async fn write<T>(
+    engine: &Engine,
+    care: Care,
+    work: impl for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let mut tx = engine.write(care).await?;
+    match work(&mut tx).await {
+        Ok(written) => tx.commit().await.map(|()| written),
+        Err(why) => {
+            tx.undo(Some(&why)).await;
+            Err(why)
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Writes a commit.
 
+use std::collections::HashSet;
+
 use super::{
     super::{
         AccountChange, Change,
@@ -12,19 +14,35 @@ use crate::keys::document::json;
 /// How many revisions more than are kept there may be, so that not every commit has to look for old ones.
 const SLACK: u64 = 64;
 
+/// The changes of a commit as they are written.
+pub(super) struct Texts {
+    /// Those of its revision.
+    lines: String,
+    /// A statement's values for each run of changes that one statement can write.
+    values: Vec<Vec<Value>>,
+}
+
+impl Texts {
+    /// What this commit changes.
+    pub(super) fn of(commit: &Commit) -> Self {
+        let values = together(&commit.changes).map(|some| some.iter().flat_map(values).collect());
+        Self { lines: read::lines(&commit.changes), values: values.collect() }
+    }
+}
+
 /// Writes all of it. What fails is undone by whoever began the transaction.
-pub(super) async fn commit(tx: &mut Tx, commit: &Commit, me: &str, kept: u64) -> Result<(), StoreError> {
+pub(super) async fn commit(tx: &mut Tx, commit: &Commit, texts: Texts, me: &str, kept: u64) -> Result<(), StoreError> {
     move_head(tx, &commit.before, &commit.after).await?;
     if !commit.changes.is_empty() {
-        for change in together(&commit.changes) {
-            rows(tx, change).await?;
+        for (some, values) in together(&commit.changes).zip(texts.values) {
+            rows(tx, some, values).await?;
         }
         let revision = commit.after.revision;
         let values = vec![
             revision.into(),
             commit.after.digest.as_str().into(),
             commit.entry.at.unix_millis().into(),
-            read::lines(&commit.changes).into(),
+            texts.lines.into(),
         ];
         tx.execute("INSERT INTO changes (revision, digest, at, lines) VALUES ($1, $2, $3, $4)", values).await?;
         if revision.is_multiple_of(SLACK) {
@@ -75,32 +93,44 @@ async fn move_head(tx: &mut Tx, before: &Head, after: &Head) -> Result<(), Store
 }
 
 /// Neighbours of the same kind, none of them twice: what one statement can write.
-fn together(changes: &[Change]) -> Vec<&[Change]> {
-    fn name(change: &Change) -> &str {
-        match change {
-            Change::Key(row) => row.id.as_str(),
-            Change::DeletedKey(id) => id.as_str(),
-            Change::Owner(row) => row.id.as_str(),
-            Change::DeletedOwner(id) => id.as_str(),
+fn together(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    let mut rest = changes;
+    std::iter::from_fn(move || {
+        let kind = std::mem::discriminant(rest.first()?);
+        let mut names = HashSet::new();
+        let mut length = 0;
+        for change in rest.iter().take(ROWS_AT_ONCE) {
+            if std::mem::discriminant(change) != kind || !names.insert(name(change)) {
+                break;
+            }
+            length += 1;
         }
+        let (some, others) = rest.split_at(length);
+        rest = others;
+        Some(some)
+    })
+}
+
+fn name(change: &Change) -> &str {
+    match change {
+        Change::Key(row) => row.id.as_str(),
+        Change::DeletedKey(id) => id.as_str(),
+        Change::Owner(row) => row.id.as_str(),
+        Change::DeletedOwner(id) => id.as_str(),
     }
-    let (mut runs, mut start) = (Vec::new(), 0);
-    let mut names = std::collections::HashSet::new();
-    for (at, change) in changes.iter().enumerate() {
-        let same = std::mem::discriminant(change) == std::mem::discriminant(&changes[start]);
-        if !same || at - start == ROWS_AT_ONCE || names.contains(name(change)) {
-            runs.push(&changes[start..at]);
-            start = at;
-            names.clear();
-        }
-        names.insert(name(change));
+}
+
+fn values(change: &Change) -> Vec<Value> {
+    let name = name(change).into();
+    match change {
+        Change::Key(row) => vec![name, json::write_key(row).to_string().into()],
+        Change::Owner(row) => vec![name, json::write_owner(row).to_string().into()],
+        Change::DeletedKey(_) | Change::DeletedOwner(_) => vec![name],
     }
-    runs.push(&changes[start..]);
-    runs
 }
 
 /// Writes changes of one kind.
-async fn rows(tx: &mut Tx, changes: &[Change]) -> Result<(), StoreError> {
+async fn rows(tx: &mut Tx, changes: &[Change], values: Vec<Value>) -> Result<(), StoreError> {
     let set = |table: &str| {
         let places = places(changes.len(), 2);
         format!(
@@ -111,15 +141,6 @@ async fn rows(tx: &mut Tx, changes: &[Change]) -> Result<(), StoreError> {
         let ids: Vec<_> = (1..=changes.len()).map(|place| format!("${place}")).collect();
         format!("DELETE FROM {table} WHERE {column} IN ({})", ids.join(", "))
     };
-    let mut values = Vec::<Value>::new();
-    for change in changes {
-        match change {
-            Change::Key(row) => values.extend([row.id.as_str().into(), json::write_key(row).to_string().into()]),
-            Change::Owner(row) => values.extend([row.id.as_str().into(), json::write_owner(row).to_string().into()]),
-            Change::DeletedKey(id) => values.push(id.as_str().into()),
-            Change::DeletedOwner(id) => values.push(id.as_str().into()),
-        }
-    }
     match changes.first() {
         Some(Change::Key(_)) => drop(tx.execute(set("keys"), values).await?),
         Some(Change::Owner(_)) => drop(tx.execute(set("owners"), values).await?),
