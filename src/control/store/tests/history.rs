@@ -271,8 +271,8 @@ async fn a_commit_that_nobody_waits_for_is_made(ground: Ground) {
     let store = ground.store().await;
     for _ in 0..20 {
         let next = following(&store.head().await.unwrap(), vec![key("key_1")]);
-        // Begun, and dropped at once.
-        assert!(store.commit(&next).now_or_never().is_none());
+        // Begun, and dropped at once. A machine that does ten other things may have done it by then.
+        store.commit(&next).now_or_never().unwrap_or(Ok(())).unwrap();
         let made = async { while store.head().await.unwrap() != next.after {} };
         tokio::time::timeout(Duration::from_secs(30), made).await.expect("it is made as a whole");
     }

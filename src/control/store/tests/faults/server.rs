@@ -132,7 +132,7 @@ async fn a_server_without_room_for_more_is_waited_for() {
 async fn a_server_whose_disk_is_full_changes_nothing() {
     let server = Server::new(&["fsync=off"]);
     let small = tempfile::tempdir_in(server.folder()).unwrap();
-    let Some(disk) = Disk::mounted(small.path(), "12m") else { return };
+    let Some(disk) = Disk::mounted(small.path(), "10m") else { return };
     // Its log is elsewhere: a server whose log has no room stops, and that is another day.
     std::fs::set_permissions(small.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let tables = small.path().join("tables");
@@ -145,7 +145,7 @@ async fn a_server_whose_disk_is_full_changes_nothing() {
     let place = Place::Postgres { url: server.url("small"), password: None };
     let store = open(&Settings { place, create: true }).await.unwrap();
     let head = commit(&*store, vec![key("key_1")]).await;
-    let next = following(&head, (0..20_000).map(|number| key(&format!("key_{number}"))).collect());
+    let next = following(&head, (0..40_000).map(|number| key(&format!("key_{number}"))).collect());
     assert_fails(store.commit(&next).await, StoreError::Full, "53100");
     let loaded = store.load().await.unwrap();
     assert_eq!((loaded.head, loaded.keys.len()), (head, 1), "nothing changed, and reading goes on");
