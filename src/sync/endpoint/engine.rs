@@ -53,6 +53,9 @@ pub(super) struct Engine {
     position: Option<Position>,
     /// Changes whose transaction is not here to its end, and their lines.
     open: Vec<(Change, Bytes)>,
+    /// The revision of the last change of this connection. Another line of it goes on with its transaction: not every
+    /// endpoint says that there is more to come.
+    streamed: Option<u64>,
     /// Whole transactions that are not in force yet.
     ready: Vec<(Change, Bytes)>,
     keeper: Keeper,
@@ -87,6 +90,7 @@ impl Engine {
             rows: Rows::default(),
             position: None,
             open: Vec::new(),
+            streamed: None,
             ready: Vec::new(),
             keeper,
             applied,
@@ -188,6 +192,7 @@ impl Engine {
                 return Err(Refused::Again(format!("revision {} has no end", first.revision)));
             }
             Some(_) => {}
+            None if self.streamed == Some(revision) => {}
             None if revision <= newest => {
                 return Err(Refused::Contradiction(format!("revision {revision} again, after {newest}")));
             }
@@ -200,6 +205,7 @@ impl Engine {
             self.keeper.revoked(self.store.cut_off(&cut));
         }
         let last = !change.more;
+        self.streamed = Some(revision);
         self.open.push((change, line));
         if last {
             self.ready.append(&mut self.open);
@@ -267,6 +273,7 @@ impl Engine {
 
     /// A connection has ended: what it began and did not finish begins anew.
     pub(super) fn forget_unfinished(&mut self) {
+        self.streamed = None;
         self.open.clear();
         self.ready.clear();
     }

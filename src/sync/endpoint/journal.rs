@@ -109,7 +109,7 @@ fn parse(text: &[u8], url: &Url) -> Result<Option<Whole>, String> {
     let mut open: Vec<Change> = Vec::new();
     for line in lines {
         let StreamLine::Change(change) = stream_line(line?)? else { return Err("a heartbeat".to_owned()) };
-        if change.revision <= whole.position.revision || open.iter().any(|other| other.revision != change.revision) {
+        if change.revision < whole.position.revision || open.iter().any(|other| other.revision != change.revision) {
             return Err(format!("revision {} where it cannot be", change.revision));
         }
         let last = !change.more;

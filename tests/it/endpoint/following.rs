@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{answers, check, readyz_says, sidecar};
-use crate::harness::{Control, H1, H2, Key, Load, Upstream, get, post};
+use crate::harness::{Control, H1, H2, Key, Load, Upstream, eventually, get, post};
 
 #[tokio::test]
 async fn the_set_and_its_changes_take_effect() {
@@ -53,6 +53,34 @@ async fn the_set_and_its_changes_take_effect() {
     for words in ["instance=api%2E", "max_stale=86400", "max_stale_write=86400"] {
         assert!(target.contains(words), "{target}");
     }
+}
+
+/// An endpoint that does not say that more lines of a transaction follow is understood as well, also after a restart.
+#[tokio::test]
+async fn lines_of_one_revision_are_one_transaction() {
+    let (one, two) = (Key::pair("one"), Key::token("two"));
+    let (upstream, control) = (Upstream::start().await, Control::start().await);
+    control.put_all([&one]);
+    let sidecar = sidecar(&upstream, &control).start().await;
+    let revision = control.commit([
+        json!({"owner": {"id": "acme", "kyc": "approved"}, "more": false}),
+        json!({"key": two.json(), "more": false}),
+        json!({"key": one.clone().with("revoked_at = 2026-11-01T00:00:00Z").json(), "more": false}),
+    ]);
+    control.acknowledged(revision).await;
+    answers(&sidecar, &two, 200).await;
+    answers(&sidecar, &one, 401).await;
+    let revision = control.put(&Key::token("three"));
+    let wanted = format!("durable at {revision}");
+    eventually(&wanted, async || {
+        let durable = |report: &serde_json::Value| report["revision"] == revision && report["durable"] == true;
+        control.reports().iter().any(durable).then_some(()).ok_or("not yet")
+    })
+    .await;
+    control.stop().await;
+    let sidecar = sidecar.crash_and_restart().await;
+    answers(&sidecar, &two, 200).await;
+    answers(&sidecar, &one, 401).await;
 }
 
 /// Not one request that begins after the acknowledgement came is let through, whatever is going on.

@@ -382,7 +382,7 @@ async fn changes(shared: &Shared, stream: &mut (impl AsyncRead + AsyncWrite + Un
                     let mut line = line.clone();
                     line["revision"] = (*revision).into();
                     line["digest"] = digest(&state, *revision).into();
-                    if index + 1 < lines.len() {
+                    if index + 1 < lines.len() && line.get("more").is_none() {
                         line["more"] = true.into();
                     }
                     text.push_str(&format!("{line}\n"));
