@@ -21,23 +21,24 @@ pub(super) async fn head(tx: &mut Tx) -> Result<Head, StoreError> {
 
 /// Everything that is judged by.
 pub(super) async fn load(tx: &mut Tx) -> Result<Loaded, StoreError> {
+    // First everything is fetched: a server ends a session that is idle while much is read here.
     let head = head(tx).await?;
     let owners = tx.fetch("SELECT id, document FROM owners ORDER BY id", vec![]).await?;
+    let keys = tx.fetch("SELECT id, document FROM keys ORDER BY id", vec![]).await?;
+    let operators = accounts::operators(tx).await?;
+    let revisions = tx.fetch("SELECT revision, digest, at, lines FROM changes ORDER BY revision", vec![]).await?;
     let owners = owners.iter().map(|row| {
         let whose = format!("the owner {}", row.text(0)?);
         let owner = owner(&json_of(&row.text(1)?, &whose)?, &whose)?;
         if owner.id == parse::<OwnerId>(&row.text(0)?, &whose)? { Ok(owner) } else { Err(damaged(whose, "another id")) }
     });
     let owners = owners.collect::<Result<_, StoreError>>()?;
-    let keys = tx.fetch("SELECT id, document FROM keys ORDER BY id", vec![]).await?;
     let keys = keys.iter().map(|row| {
         let whose = format!("the key {}", row.text(0)?);
         let key = key(&json_of(&row.text(1)?, &whose)?, &whose)?;
         if key.id == parse::<KeyId>(&row.text(0)?, &whose)? { Ok(key) } else { Err(damaged(whose, "another id")) }
     });
     let keys = keys.collect::<Result<_, StoreError>>()?;
-    let operators = accounts::operators(tx).await?;
-    let revisions = tx.fetch("SELECT revision, digest, at, lines FROM changes ORDER BY revision", vec![]).await?;
     let revisions = revisions.iter().map(revision).collect::<Result<Vec<_>, _>>()?;
     let mut next = head.revision.saturating_sub(revisions.len() as u64);
     for found in &revisions {
