@@ -157,7 +157,7 @@ async fn what_cannot_be_continued_is_taken_as_a_whole() {
     let asked = || control.asked().iter().filter(|(_, target)| target.starts_with("/sync/v1/keys?")).count();
     let before = asked();
     control.run_ahead(3);
-    crate::harness::eventually("the whole set again", async || if asked() > before { Ok(()) } else { Err(()) }).await;
+    eventually("the whole set again", async || if asked() > before { Ok(()) } else { Err(()) }).await;
     control.run_ahead(0);
 
     // Another history begins, at a lower revision: taken, but nobody revoked comes back.
@@ -172,7 +172,7 @@ async fn what_cannot_be_continued_is_taken_as_a_whole() {
     check(&sidecar, &two, 200).await;
     check(&sidecar, &gone, 401).await;
     let revision = control.put(&one);
-    crate::harness::eventually("the new history to be followed", async || {
+    eventually("the new history to be followed", async || {
         let reports = control.reports();
         let found = reports.iter().any(|report| report["epoch"] == "second" && report["revision"] == revision);
         if found { Ok(()) } else { Err(()) }
