@@ -95,6 +95,7 @@ impl Facts {
             "instance": &*self.instance,
             "epoch": position.epoch,
             "revision": position.revision,
+            "digest": position.digest,
             "durable": durable,
         });
         Some((report, (position, durable)))
