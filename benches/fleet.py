@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""fleet.py KEYSIDE [SIDECARS] [KEYS] [ROUNDS]: a fleet, and how soon a revoked key is dead in all of it.
+"""fleet.py KEYSIDE [SIDECARS] [KEYS] [ROUNDS] [RATE]: a fleet, and how soon a revoked key is dead in all of it.
 
-Starts the given binary as one control plane (SQLite) and as so many sidecars (50 if not said) that have so many keys (10000)
-from it, in front of an upstream of its own. Prints how long the whole set takes and how large it is, how soon a sidecar is
-ready with it, what the processes hold in memory, and what the control plane does while nothing happens. Then, so many times
-(200): mints a key, waits until it passes everywhere, has clients ask every sidecar with it without end, and revokes it.
-Prints the median, the 99th percentile and the largest of each: from the mint until the key passes everywhere, from the
-revoke until its answer, and from its commit to the last acknowledgement as the control plane measures it. Exits with 1 when a
-request that began after the answer was let through by a sidecar that the answer lists as acknowledged. Needs Python alone, on
-Linux; ends all that it started.
+Starts the given binary as one control plane (SQLite) and as so many sidecars (50 if not said) that have so many keys
+(10000) from it, in front of an upstream of its own. Prints how long the whole set takes and how large it is, how soon a
+sidecar is ready with it, what the processes hold in memory, and what they do while nothing happens. Then, so many times
+(200): mints a key, waits until it passes everywhere, has clients ask every sidecar with it, RATE times a second in all
+(500; more where the machine bears it), and revokes it. Prints the median, the 99th percentile and the largest of each:
+from the mint until the key passes everywhere, from the revoke until its answer, and from its commit to the last
+acknowledgement, as the control plane measures it. Exits with 1 when a request that began after the answer was let through
+by a sidecar that the answer lists as acknowledged. Needs Python alone, on Linux; ends all that it started.
 """
 import asyncio
 import base64
@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 
-HAMMERS, PAUSE, IDLE = 2, 0.02, 10
+HAMMERS, IDLE = 2, 10
 SYNC, ADMIN = "sync-token-of-the-bench-0123456789-abcdef", "kop_" + "A" * 43
 MINT = """[listen]
 plaintext = true
@@ -93,7 +93,7 @@ async def ask(reader, writer, authorization):
     return int(head[9:12])
 
 
-async def call(port, authorization, stop, told):
+async def call(port, authorization, stop, told, pause):
     """Asks until it is told to stop: notes when the last request began that was let through."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while not stop.is_set():
@@ -102,18 +102,19 @@ async def call(port, authorization, stop, told):
         told["statuses"][status] = told["statuses"].get(status, 0) + 1
         if status == 200:
             told["last"] = max(told["last"], began)
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)
     writer.close()
 
 
-def hammer(ports, pipe):
+def hammer(ports, pipe, pause):
     """Callers of some sidecars, one a sidecar, in a process of their own."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     async def rounds():
         loop = asyncio.get_running_loop()
         while (authorization := await loop.run_in_executor(None, pipe.recv)) is not None:
             stop, told = asyncio.Event(), {port: {"last": 0, "statuses": {}} for port in ports}
-            calls = [asyncio.ensure_future(call(port, authorization, stop, told[port])) for port in ports]
+            calls = [asyncio.ensure_future(call(port, authorization, stop, told[port], pause)) for port in ports]
             await loop.run_in_executor(None, pipe.recv)
             stop.set()
             await asyncio.gather(*calls)
@@ -230,17 +231,17 @@ def say(what, seconds):
     print(f"{what}: p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, largest {ordered[-1] * 1000:.1f} ms ({len(ordered)})", flush=True)
 
 
-def main(keyside, sidecars=50, keys=10_000, rounds=200):
+def main(keyside, sidecars=50, keys=10_000, rounds=200, rate=500):
     with tempfile.TemporaryDirectory(prefix="keyside-fleet-") as folder:
         started = []
         try:
-            return measure(keyside, int(sidecars), int(keys), int(rounds), pathlib.Path(folder), started)
+            return measure(keyside, int(sidecars), int(keys), int(rounds), float(rate), pathlib.Path(folder), started)
         finally:
             for process in started:
                 process.stop()
 
 
-def measure(keyside, sidecars, keys, rounds, folder, started):
+def measure(keyside, sidecars, keys, rounds, rate, folder, started):
     files = {"sync-tokens": SYNC, "admin-token": ADMIN, "pepper": "p" * 48, "keyside.toml": MINT, "keys.toml": ""}
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -295,7 +296,7 @@ def measure(keyside, sidecars, keys, rounds, folder, started):
     pipes = []
     for number in range(HAMMERS):
         here, there = multiprocessing.Pipe()
-        multiprocessing.Process(target=hammer, args=(ports[number::HAMMERS], there), daemon=True).start()
+        multiprocessing.Process(target=hammer, args=(ports[number::HAMMERS], there, sidecars / rate), daemon=True).start()
         pipes.append(here)
     minted, answered, broken, pending, asked = [], [], 0, 0, {}
     for number in range(rounds):
@@ -333,6 +334,8 @@ def measure(keyside, sidecars, keys, rounds, folder, started):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("fork")
+    # Whoever ends this ends all that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     sys.exit(main(*sys.argv[1:]))
