@@ -130,7 +130,8 @@ async fn the_steps_of_the_control_plane_end_in_a_dead_key() {
         ),
     );
     let steps = replace(&steps, "sidecar/keyside.toml &\n", "sidecar/keyside.toml & pids=\"$pids $!\"\n");
-    let call = steps.lines().find(|line| line.starts_with("curl ") && line.contains("shared-key.json")).unwrap();
+    let is_call = |line: &&str| line.starts_with("curl ") && line.contains("shared-key.json");
+    let call = steps.lines().map(str::trim).find(is_call).unwrap();
     let script = format!("set -e\npids=\ntrap 'kill $pids 2> kill.err || :' EXIT\n{begin}{steps}{call}\n");
 
     let folder = TempDir::with_prefix("keyside-it-").unwrap();

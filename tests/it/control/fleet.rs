@@ -7,6 +7,14 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
 
 use super::{SOON, answers, check, names, sidecars};
 use crate::harness::{Answer, Gate, H1, Load, Minted, Plane, Sidecar, Upstream, eventually, within};
@@ -213,4 +221,78 @@ async fn what_is_under_way_finishes_or_is_cut_and_tunnels_are_cut() {
         sidecar.signal(Signal::TERM);
         sidecar.ended().await;
     }
+}
+
+/// What stands between a sidecar and the control plane, and may hold back all that is said.
+struct Relay {
+    address: std::net::SocketAddr,
+    open: watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn to(plane: &Plane) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, to, open) = (listener.local_addr().unwrap(), plane.address, watch::Sender::new(true));
+        let gate = open.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                let gate = gate.clone();
+                tokio::spawn(async move {
+                    let Ok(far) = TcpStream::connect(to).await else { return };
+                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                    tokio::join!(pass(near_in, far_out, gate.clone()), pass(far_in, near_out, gate));
+                });
+            }
+        });
+        Self { address, open }
+    }
+}
+
+/// Passes on what comes, while the gate is open.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: watch::Receiver<bool>) {
+    let mut bytes = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if gate.wait_for(|open| *open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One of two is cut off: it is named, refuses in the time that was said, and has all of it once it is back.
+#[tokio::test]
+async fn who_is_cut_off_is_named_and_catches_up_when_it_is_back() {
+    let (upstream, plane) = (Upstream::start().await, Plane::start().await);
+    let mut fleet = sidecars(&plane, &upstream, &["a"]).await;
+    let relay = Relay::to(&plane).await;
+    let limits = format!(
+        "[keys]\nmax_stale = \"4s\"\nmax_stale_write = \"4s\"\n[keys.control]\ninstance = \"b\"\nurl = \"http://{}\"",
+        relay.address
+    );
+    fleet.insert("b".to_owned(), plane.sidecar(&upstream).config(&limits).start().await);
+    plane.followed_by(2).await;
+    let (dead, living) = (plane.mint("dead").await, plane.mint("living").await);
+    for sidecar in fleet.values() {
+        answers(sidecar, &dead, 200).await;
+        answers(sidecar, &living, 200).await;
+    }
+    relay.open.send_replace(false);
+    let receipt = plane.revoke(&dead.id).await;
+    assert_eq!(
+        (names(&receipt["acknowledged"]), names(&receipt["pending"])),
+        (vec!["a".to_owned()], vec!["b".to_owned()])
+    );
+    check(&fleet["a"], &dead, 401).await;
+    answers(&fleet["b"], &living, 503).await;
+    check(&fleet["b"], &dead, 503).await;
+    let until = receipt["pending"][0]["may_serve_reads_until"].as_str().unwrap();
+    assert!(jiff::Timestamp::now() < until.parse().unwrap(), "{until}");
+    let sidecars = plane.sidecars().await;
+    let cut_off = sidecars.iter().find(|sidecar| sidecar["instance"].as_str().unwrap().starts_with("b.")).unwrap();
+    assert_eq!(cut_off["lag"], 1, "{cut_off}");
+    relay.open.send_replace(true);
+    answers(&fleet["b"], &dead, 401).await;
+    answers(&fleet["b"], &living, 200).await;
+    plane.followed_by(2).await;
+    assert_eq!(plane.revoke(&living.id).await["pending"], serde_json::json!([]));
 }
