@@ -12,19 +12,14 @@ use super::{
     desk::Desk,
     keys::name,
     ledger::{Draft, Image},
+    session,
     store::{AccountChange, Operator, Role, Token},
 };
 use crate::{
     clock::{self, Wall},
-    keys::{
-        mint,
-        moments::expiry,
-        secret::{Algorithm, Secret, SecretHash},
-    },
+    keys::{mint, moments::expiry, secret::Secret},
 };
 
-/// The least and the most characters of a password.
-const PASSWORD: std::ops::RangeInclusive<usize> = 12..=256;
 /// The most tokens of one operator.
 const TOKENS: usize = 100;
 
@@ -87,13 +82,11 @@ pub async fn create(
     password: Option<Secret>,
 ) -> Result<Operator, Problem> {
     caller.needs(Role::Admin)?;
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-    if !(1..=64).contains(&new_name.len()) || !new_name.bytes().all(good) {
-        let message = "`name` must have 1 to 64 letters, digits, \".\", \"_\", \"@\" and \"-\".";
-        return Err(Problem::invalid("name", message));
+    if !session::name_is_good(new_name) {
+        return Err(Problem::invalid("name", session::NAME_RULE));
     }
     let password = match password {
-        Some(password) => Some(hashed(new_name, password).await?),
+        Some(password) => Some(session::hash_password(desk, new_name, password).await?),
         None => None,
     };
     let (then, new_name) = (caller.clone(), new_name.to_owned());
@@ -130,7 +123,7 @@ pub async fn change(
     let needed = if own_password { Role::Viewer } else { Role::Admin };
     caller.needs(needed)?;
     let password = match password {
-        Some(Some(password)) => Some(Some(hashed(name, password).await?)),
+        Some(Some(password)) => Some(Some(session::hash_password(desk, name, password).await?)),
         Some(None) => Some(None),
         None => None,
     };
@@ -269,30 +262,4 @@ fn not_the_last(image: &Image, name: &str) -> Result<(), Problem> {
     let other = image.operators().values().any(|other| other.role == Role::Admin && other.name != name);
     let message = "This is the last admin: make somebody else one first.";
     if other { Ok(()) } else { Err(Problem::conflict("last_admin", message)) }
-}
-
-/// The hash of a password, if it is none that is guessed first.
-///
-/// # Errors
-///
-/// It is too short, too long, or the operator's name.
-pub async fn hashed(name: &str, password: Secret) -> Result<String, Problem> {
-    let text = String::from_utf8_lossy(password.expose());
-    let length = text.chars().count();
-    if !PASSWORD.contains(&length) {
-        return Err(Problem::invalid("password", "`password` must have 12 to 256 characters."));
-    }
-    let mut known = text.to_lowercase();
-    let guessed = known == name.to_lowercase() || known.chars().all(|char| known.starts_with(char));
-    known.zeroize();
-    if guessed {
-        return Err(Problem::invalid("password", "`password` is too easily guessed."));
-    }
-    drop(text);
-    let made = tokio::task::spawn_blocking(move || SecretHash::make(Algorithm::Argon2id, &password, None)).await;
-    let failed = || Problem::from(super::store::StoreError::Unavailable("the password could not be hashed".to_owned()));
-    match made {
-        Ok(Ok(hash)) => Ok(hash.as_phc().to_owned()),
-        _ => Err(failed()),
-    }
 }

@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq as _;
 
 pub use self::{
     cookie::{form_cookie, form_token},
-    password::{Passwords, name_is_good},
+    password::{NAME_RULE, Passwords, name_is_good},
     setup::{open as setup_is_open, set_up},
 };
 use self::{origin::same_origin, password::Verdict, throttle::Throttle};

@@ -96,6 +96,9 @@ impl Drop for Waits<'_> {
     }
 }
 
+/// What a name that is refused is answered with.
+pub const NAME_RULE: &str = "A name has 1 to 64 letters, digits, and any of . _ - @ +";
+
 /// Whether an operator may be called so: what is written into logs and audit entries has one reading.
 pub fn name_is_good(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@' | b'+');

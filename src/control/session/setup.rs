@@ -14,7 +14,7 @@ use super::{
         ledger::{Draft, Image},
         store::{AccountChange, Operator, Role},
     },
-    Begun, actor, begin, hash_password, name_is_good,
+    Begun, NAME_RULE, actor, begin, hash_password, name_is_good,
 };
 use crate::keys::secret::Secret;
 
@@ -40,8 +40,7 @@ pub async fn set_up(
         return Err(used());
     }
     if !name_is_good(name) {
-        let message = "A name has at most 64 letters, digits, and any of . _ - @ +";
-        return Err(Problem::invalid("name", message));
+        return Err(Problem::invalid("name", NAME_RULE));
     }
     let hash = hash_password(desk, name, password).await?;
     let digest = audit::hex(token);

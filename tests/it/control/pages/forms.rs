@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::{PASSWORD, Visitor, hidden, listed, made, with_password};
 use crate::harness::{Plane, Received, Request, get};
 
+/// What a browser says of where a form comes from.
+type Told<'a> = &'a [(&'a str, &'a str)];
+
 /// How many audit entries there are, and the revision: what every change moves.
 async fn head(plane: &Plane) -> Value {
     plane.api("GET", "/v1/audit?limit=1", &Value::Null).await["head"].take()
@@ -60,7 +63,7 @@ async fn no_other_site_sends_a_form() {
     let (origin, host) = (visitor.origin(), visitor.host());
     for (path, fields) in &forms {
         let good = [("Origin", origin.as_str()), ("Sec-Fetch-Site", "same-origin")];
-        let rows: [(&str, &str, &[(&str, &str)]); 11] = [
+        let rows: [(&str, &str, Told<'_>); 11] = [
             ("no secret", "", &good),
             ("another session's secret", &theirs, &good),
             ("a longer secret", &format!("{ours}0"), &good),

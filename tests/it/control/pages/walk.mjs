@@ -2,6 +2,7 @@
 // by walks.rs: node walk.mjs WAY LINK CHROMIUM PICTURES PACKAGES [rules]. WAY is "script", "plain" (no script runs in the
 // browser) or "keyboard" (nothing but keys is pressed). With "rules", each page is held against axe's.
 import { execFileSync } from "node:child_process";
+import { createServer } from "node:http";
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
@@ -106,6 +107,30 @@ async function answers(line, status) {
     await new Promise((done) => setTimeout(done, 50));
   }
   throw new Error(`${way}: answered ${found} and not ${status}`);
+}
+
+// A page at another port: to the browser it is the same site, so that the cookie goes along; even with the secret of the
+// session it gets nothing.
+async function fromAnotherSite() {
+  const csrf = await page.locator("input[name=csrf]").first().inputValue();
+  const form = `<form method="post" action="${base}/owners/new"><input name="csrf" value="${csrf}"><input name="id" ` +
+    `value="forged"><input name="kyc" value="none"><button>Win a prize</button></form><iframe src="${base}/keys"></iframe>`;
+  const other = createServer((_, answer) => {
+    answer.setHeader("Content-Type", "text/html");
+    answer.end(form);
+  });
+  await new Promise((done) => other.listen(0, "127.0.0.1", done));
+  const there = `http://127.0.0.1:${other.address().port}/`;
+  await page.goto(there);
+  const framed = await page.frames()[1].content().catch(() => "");
+  check("no page of ours is in a frame", !framed.includes("Accounting") && !framed.includes("Sign out"));
+  const read = () => page.evaluate((url) => fetch(url, { credentials: "include" }).then(() => "read", () => "refused"), `${base}/keys`);
+  check("no page of ours is read", (await read()) === "refused");
+  const [answer] = await Promise.all([page.waitForNavigation(), page.getByRole("button").click()]);
+  check("the forged form is refused", answer.status() === 403);
+  await page.goto(`${base}/owners`);
+  check("nothing was forged", !(await page.content()).includes("forged"));
+  other.close();
 }
 
 try {
@@ -277,6 +302,8 @@ try {
   await page.goto(`${base}/keys/new?preset=web3pay`);
   await look("new-key-by-name");
   if (faults.length > 0) throw new Error(faults.join("\n"));
+  // Last: what the browser refuses there, it says.
+  if (rules === "rules") await fromAnotherSite();
   console.log(`${number} pages`);
 } catch (error) {
   await page.screenshot({ path: `${pictures}/failed.png`, fullPage: true }).catch(() => {});
