@@ -138,11 +138,6 @@ impl Folder {
         self.write("ca.crt", &issued.ca)
     }
 
-    /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The configuration.
     pub(super) fn configuration(&self) -> PathBuf {
         self.path.join("keyside.toml")
@@ -169,6 +164,11 @@ impl Folder {
 
 #[cfg(feature = "control")]
 impl Folder {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes a file anew that was written before.
     pub(super) fn replace(&self, name: &str, text: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))?;

@@ -141,7 +141,7 @@ fn history_only_goes_on() {
     again(bench.takes(&[change(7, false, ("deleted_key", "a".into()))]));
     bench.check(5, "a b");
     // What came before the lie was good.
-    contradicts(bench.takes(&[change(6, false, ("key", key("d"))), change(6, false, ("deleted_key", "a".into()))]));
+    contradicts(bench.takes(&[change(6, false, ("key", key("d"))), change(5, false, ("deleted_key", "a".into()))]));
     bench.check(6, "a b d");
     bench.takes(&[change(7, false, ("deleted_key", "a".into())), serde_json::json!({"heartbeat": 7})]).unwrap();
     bench.check(7, "b d");

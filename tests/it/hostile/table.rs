@@ -49,6 +49,11 @@ fn runs(text: &str, name: &str) -> bool {
         let line = line.strip_prefix("async ").unwrap_or(line);
         line.strip_prefix("fn ").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
     };
+    // Of a suite that runs on both stores, the tests are listed.
+    let mut listed = lines.iter().skip_while(|line| **line != "on_both! {").take_while(|line| **line != "}");
+    if listed.any(|line| *line == name) {
+        return true;
+    }
     lines.iter().enumerate().any(|(at, line)| {
         // In `proptest!`, too, a test has the attribute.
         let attributes: Vec<&&str> = lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).collect();
@@ -95,6 +100,7 @@ fn only_a_test_that_always_runs_is_a_proof() {
     let text = "#[test]\nfn one() {}\n#[tokio::test]\nasync fn two() {}\n#[test]\n#[ignore = \"no\"]\nfn three() {}\nfn four() {}";
     let all = ["one", "two", "three", "four", "on"].map(|name| runs(text, name));
     assert_eq!(all, [true, true, false, false, false]);
+    assert!(runs("on_both! {\n    one\n}\nfn two() {}", "one") && !runs("on_both! {\n    one\n}\nfn two() {}", "two"));
     assert!(fault("nowhere.rs::one").is_some());
     assert!(fault("benches/nowhere.py").is_some());
     assert!(fault("hostile/table.rs::only_a_test_that_always_runs_is_a_proof").is_none());
