@@ -5,12 +5,13 @@ mod commands;
 mod fleet;
 mod pages;
 mod planes;
+mod web3pay;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Minted, Plane, Sidecar, Upstream, eventually, hex};
+use crate::harness::{Minted, Plane, Sidecar, Upstream, eventually, get, hex};
 
 /// What a request with this key is answered now.
 #[track_caller]
@@ -26,6 +27,15 @@ fn check(sidecar: &Sidecar, key: &Minted, status: u16) -> impl Future<Output = (
 async fn answers(sidecar: &Sidecar, key: &Minted, status: u16) {
     eventually("the key to be answered so", async || {
         let found = sidecar.ask(key.get("/")).await.status;
+        if found == status { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
+/// Waits until a request with this token is answered so.
+async fn answers_token(sidecar: &Sidecar, target: &str, token: &str, status: u16) {
+    eventually("the token to be answered so", async || {
+        let found = sidecar.ask(get(target).field("X-API-Key", token)).await.status;
         if found == status { Ok(()) } else { Err(found) }
     })
     .await;

@@ -182,6 +182,11 @@ impl Plane {
         Sidecar::in_front_of(upstream).plaintext().config(unlimited).keys_from(&self.url(), SYNC_TOKEN, PEPPER)
     }
 
+    /// The same, with TLS and the limits of its configuration.
+    pub(crate) fn follower(&self, upstream: &Upstream) -> Builder {
+        Sidecar::in_front_of(upstream).keys_from(&self.url(), SYNC_TOKEN, PEPPER)
+    }
+
     /// Sends a request on a connection of its own; an error is why there was no answer.
     pub(crate) async fn try_ask(&self, request: &Request) -> Result<Received, String> {
         let asked = async {
