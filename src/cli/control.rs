@@ -22,6 +22,10 @@ pub struct Args {
     /// Print the commented default: every setting there is.
     #[arg(long, conflicts_with = "config")]
     print_default: bool,
+    /// An older copy of the store was put back on purpose: begin a new history with it, which sidecars take. What they
+    /// saw revoked stays revoked.
+    #[arg(long)]
+    restored: bool,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -55,7 +59,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot take signals: {error}")),
     };
-    let plane = match Plane::start(loaded.settings) {
+    let plane = match Plane::start(loaded.settings, args.restored) {
         Ok(plane) => plane,
         Err(error) => {
             fail(&describe(&error));

@@ -68,6 +68,11 @@ impl Anchor {
     }
 }
 
+/// The last head of this history that was noted; none where nothing was, or the file cannot be read.
+pub fn last_of(path: &Path, epoch: &str) -> Option<Line> {
+    read(path).ok()?.into_iter().rfind(|line| line.epoch == epoch)
+}
+
 /// Reads the file; what follows the last line break was being written.
 ///
 /// # Errors

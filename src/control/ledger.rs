@@ -247,6 +247,28 @@ impl Ledger {
         Err(StoreError::Unavailable("others write all the time; try again".to_owned()).into())
     }
 
+    /// Begins a new history with what there is. To be called when an older copy of the store was put back on purpose:
+    /// sidecars that have seen more of the old history would never take it. What they saw revoked stays so.
+    ///
+    /// # Errors
+    ///
+    /// The store's own, or the operating system gave no random bytes.
+    pub async fn begin_anew(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let before = self.read(|image| image.head().clone());
+        let actor = Actor { name: "system".to_owned(), from: None };
+        let draft = Draft {
+            action: "store.restore",
+            detail: serde_json::json!({ "epoch": before.epoch, "revision": before.revision }),
+            ..Draft::default()
+        };
+        let (mut commit, _) = prepare(before, &actor, draft, clock::now().wall)?;
+        commit.after.epoch = super::store::random()?;
+        self.store.commit(&commit).await?;
+        self.take(|image| image.take(commit.after, None, Vec::new()));
+        Ok(())
+    }
+
     /// Whether a commit that was never answered was made.
     async fn was_made(&self, commit: &Commit) -> bool {
         for _ in 0..LOOKS {

@@ -16,7 +16,7 @@ use std::{
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::{
-    anchor::Anchor,
+    anchor::{self, Anchor},
     desk::Desk,
     front::Front,
     ledger::Ledger,
@@ -44,6 +44,20 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store has less than was noted outside of it.
+    #[error(
+        "the store ends with audit entry {found}, and {anchor} knows of entry {noted}: an older copy was put back, or its end was \
+         cut off. `keyside audit verify` says more. If that is meant, start once with --restored: it begins a new history, \
+         which sidecars take"
+    )]
+    Older {
+        /// The last entry of the store.
+        found: u64,
+        /// The last entry that was noted.
+        noted: u64,
+        /// Where.
+        anchor: String,
+    },
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -93,12 +107,13 @@ struct Worker<S> {
 }
 
 impl Plane {
-    /// Starts everything. When it returns, connections are accepted.
+    /// Starts everything. When it returns, connections are accepted. `restored`: an older copy of the store was put back on
+    /// purpose.
     ///
     /// # Errors
     ///
     /// See [`StartError`]. Nothing is left running.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
+    pub fn start(settings: Settings, restored: bool) -> Result<Self, StartError> {
         let thread = |what| move |source| StartError::Thread { what, source };
         let outputs = [
             Output::stdout().map_err(thread("the log writers"))?,
@@ -118,7 +133,7 @@ impl Plane {
             .build()
             .map_err(thread("the runtime of the store"))?;
         let health = Arc::new(Health::new());
-        let desk = runtime.block_on(open(settings))?;
+        let desk = runtime.block_on(open(settings, restored))?;
         let setup = runtime.block_on(setup::prepare(&desk))?;
         if let (Some(_), Some(address)) = (&setup, desk.settings.beyond_loopback()) {
             return Err(StartError::Open(address));
@@ -215,12 +230,27 @@ impl Plane {
 }
 
 /// Opens the store, and loads everything.
-async fn open(settings: Settings) -> Result<Arc<Desk>, StoreError> {
+async fn open(settings: Settings, restored: bool) -> Result<Arc<Desk>, StartError> {
     // Where something was once, an empty store in its place would have every sidecar refuse every key.
     let create = settings.anchor.as_ref().is_none_or(|anchor| !anchor.exists());
     let store = store::open(&store::Settings { place: settings.store.clone(), create }).await?;
     let ledger = Ledger::open(store).await?;
-    Desk::new(settings, ledger).await
+    if restored {
+        ledger.begin_anew().await?;
+        tracing::warn!("a new history has begun with what is in the store");
+    } else if let Some(anchor) = &settings.anchor {
+        let head = ledger.read(|image| image.head().clone());
+        if let Some(noted) = anchor::last_of(anchor, &head.epoch)
+            && (noted.seq > head.entries || (noted.seq == head.entries && noted.hash != head.hash))
+        {
+            return Err(StartError::Older {
+                found: head.entries,
+                noted: noted.seq,
+                anchor: anchor.display().to_string(),
+            });
+        }
+    }
+    Ok(Desk::new(settings, ledger).await?)
 }
 
 fn back(bound: admin::Bound, desk: &Arc<Desk>, health: &Arc<Health>) -> io::Result<Worker<oneshot::Sender<()>>> {

@@ -63,7 +63,7 @@ pub(super) fn run(
     let first = |control| sidecar(upstream, "first", ports.first, ports.admin, control);
     folder.write("first.toml", &first(ports.control.max(1)))?;
     let loaded = config::control::load(&folder.path().join("control.toml"), config::environment())?;
-    let plane = Plane::start(loaded.settings)?;
+    let plane = Plane::start(loaded.settings, false)?;
     let control = *plane.addresses().first().ok_or("the control plane listens nowhere")?;
     folder.replace("first.toml", &first(control.port()))?;
     folder.write("second.toml", &sidecar(upstream, "second", 0, 0, control.port()))?;

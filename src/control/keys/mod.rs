@@ -4,9 +4,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`create`] | minting, and minting once |
+//! | [`mod@create`] | minting, and minting once |
 //! | [`life`] | rotate, change, revoke, purge |
-//! | [`list`] | who sees what, filters, pages |
+//! | [`mod@list`] | who sees what, filters, pages |
 
 use std::sync::Arc;
 

@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub use open::{Place, Settings, open};
+pub(super) use schema::random;
 
 /// What a store method gives, once it is awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

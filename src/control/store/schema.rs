@@ -86,7 +86,7 @@ async fn begin(tx: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// 128 random bits, in hexadecimal.
-pub(super) fn random() -> Result<String, StoreError> {
+pub(in crate::control) fn random() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     let failed = |_| StoreError::Unavailable("the operating system gave no random bytes".to_owned());
     getrandom::fill(&mut bytes).map_err(failed)?;

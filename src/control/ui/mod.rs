@@ -3,11 +3,11 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`visit`] | who looks at a page or sends a form; every form is checked before its handler runs |
-//! | [`form`] | what was typed, and what is wrong with it |
-//! | [`page`] | what all pages have, and the fields that all answers carry |
-//! | [`words`] | moments, hints and small drawings, for people |
-//! | [`keys`] | the list, minting, one key and what can be done with it |
+//! | `visit` | who looks at a page or sends a form; every form is checked before its handler runs |
+//! | `form` | what was typed, and what is wrong with it |
+//! | `page` | what all pages have, and the fields that all answers carry |
+//! | `words` | moments, hints and small drawings, for people |
+//! | `keys` | the list, minting, one key and what can be done with it |
 //!
 //! A GET changes nothing. A secret is in one answer, to the form that made it, and in no address.
 

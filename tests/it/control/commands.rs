@@ -1,7 +1,9 @@
 //! Commands on a control plane.
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::{answers, check};
 
 use crate::harness::{ADMIN_TOKEN, Ended, Plane, Upstream, keyside, keyside_with_input};
 
@@ -175,4 +177,31 @@ async fn a_log_that_was_cut_shows() {
     std::fs::write(&anchor, format!("{other}\n")).unwrap();
     let forged = verify().await;
     assert!(forged.status == 1 && forged.stderr.contains("is another one than was noted"), "{forged:?}");
+}
+
+/// An older copy of the store is not served by accident: sidecars would not take it, and what was revoked since would be
+/// forgotten here. If it is meant, they take it as a new history, and what they saw revoked stays so.
+#[tokio::test]
+async fn an_older_copy_of_the_store_is_served_if_that_is_meant() {
+    let upstream = Upstream::start().await;
+    let plane = Plane::start().await;
+    let (stays, goes) = (plane.mint("stays").await, plane.mint("goes").await);
+    let sidecar = plane.sidecar(&upstream).start().await;
+    plane.followed_by(1).await;
+    let stopped = plane.stop(Signal::TERM).await;
+    let older = std::fs::read(stopped.path("control.db")).unwrap();
+    let plane = stopped.start().await;
+    plane.followed_by(1).await;
+    assert_eq!(plane.revoke(&goes.id).await["pending"], json!([]));
+    let stopped = plane.stop(Signal::TERM).await;
+    std::fs::write(stopped.path("control.db"), older).unwrap();
+
+    let Err((ended, stopped)) = stopped.try_start_with(&[]).await else { panic!("it started with an older copy") };
+    assert!(ended.status == 1 && ended.stderr.contains("an older copy was put back"), "{ended:?}");
+    let plane = stopped.try_start_with(&["--restored"]).await.unwrap_or_else(|(ended, _)| panic!("{ended:?}"));
+    plane.followed_by(1).await;
+    let minted = plane.mint("new").await;
+    answers(&sidecar, &minted, 200).await;
+    check(&sidecar, &stays, 200).await;
+    check(&sidecar, &goes, 401).await;
 }

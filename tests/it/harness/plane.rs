@@ -136,8 +136,12 @@ impl PlaneBuilder {
 }
 
 async fn spawn(folder: TempDir, through: Vec<String>) -> Result<Plane, Ended> {
+    spawn_with(folder, through, &[]).await
+}
+
+async fn spawn_with(folder: TempDir, through: Vec<String>, more: &[&str]) -> Result<Plane, Ended> {
     let mut command = executable_through(&through);
-    command.args(["control", "--config"]).arg(folder.path().join("control.toml"));
+    command.args(["control", "--config"]).arg(folder.path().join("control.toml")).args(more);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (out, log) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));
@@ -285,6 +289,18 @@ impl Stopped {
             Ok(plane) => plane,
             Err(ended) => panic!("the control plane ended with {}:\n{}{}", ended.status, ended.stdout, ended.stderr),
         }
+    }
+
+    /// Starts it again with more words on its command line; an error is what one left behind that ended instead.
+    pub(crate) async fn try_start_with(self, more: &[&str]) -> Result<Plane, (Ended, Self)> {
+        // The folder has to outlive an attempt that fails.
+        let kept = TempDir::with_prefix("keyside-it-plane-").unwrap();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), kept.path().join(entry.file_name())).unwrap();
+        }
+        let through = self.through.clone();
+        spawn_with(self.folder, self.through, more).await.map_err(|ended| (ended, Self { folder: kept, through }))
     }
 
     /// A path in its folder.

@@ -73,7 +73,7 @@ pub(super) async fn commit(tx: &mut Tx, commit: &Commit, texts: Texts, me: &str,
 
 /// First, so that of two who were judged by the same head one waits for the other, and then is refused.
 async fn move_head(tx: &mut Tx, before: &Head, after: &Head) -> Result<(), StoreError> {
-    let statement = "UPDATE head SET revision = $1, digest = $2, entries = $3, hash = $4 \
+    let statement = "UPDATE head SET epoch = $10, revision = $1, digest = $2, entries = $3, hash = $4 \
                      WHERE epoch = $5 AND revision = $6 AND digest = $7 AND entries = $8 AND hash = $9";
     let values = vec![
         after.revision.into(),
@@ -85,6 +85,7 @@ async fn move_head(tx: &mut Tx, before: &Head, after: &Head) -> Result<(), Store
         before.digest.as_str().into(),
         before.entries.into(),
         before.hash.as_str().into(),
+        after.epoch.as_str().into(),
     ];
     match tx.execute(statement, values).await? {
         0 => Err(StoreError::Conflict),
