@@ -8,17 +8,22 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{Router, body::Body};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
-use super::answer::Problem;
+use super::{answer::Problem, desk::Desk};
 use crate::{
     clock,
     facts::client_address,
@@ -28,6 +33,12 @@ use crate::{
 
 /// The largest report of a sidecar, in bytes.
 const MAX_REPORT: u64 = 4 << 20;
+/// The most that somebody sends who shows no credential: a form.
+const MAX_FORM: u64 = 16 << 10;
+/// What may be held of unfinished bodies at a time, over all connections.
+const BUDGET: usize = 64 << 20;
+/// How long a whole body may take.
+const BODY: Duration = Duration::from_secs(60);
 /// Where reports go.
 pub const REPORT: &str = "/sync/v1/report";
 
@@ -42,9 +53,44 @@ pub struct Peer {
     pub certified: bool,
 }
 
+/// Room for unfinished bodies: all threads share it.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<AtomicUsize>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(BUDGET)))
+    }
+}
+
+/// What a body holds of it.
+struct Held<'r> {
+    room: &'r Room,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    /// Takes more, if there is as much.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.room.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        self.bytes += if left.is_ok() { bytes } else { 0 };
+        left.is_ok()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.room.0.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// The listener's service: one for each serving thread.
 #[derive(Debug)]
 pub struct Front {
+    /// What all handlers share: who may sync is asked before a report is read.
+    pub desk: Arc<Desk>,
+    /// Room for unfinished bodies.
+    pub room: Room,
     /// The routes.
     pub router: Router,
     /// Whose word about the client's address is taken.
@@ -61,11 +107,22 @@ impl Service for Front {
     async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Streamed> {
         let exchange = connection.begin(clock::mono());
         let (mut head, body) = request.into_parts();
-        let max = if head.uri.path() == REPORT { self.max_body.max(MAX_REPORT) } else { self.max_body };
-        let response = match read_body(&exchange, &head.headers, body, max).await {
+        // Over HTTP/2 the host is the authority (RFC 9113 §8.3.1), whatever a field says.
+        if let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+            head.headers.insert(header::HOST, host);
+        }
+        let peer = self.peer(&connection, &head);
+        let read = match self.most(&head, peer) {
+            Ok(max) => {
+                let reading = read_body(&exchange, &head.headers, body, max, &self.room);
+                tokio::time::timeout(BODY, reading).await.unwrap_or_else(|_| Err(late()))
+            }
+            Err(problem) => Err(problem),
+        };
+        let response = match read {
             Ok(body) => {
                 exchange.idle();
-                head.extensions.insert(self.peer(&connection, &head));
+                head.extensions.insert(peer);
                 self.answer(Request::from_parts(head, Body::from(body))).await
             }
             Err(problem) => axum::response::IntoResponse::into_response(problem),
@@ -75,6 +132,16 @@ impl Service for Front {
 }
 
 impl Front {
+    /// How much this request may send. Of a report, only who may sync sends anything.
+    fn most(&self, head: &Parts, peer: Peer) -> Result<u64, Problem> {
+        if head.uri.path() == REPORT {
+            self.desk.feed.admit(&self.desk.failures, &head.headers, peer)?;
+            return Ok(self.max_body.max(MAX_REPORT));
+        }
+        let shows = [header::AUTHORIZATION, header::COOKIE].iter().any(|name| head.headers.contains_key(name));
+        Ok(if shows { self.max_body } else { self.max_body.min(MAX_FORM) })
+    }
+
     fn peer(&self, connection: &Connection, head: &Parts) -> Peer {
         let ip = client_address(&head.headers, connection.peer(), &self.trusted_proxies, &self.client_ip_header);
         let proxied = self.trusted_proxies.contains(connection.peer());
@@ -93,7 +160,13 @@ impl Front {
 }
 
 /// Reads a body to its end.
-async fn read_body(exchange: &Exchange, headers: &HeaderMap, mut body: Incoming, max: u64) -> Result<Bytes, Problem> {
+async fn read_body(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    mut body: Incoming,
+    max: u64,
+    room: &Room,
+) -> Result<Bytes, Problem> {
     let too_large = || {
         let message = format!("The body is larger than {max} bytes.");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -106,6 +179,7 @@ async fn read_body(exchange: &Exchange, headers: &HeaderMap, mut body: Incoming,
     }
     let broken = || Problem::new(StatusCode::BAD_REQUEST, "bad_request", "The body broke off.");
     let mut read = BytesMut::new();
+    let mut held = Held { room, bytes: 0 };
     loop {
         exchange.await_client_body(clock::mono());
         let next = poll_fn(|cx| match exchange.poll_cut(cx) {
@@ -118,6 +192,10 @@ async fn read_body(exchange: &Exchange, headers: &HeaderMap, mut body: Incoming,
                     if read.len() as u64 + data.len() as u64 > max {
                         return Err(too_large());
                     }
+                    if !held.take(data.len()) {
+                        let message = "Too much is being sent at the moment. Try again.";
+                        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message));
+                    }
                     read.extend_from_slice(&data);
                 }
             }
@@ -125,8 +203,7 @@ async fn read_body(exchange: &Exchange, headers: &HeaderMap, mut body: Incoming,
             Ok(None) => return Ok(read.freeze()),
             Err(Cut::BodyTimeout) => {
                 exchange.act_on_cut();
-                let message = "The body did not arrive in time.";
-                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));
+                return Err(late());
             }
             Err(_) => {
                 exchange.act_on_cut();
@@ -134,6 +211,10 @@ async fn read_body(exchange: &Exchange, headers: &HeaderMap, mut body: Incoming,
             }
         }
     }
+}
+
+fn late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not arrive in time.")
 }
 
 /// The body of an answer; holds the exchange until its end.

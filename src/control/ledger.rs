@@ -122,6 +122,14 @@ impl Ledger {
         &self.store
     }
 
+    /// Closes the store, once nothing is under way any more.
+    pub async fn close(&self) {
+        let store = Arc::clone(&self.store);
+        let closed = self.runtime.spawn(async move { store.close().await });
+        // A runtime that is going away has nothing left to close.
+        drop(closed.await);
+    }
+
     /// Runs a future on the store's runtime, to its end whatever becomes of the caller.
     ///
     /// # Errors
@@ -224,6 +232,11 @@ impl Ledger {
             };
             let now = clock::now().wall;
             let (before, judged) = self.read(|image| (image.head().clone(), judge(image, now, known.as_ref())));
+            if !matches!(judged, Ok((Some(_), _))) && self.store.head().await? != before {
+                // What is not written is not compared by the store either: another control plane may know better.
+                self.catch_up().await?;
+                continue;
+            }
             let (draft, said) = judged.map_err(WriteError::Refused)?;
             let Some(draft) = draft else { return Ok(Written { head: before, said }) };
             let (commit, revision) = prepare(before, actor, draft, now)?;

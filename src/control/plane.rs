@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use super::{
     anchor::{self, Anchor},
     desk::Desk,
-    front::Front,
+    front::{Front, Room},
     ledger::Ledger,
     routes,
     settings::Settings,
@@ -148,8 +148,11 @@ impl Plane {
         let (trusted, header) = (desk.settings.trusted_proxies().clone(), desk.settings.client_ip_header.clone());
         let max_body = desk.settings.max_body;
         let router = routes::router(Arc::clone(&desk));
+        let (serving, room) = (Arc::clone(&desk), Room::default());
         let factory = move |_: usize| {
             Rc::new(Front {
+                desk: Arc::clone(&serving),
+                room: room.clone(),
                 router: router.clone(),
                 trusted_proxies: trusted.clone(),
                 client_ip_header: header.clone(),
@@ -221,6 +224,8 @@ impl Plane {
         let _ = self.back.thread.join();
         let _ = self.chores.thread.join();
         self.desk.ledger.settle().await;
+        // So that the file alone is the whole store: it may be copied now.
+        self.desk.ledger.close().await;
         self.runtime.shutdown_background();
         tracing::info!(requests.cut = drained.cut, "stopped");
         for output in &self.outputs {

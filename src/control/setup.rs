@@ -69,6 +69,7 @@ async fn make(
         if let Some(digest) = &token
             && !operator.tokens.iter().any(|token| token.digest == *digest)
         {
+            operator.tokens.retain(|token| token.id != "tok_setup");
             operator.tokens.push(Token {
                 id: "tok_setup".to_owned(),
                 name: "from the configuration".to_owned(),

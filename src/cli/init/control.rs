@@ -53,7 +53,11 @@ fn configuration(preset: Option<&str>) -> String {
 }
 
 fn next_steps(dir: &Path, preset: Option<&str>, names: &[String]) -> String {
-    let path = |name: &str| place::word(&dir.join(name));
+    // To be pasted into a file elsewhere.
+    let path = |name: &str| {
+        let path = dir.join(name);
+        place::word(&std::path::absolute(&path).unwrap_or(path))
+    };
     let (file, ca, tokens, admin) =
         (path("control.toml"), path("tls/ca.crt"), path("sync-tokens"), path("admin-token"));
     let presets = match preset {

@@ -112,6 +112,10 @@ pub(super) async fn change(
     At(name): At<String>,
     Body(body): Body<ChangeOperator>,
 ) -> Result<Response, Problem> {
+    if body.password.is_some() && caller.actor.name.strip_prefix("operator:") == Some(&*name) {
+        // Who has borrowed a session must not become its owner.
+        return Err(Problem::forbidden("Change your own password on the account page, which asks for the old one."));
+    }
     let password = body.password.map(|password| password.map(secret));
     let change = OperatorChange { role: parsed("role", body.role)?, password };
     let operator = operators::change(&desk, &caller, &name, change).await?;

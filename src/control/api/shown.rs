@@ -7,7 +7,7 @@ use super::view::{
 use crate::{
     clock::Wall,
     control::{
-        fleet::{Receipt, SidecarView},
+        fleet::{Pending, Receipt, SidecarView},
         keys::{Listed, Made, sentence},
         operators::MadeToken,
         owners::Owned,
@@ -113,17 +113,19 @@ impl From<&Made> for NewKey {
 impl Revoked {
     /// A receipt, with what was done.
     pub fn new(message: &'static str, receipt: Receipt) -> Self {
-        let pending = receipt.pending.into_iter().map(|pending| PendingSidecar {
+        let one = |pending: Pending| PendingSidecar {
             instance: pending.instance,
             last_seen: pending.last_seen.to_string(),
             may_serve_reads_until: pending.may_serve_reads_until.to_string(),
             may_serve_writes_until: pending.may_serve_writes_until.to_string(),
-        });
+        };
+        let late = |late: Vec<Pending>| late.into_iter().map(one).collect();
         Self {
             message,
             revision: receipt.revision,
             acknowledged: receipt.acknowledged,
-            pending: pending.collect(),
+            pending: late(receipt.pending),
+            stopped: late(receipt.stopped),
             complete: receipt.complete,
         }
     }

@@ -154,6 +154,9 @@ pub struct Revoked {
     pub acknowledged: Vec<String>,
     /// Who may be serving without it, and how long.
     pub pending: Vec<PendingSidecar>,
+    /// Who said goodbye without it, and would serve what is kept on their disk if they were started and could reach no
+    /// control plane.
+    pub stopped: Vec<PendingSidecar>,
     /// Whether these are all. They are not when the store could not be asked for those of other control planes.
     pub complete: bool,
 }

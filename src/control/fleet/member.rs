@@ -52,10 +52,11 @@ impl Member {
         (after(self.sidecar.max_stale), after(self.sidecar.max_stale_write))
     }
 
-    /// Whether it may be serving: it took a set, has not said goodbye, and its staleness limit has not run out.
+    /// Whether it may be serving: it took a set, has not said goodbye, and its staleness limit has not run out. Whoever
+    /// follows has not gone, whatever somebody said in its name.
     pub(super) fn is_known(&self, now: Wall) -> bool {
         let (reads, writes) = self.may_serve_until(now);
-        !self.sidecar.goodbye && now < reads.max(writes)
+        (!self.sidecar.goodbye || self.has_stream()) && now < reads.max(writes)
     }
 
     /// Whether a stream to it is open, here or elsewhere.

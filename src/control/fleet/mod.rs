@@ -87,6 +87,9 @@ pub struct Receipt {
     pub acknowledged: Vec<String>,
     /// Who may be serving without it.
     pub pending: Vec<Pending>,
+    /// Who said goodbye without it, and would serve what is kept on their disk if they were started and could reach no
+    /// control plane. Nobody waits for them.
+    pub stopped: Vec<Pending>,
     /// Whether these are all. They are not when the store could not be asked for those of other control planes.
     pub complete: bool,
 }
@@ -385,22 +388,27 @@ impl State {
     }
 
     fn receipt(&self, revision: u64, now: Wall, complete: bool) -> Receipt {
-        let mut receipt = Receipt { revision, acknowledged: Vec::new(), pending: Vec::new(), complete };
-        for member in self.members.values().filter(|member| member.is_known(now)) {
-            if member.sidecar.revision >= revision {
-                receipt.acknowledged.push(member.sidecar.instance.clone());
-                continue;
-            }
+        let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
+        let mut receipt = Receipt { revision, acknowledged, pending, stopped, complete };
+        for member in self.members.values() {
             let (reads, writes) = member.may_serve_until(now);
-            receipt.pending.push(Pending {
+            let late = || Pending {
                 instance: member.sidecar.instance.clone(),
                 last_seen: member.sidecar.last_seen,
                 may_serve_reads_until: reads,
                 may_serve_writes_until: writes,
-            });
+            };
+            match (member.is_known(now), member.sidecar.revision >= revision) {
+                (true, true) => receipt.acknowledged.push(member.sidecar.instance.clone()),
+                (true, false) => receipt.pending.push(late()),
+                (false, false) if reads.max(writes) > now => receipt.stopped.push(late()),
+                (false, _) => {}
+            }
         }
         receipt.acknowledged.sort();
-        receipt.pending.sort_by(|one, other| one.instance.cmp(&other.instance));
+        for list in [&mut receipt.pending, &mut receipt.stopped] {
+            list.sort_by(|one, other| one.instance.cmp(&other.instance));
+        }
         receipt
     }
 }
@@ -420,18 +428,22 @@ fn view(member: &Member, head: u64, now: Wall) -> SidecarView {
 impl Receipt {
     /// As the management API says it.
     pub fn to_json(&self) -> Value {
-        let pending = self.pending.iter().map(|pending| {
-            json!({
-                "instance": pending.instance,
-                "last_seen": pending.last_seen.to_string(),
-                "may_serve_reads_until": pending.may_serve_reads_until.to_string(),
-                "may_serve_writes_until": pending.may_serve_writes_until.to_string(),
-            })
-        });
+        let late = |late: &[Pending]| -> Vec<Value> {
+            let one = |pending: &Pending| {
+                json!({
+                    "instance": pending.instance,
+                    "last_seen": pending.last_seen.to_string(),
+                    "may_serve_reads_until": pending.may_serve_reads_until.to_string(),
+                    "may_serve_writes_until": pending.may_serve_writes_until.to_string(),
+                })
+            };
+            late.iter().map(one).collect()
+        };
         json!({
             "revision": self.revision,
             "acknowledged": self.acknowledged,
-            "pending": pending.collect::<Vec<_>>(),
+            "pending": late(&self.pending),
+            "stopped": late(&self.stopped),
             "complete": self.complete,
         })
     }

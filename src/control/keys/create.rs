@@ -336,7 +336,7 @@ pub(super) fn no_later(asked: Option<Wall>, own: &KeyRow) -> Result<Option<Wall>
 }
 
 /// The addresses of a key that a key asks for: none from which it may not be used itself.
-fn no_wider(asked: &Networks, own: &KeyRow) -> Result<Networks, Problem> {
+pub(super) fn no_wider(asked: &Networks, own: &KeyRow) -> Result<Networks, Problem> {
     if own.allow_ips.is_empty() {
         return Ok(asked.clone());
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Made,
-    create::{Asking, asking, expires, mint_once, must_live, no_later, offer, when},
+    create::{Asking, asking, expires, mint_once, must_live, no_later, no_wider, offer, when},
     described, difference, find, key_change, name, networks, owner_id, quotas, scopes, warnings, whole, written,
 };
 use crate::{
@@ -99,7 +99,7 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
             }
             expires_at = no_later(expires_at, own)?;
         }
-        let row = Arc::new(KeyRow {
+        let mut row = KeyRow {
             id: minted.id.clone(),
             public: PublicPart::Clear(minted.public.clone()),
             hash: minted.hash.clone(),
@@ -107,7 +107,15 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
             expires_at,
             rotated_from: Some(old.id.clone()),
             ..(**old).clone()
-        });
+        };
+        if let Power::Key { id, .. } = power
+            && *id != old.id
+            && let Some(own) = image.keys().get(id)
+        {
+            // As of a key that it mints: its secret is handed to whoever asks by this one.
+            (row.allow_ips, row.limits) = (no_wider(&row.allow_ips, own)?, own.limits.clone());
+        }
+        let row = Arc::new(row);
         let mut ends = (**old).clone();
         match end_of_old(old, overlap, now) {
             Some(at) => ends.expires_at = Some(whole(at)),

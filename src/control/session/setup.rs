@@ -42,11 +42,15 @@ pub async fn set_up(
     if !name_is_good(name) {
         return Err(Problem::invalid("name", NAME_RULE));
     }
+    if let Some(seconds) = desk.failures.wait(peer.ip) {
+        return Err(Problem::too_many(seconds));
+    }
     let hash = hash_password(desk, name, password).await?;
     let digest = audit::hex(token);
     let store = Arc::clone(desk.ledger.store());
     let take = digest.clone();
     if !desk.ledger.run(async move { store.take_setup(&take).await }).await? {
+        desk.failures.count(peer.ip);
         tracing::warn!(client.address = %peer.ip, "somebody came with a set-up link that is not in force");
         return Err(used());
     }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::{
     Event, Limits,
+    journal::Confirmed,
     keeper::Keeper,
     protocol::{Change, Position},
     rows::{Rows, Whole},
@@ -49,6 +50,9 @@ pub(super) struct Engine {
     store: Arc<KeyStore>,
     terms: Terms,
     limits: Limits,
+    /// What was asked for: the endpoint is told of it, and from its next word on it holds. A longer limit that the endpoint
+    /// has not heard of must not hold: it tells others until when we may serve.
+    wanted: Limits,
     rows: Rows,
     position: Option<Position>,
     /// Changes whose transaction is not here to its end, and their lines.
@@ -87,6 +91,7 @@ impl Engine {
             store,
             terms,
             limits,
+            wanted: limits,
             rows: Rows::default(),
             position: None,
             open: Vec::new(),
@@ -110,11 +115,14 @@ impl Engine {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        self.limits
+        self.wanted
     }
 
     /// Puts what was kept on the disk into force. `confirmed`: since when it is as old as it is, if that is known.
-    pub(super) fn restore(&mut self, whole: Whole, confirmed: Option<Moment>, now: Moment) {
+    pub(super) fn restore(&mut self, whole: Whole, confirmed: Option<Confirmed>, now: Moment) {
+        // A longer limit than the endpoint knew of then holds once it has heard of it.
+        self.limits = confirmed.as_ref().map_or(self.limits, |kept| self.limits.shorter(kept.limits(self.limits)));
+        let confirmed = confirmed.and_then(|kept| kept.moment(now));
         let position = whole.position.clone();
         self.rows = whole.rows;
         self.confirmed = confirmed;
@@ -284,10 +292,11 @@ impl Engine {
             return;
         }
         self.confirmed = Some(at);
+        self.limits = self.wanted;
         self.limit();
         self.with_status(|status| status.last_success = Some(at.now.wall));
         if let Some(position) = &self.position {
-            self.keeper.confirmed(position.clone(), at);
+            self.keeper.confirmed(position.clone(), at, self.limits);
         }
         if self.stale.is_some_and(|stale| stale.contains(&true)) {
             self.tick(crate::clock::moment());
@@ -296,7 +305,8 @@ impl Engine {
 
     /// New terms and limits, from now on.
     pub(super) fn reload(&mut self, terms: Terms, limits: Limits, now: Moment) {
-        (self.terms, self.limits) = (terms, limits);
+        (self.terms, self.wanted) = (terms, limits);
+        self.limits = self.limits.shorter(limits);
         self.limit();
         if self.position.is_some() {
             let applied = self.apply_all(&Revocations::new(), &[], now);

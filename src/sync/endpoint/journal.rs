@@ -3,12 +3,13 @@
 //! What follows the last line break was being written when the process died, and is no fault. Anything else that is not
 //! as it was written is: then nothing of the file is believed.
 
-use std::io;
+use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
+    Limits,
     protocol::{Change, Position, StreamLine, stream_line},
     rows::{Gathering, Rows, Whole},
 };
@@ -154,10 +155,14 @@ pub(super) struct Confirmed {
     /// By the clock of the machine, and which start of it that was.
     boot_id: String,
     boot: u64,
+    /// For how long the endpoint knew that this set is served, in milliseconds: reads, and all else.
+    #[serde(default)]
+    limits: Option<[u64; 2]>,
 }
 
 impl Confirmed {
-    pub(super) fn new(url: &Url, position: &Position, at: Moment) -> Self {
+    pub(super) fn new(url: &Url, position: &Position, at: Moment, limits: Limits) -> Self {
+        let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         Self {
             url: url.to_string(),
             epoch: position.epoch.clone(),
@@ -165,7 +170,17 @@ impl Confirmed {
             at: at.now.wall.unix_millis(),
             boot_id: boot_id(),
             boot: at.boot.as_nanos(),
+            limits: Some([millis(limits.reads), millis(limits.writes)]),
         }
+    }
+
+    /// For how long the endpoint knew that this set is served; `otherwise` where that was not noted.
+    pub(super) fn limits(&self, otherwise: Limits) -> Limits {
+        let limits = |[reads, writes]: [u64; 2]| Limits {
+            reads: Duration::from_millis(reads),
+            writes: Duration::from_millis(writes),
+        };
+        self.limits.map_or(otherwise, limits)
     }
 
     pub(super) fn is_of(&self, position: &Position) -> bool {

@@ -11,6 +11,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
+    Limits,
     journal::{self, Confirmed, JOURNAL},
     protocol::Position,
     rows::Rows,
@@ -52,7 +53,7 @@ struct Waiting {
     lines: Vec<u8>,
     count: usize,
     position: Option<Position>,
-    confirmed: Option<(Position, Moment)>,
+    confirmed: Option<(Position, Moment, Limits)>,
     /// Since when nothing can be appended: a whole set is needed.
     broken: Option<Mono>,
     stop: bool,
@@ -145,8 +146,8 @@ impl Keeper {
     }
 
     /// Keeps when this was confirmed, now and then.
-    pub(super) fn confirmed(&self, position: Position, at: Moment) {
-        self.shared.hand(|waiting| waiting.confirmed = Some((position, at)));
+    pub(super) fn confirmed(&self, position: Position, at: Moment, limits: Limits) {
+        self.shared.hand(|waiting| waiting.confirmed = Some((position, at, limits)));
     }
 
     /// Whether it should be handed a whole set.
@@ -253,9 +254,9 @@ impl Writer {
                 new
             });
         }
-        if let Some((position, at)) = &work.confirmed {
+        if let Some((position, at, limits)) = &work.confirmed {
             let due = self.kept.is_none_or(|kept| clock::mono().since(kept) >= CONFIRMED_EVERY);
-            let confirmed = Confirmed::new(&self.url, position, *at);
+            let confirmed = Confirmed::new(&self.url, position, *at, *limits);
             if due && self.durable.borrow().as_ref().is_some_and(|durable| confirmed.is_of(durable)) {
                 confirmed.write(&self.folder)?;
                 self.kept = Some(clock::mono());

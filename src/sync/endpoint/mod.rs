@@ -82,6 +82,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The shorter ones of both.
+    fn shorter(self, other: Self) -> Self {
+        Self { reads: self.reads.min(other.reads), writes: self.writes.min(other.writes) }
+    }
+
     fn each(self) -> [(Purpose, Duration); 2] {
         [(Purpose::Read, self.reads), (Purpose::Write, self.writes)]
     }
@@ -177,7 +182,7 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
     let mut engine = Engine::new(parts);
     if let Some(kept) = kept {
         let now = clock::moment();
-        let confirmed = Confirmed::read(&folder, &url, &kept.position).and_then(|confirmed| confirmed.moment(now));
+        let confirmed = Confirmed::read(&folder, &url, &kept.position);
         engine.restore(kept, confirmed, now);
     }
     let facts = Facts {

@@ -239,7 +239,8 @@ fn no_clock_makes_what_was_kept_younger() {
     let root = tempfile::tempdir().unwrap();
     let folder = Folder::new(root.path());
     let position = whole("e", 5, "").position;
-    Confirmed::new(&url(), &position, moment(1000)).write(&folder).unwrap();
+    let limits = Limits { reads: Duration::from_secs(100), writes: Duration::from_secs(10) };
+    Confirmed::new(&url(), &position, moment(1000), limits).write(&folder).unwrap();
     let read = |position: &Position| Confirmed::read(&folder, &url(), position);
     let confirmed = read(&position).unwrap();
     let age = |now: Moment| confirmed.moment(now).map(|at| now.boot.since(at.boot).as_secs());

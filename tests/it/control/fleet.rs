@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -295,4 +295,26 @@ async fn who_is_cut_off_is_named_and_catches_up_when_it_is_back() {
     answers(&fleet["b"], &living, 200).await;
     plane.followed_by(2).await;
     assert_eq!(plane.revoke(&living.id).await["pending"], serde_json::json!([]));
+}
+
+/// Who was stopped in good order is waited for by nobody, and yet named: it has the key on its disk.
+#[tokio::test]
+async fn who_was_stopped_without_it_is_named_apart() {
+    let (upstream, plane) = (Upstream::start().await, Plane::start().await);
+    let key = plane.mint("key").await;
+    let mut started = sidecars(&plane, &upstream, &["goes", "stays"]).await;
+    let goes = started.remove("goes").unwrap();
+    check(&goes, &key, 200).await;
+    goes.signal(Signal::TERM);
+    goes.ended().await;
+    let receipt = eventually("the goodbye to count", async || {
+        let receipt = plane.revoke(&key.id).await;
+        if receipt["pending"] == json!([]) { Ok(receipt) } else { Err(receipt) }
+    })
+    .await;
+    assert_eq!(
+        (names(&receipt["acknowledged"]), names(&receipt["stopped"])),
+        (vec!["stays".into()], vec!["goes".into()])
+    );
+    check(&started["stays"], &key, 401).await;
 }

@@ -5,6 +5,7 @@ mod commands;
 mod fleet;
 mod pages;
 mod planes;
+mod tls;
 mod web3pay;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -105,8 +105,9 @@ impl Remote {
         if console.output == Output::Json {
             console.print_json(&json!({
                 "id": row.id.as_str(), "revoked_at": at.map(|at| at.to_string()),
-                "already_revoked": row.revoked_at.is_some(), "in_force": pending.0.is_empty(), "durable": null,
+                "already_revoked": row.revoked_at.is_some(), "in_force": pending.0.is_empty() && receipt["complete"] != false, "durable": null,
                 "revision": receipt["revision"], "acknowledged": receipt["acknowledged"], "pending": receipt["pending"],
+                "stopped": receipt["stopped"],
             }))?;
         }
         pending.conclude(console, &receipt, wait, "the key is revoked")
@@ -131,7 +132,7 @@ impl Remote {
         let pending = Pending::of(&receipt);
         if console.output == Output::Json {
             console.print_json(&json!({
-                "id": row.id.as_str(), "deleted": true, "in_force": pending.0.is_empty(), "pending": receipt["pending"],
+                "id": row.id.as_str(), "deleted": true, "in_force": pending.0.is_empty() && receipt["complete"] != false, "pending": receipt["pending"],
             }))?;
         }
         pending.conclude(console, &receipt, wait, "the key is deleted")
@@ -200,6 +201,24 @@ impl Pending {
         done: &str,
     ) -> Result<Exit, Failure> {
         let acknowledged = receipt["acknowledged"].as_array().map_or(0, Vec::len);
+        let stopped: Vec<_> = receipt["stopped"].as_array().into_iter().flatten().map(described).collect();
+        if !stopped.is_empty() {
+            console.warn(format_args!(
+                "these were stopped without it, and would serve what is on their disk if they were started without reaching a \
+                 control plane:\n  {}",
+                stopped.join("\n  ")
+            ));
+        }
+        if receipt["complete"] == false {
+            let why = "the store could not be asked which sidecars other control planes know";
+            return match wait {
+                Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
+                None => {
+                    console.warn(format_args!("{why}: they may be serving without it"));
+                    Ok(Exit::Done)
+                }
+            };
+        }
         if self.0.is_empty() {
             if wait.is_some() || acknowledged > 0 {
                 console.say("Every known sidecar has it.");

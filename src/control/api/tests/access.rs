@@ -136,6 +136,14 @@ async fn a_key_mints_within_its_own_bounds() {
     ask(json!({ "permissions": ["admin:all"] })).await.error(422, "no scope");
     let rotated = bench.ask(As::Key(&key), "POST", &format!("{}/rotate", path(&key)), Value::Null).await.data(201);
     assert_eq!(rotated["expires_at"], key["expires_at"], "no rotation makes it live longer");
+    // Of a key that may more, it gets no successor that may as much.
+    let mut wider = wanted();
+    wider["owner"] = "acct".into();
+    let wider = bench.ask(ADMIN, "POST", "/v1/keys", wider).await.data(201);
+    let rotated = bench.ask(As::Key(&key), "POST", &format!("{}/rotate", path(&wider)), Value::Null).await.data(201);
+    for same in ["allow_ips", "limits", "expires_at"] {
+        assert_eq!(rotated[same], key[same], "{same}");
+    }
     bench.ask(As::Key(&key), "PATCH", &path(&key), json!({ "expires_at": null })).await.error(403, "an operator may");
     // Rotation is no way out either, once it is over.
     bench.ask(ADMIN, "DELETE", &path(&key), Value::Null).await.data(200);

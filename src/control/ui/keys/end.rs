@@ -45,6 +45,7 @@ struct ReceiptPage {
     revision: u64,
     acknowledged: Vec<String>,
     pending: Vec<Late>,
+    stopped: Vec<Late>,
     complete: bool,
     /// The key's page, where there still is one.
     key: Option<String>,
@@ -121,7 +122,7 @@ pub(in super::super) async fn receipt(visit: Visit, Path(revision): Path<String>
     if revision > visit.desk.ledger.read(|image| image.head().revision) {
         return Err(Problem::not_found("change").into());
     }
-    let Receipt { revision, acknowledged, pending, complete } =
+    let Receipt { revision, acknowledged, pending, stopped, complete } =
         visit.desk.fleet.receipt(revision, Duration::ZERO).await;
     let now = clock::now().wall;
     let late = |one: super::super::super::fleet::Pending| Late {
@@ -136,6 +137,7 @@ pub(in super::super) async fn receipt(visit: Visit, Path(revision): Path<String>
         revision,
         acknowledged,
         pending: pending.into_iter().map(late).collect(),
+        stopped: stopped.into_iter().map(late).collect(),
         complete,
         key: visit.query.some("key").and_then(|id| find(&visit, id).ok()).map(|key| escaped(key.row.id.as_str())),
         deleted: !visit.query.one("deleted").is_empty(),
