@@ -179,21 +179,14 @@ async fn strangers_are_sent_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_was_used_before_passes_from_where_others_fail() {
+async fn a_right_token_passes_from_where_others_fail() {
     let here = Here::start().await;
     let ask = async |token| here.ask("GET", "/sync/v1/keys?instance=a.1", Some(token), "").await.0;
     for _ in 0..20 {
         assert_eq!(ask("wrong").await, 401);
     }
     assert_eq!(ask("wrong").await, 429);
-    assert_eq!(ask(TOKEN).await, 429, "a right guess is not told from a wrong one");
-    let here = Here::start().await;
-    let ask = async |token| here.ask("GET", "/sync/v1/keys?instance=a.1", Some(token), "").await.0;
-    assert_eq!(ask(TOKEN).await, 200);
-    for _ in 0..21 {
-        ask("wrong").await;
-    }
-    assert_eq!((ask("wrong").await.as_u16(), ask(TOKEN).await.as_u16()), (429, 200));
+    assert_eq!(ask(TOKEN).await, 200, "nobody guesses it, and nobody's failures keep a fleet out");
 }
 
 #[tokio::test(flavor = "multi_thread")]

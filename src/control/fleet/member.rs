@@ -141,10 +141,12 @@ mod tests {
         assert!(!member.is_known(at(60).wall));
         member.sidecar.max_stale_write = 90;
         assert!(member.is_known(at(89).wall));
-        let _stream = Arc::clone(&member.streams);
+        let stream = Arc::clone(&member.streams);
         assert!(member.is_known(at(1000).wall), "a stream confirms it all the time");
         assert_eq!(member.may_serve_until(at(1000).wall), (at(1060).wall, at(1090).wall));
         member.sidecar.goodbye = true;
+        assert!(member.is_known(at(1).wall), "whoever follows has not gone");
+        drop(stream);
         assert!(!member.is_known(at(1).wall));
     }
 

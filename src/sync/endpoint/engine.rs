@@ -114,7 +114,8 @@ impl Engine {
         self.position.as_ref()
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    /// The limits that the endpoint is told.
+    pub(super) fn wanted(&self) -> Limits {
         self.wanted
     }
 

@@ -283,7 +283,7 @@ impl Session {
     }
 
     fn query(&self) -> String {
-        let [(_, read), (_, write)] = self.engine.limits().each();
+        let [(_, read), (_, write)] = self.engine.wanted().each();
         format!(
             "instance={}&max_stale={}&max_stale_write={}",
             utf8_percent_encode(&self.instance, NON_ALPHANUMERIC),
