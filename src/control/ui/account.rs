@@ -14,7 +14,7 @@ use super::{
 use crate::keys::secret::Secret;
 
 #[derive(Template)]
-#[template(path = "account.html")]
+#[template(path = "account.html", config = "src/control/ui/askama.toml")]
 struct AccountPage {
     shell: Shell,
     form: Form,

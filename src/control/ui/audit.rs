@@ -19,7 +19,7 @@ use crate::clock::{self, Wall};
 const ROWS: u32 = 50;
 
 #[derive(Template)]
-#[template(path = "audit.html")]
+#[template(path = "audit.html", config = "src/control/ui/askama.toml")]
 struct AuditPage {
     shell: Shell,
     form: Form,

@@ -18,7 +18,7 @@ use super::{
 use crate::{clock, keys::secret::Secret};
 
 #[derive(Template)]
-#[template(path = "operators.html")]
+#[template(path = "operators.html", config = "src/control/ui/askama.toml")]
 struct ListPage {
     shell: Shell,
     rows: Vec<Row>,
@@ -35,7 +35,7 @@ struct Row {
 }
 
 #[derive(Template)]
-#[template(path = "operator_new.html")]
+#[template(path = "operator_new.html", config = "src/control/ui/askama.toml")]
 struct NewPage {
     shell: Shell,
     form: Form,
@@ -43,7 +43,7 @@ struct NewPage {
 }
 
 #[derive(Template)]
-#[template(path = "operator.html")]
+#[template(path = "operator.html", config = "src/control/ui/askama.toml")]
 struct OperatorPage {
     shell: Shell,
     form: Form,

@@ -24,7 +24,7 @@ use crate::{
 const ROWS: usize = 50;
 
 #[derive(Template)]
-#[template(path = "owners.html")]
+#[template(path = "owners.html", config = "src/control/ui/askama.toml")]
 struct ListPage {
     shell: Shell,
     form: Form,
@@ -47,7 +47,7 @@ struct Row {
 }
 
 #[derive(Template)]
-#[template(path = "owner_new.html")]
+#[template(path = "owner_new.html", config = "src/control/ui/askama.toml")]
 struct NewPage {
     shell: Shell,
     form: Form,
@@ -55,7 +55,7 @@ struct NewPage {
 }
 
 #[derive(Template)]
-#[template(path = "owner.html")]
+#[template(path = "owner.html", config = "src/control/ui/askama.toml")]
 struct OwnerPage {
     shell: Shell,
     form: Form,

@@ -137,7 +137,7 @@ impl<P: Into<Problem>> From<P> for Sorry {
 }
 
 #[derive(Template)]
-#[template(path = "sorry.html")]
+#[template(path = "sorry.html", config = "src/control/ui/askama.toml")]
 struct SorryPage<'a> {
     shell: Shell,
     title: &'a str,

@@ -13,7 +13,7 @@ use super::{
 use crate::clock;
 
 #[derive(Template)]
-#[template(path = "sidecars.html")]
+#[template(path = "sidecars.html", config = "src/control/ui/askama.toml")]
 struct SidecarsPage {
     shell: Shell,
     revision: u64,

@@ -16,7 +16,7 @@ use super::{
 use crate::keys::secret::Secret;
 
 #[derive(Template)]
-#[template(path = "sign_in.html")]
+#[template(path = "sign_in.html", config = "src/control/ui/askama.toml")]
 struct SignInPage {
     shell: Shell,
     form: Form,
@@ -24,7 +24,7 @@ struct SignInPage {
 }
 
 #[derive(Template)]
-#[template(path = "setup.html")]
+#[template(path = "setup.html", config = "src/control/ui/askama.toml")]
 struct SetupPage {
     shell: Shell,
     form: Form,

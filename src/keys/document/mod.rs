@@ -119,6 +119,18 @@ pub struct OwnerRow {
     pub suspended_at: Option<Wall>,
 }
 
+/// The row of an owner whose entry is wrong: what it would have forbidden is not known, so everything is.
+pub fn barred(id: OwnerId) -> Arc<OwnerRow> {
+    Arc::new(OwnerRow {
+        id,
+        name: None,
+        capabilities: Box::default(),
+        kyc: Kyc::None,
+        plan: None,
+        suspended_at: Some(Wall::from_unix_millis(0)),
+    })
+}
+
 /// The last entry of a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Last {

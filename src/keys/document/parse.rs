@@ -8,14 +8,13 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{
-    Document, End, KeyRow, Last, OwnerRow, Refused, Why,
+    Document, End, KeyRow, Last, OwnerRow, Refused, Why, barred,
     read::{Entry, Note, Read, read},
     split::{Block, split},
 };
 use crate::{
-    clock::Wall,
     fault::{Fault, Severity},
-    keys::{KeyId, Kind, Kyc, OwnerId, record::PublicPart},
+    keys::{KeyId, Kind, OwnerId, record::PublicPart},
 };
 
 /// Reads key documents, each with the help of the one before.
@@ -278,18 +277,6 @@ impl<'t> Assembly<'t> {
             severity: note.severity,
         });
     }
-}
-
-/// The row of an owner whose entry is wrong: what it would have forbidden is not known, so everything is.
-fn barred(id: OwnerId) -> Arc<OwnerRow> {
-    Arc::new(OwnerRow {
-        id,
-        name: None,
-        capabilities: Box::default(),
-        kyc: Kyc::None,
-        plan: None,
-        suspended_at: Some(Wall::from_unix_millis(0)),
-    })
 }
 
 /// What is there more than once.

@@ -7,12 +7,11 @@ use std::{
 
 use super::protocol::{Change, Position, Row, SetLine, What, set_line};
 use crate::{
-    clock::Wall,
     fault::Fault,
     keys::{
-        KeyId, Kyc, OwnerId, Revocations,
+        KeyId, OwnerId, Revocations,
         document::{
-            Document, End, KeyRow, OwnerRow,
+            Document, End, KeyRow, OwnerRow, barred,
             json::{KeyEntry, OwnerEntry},
         },
         store::{Changes, CutOff},
@@ -237,16 +236,4 @@ impl Rows {
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.owners.len(), self.keys.len())
     }
-}
-
-/// The row of an owner whose entry is wrong: what it would have forbidden is not known, so everything is.
-fn barred(id: OwnerId) -> Arc<OwnerRow> {
-    Arc::new(OwnerRow {
-        id,
-        name: None,
-        capabilities: Box::default(),
-        kyc: Kyc::None,
-        plan: None,
-        suspended_at: Some(Wall::from_unix_millis(0)),
-    })
 }

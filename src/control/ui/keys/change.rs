@@ -22,7 +22,7 @@ use super::{
 use crate::keys::document::KeyRow;
 
 #[derive(Template)]
-#[template(path = "key_change.html")]
+#[template(path = "key_change.html", config = "src/control/ui/askama.toml")]
 struct ChangePage {
     shell: Shell,
     form: Form,

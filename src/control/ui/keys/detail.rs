@@ -26,7 +26,7 @@ use crate::{
 const QUIET: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 #[derive(Template)]
-#[template(path = "key.html")]
+#[template(path = "key.html", config = "src/control/ui/askama.toml")]
 struct DetailPage {
     shell: Shell,
     id: String,

@@ -19,7 +19,7 @@ use super::{
 use crate::{clock, keys::document::KeyRow};
 
 #[derive(Template)]
-#[template(path = "key_revoke.html")]
+#[template(path = "key_revoke.html", config = "src/control/ui/askama.toml")]
 struct RevokePage {
     shell: Shell,
     path: String,
@@ -29,7 +29,7 @@ struct RevokePage {
 }
 
 #[derive(Template)]
-#[template(path = "key_delete.html")]
+#[template(path = "key_delete.html", config = "src/control/ui/askama.toml")]
 struct DeletePage {
     shell: Shell,
     form: Form,
@@ -39,7 +39,7 @@ struct DeletePage {
 }
 
 #[derive(Template)]
-#[template(path = "receipt.html")]
+#[template(path = "receipt.html", config = "src/control/ui/askama.toml")]
 struct ReceiptPage {
     shell: Shell,
     revision: u64,

@@ -23,7 +23,7 @@ use crate::{
 const ROWS: usize = 50;
 
 #[derive(Template)]
-#[template(path = "keys.html")]
+#[template(path = "keys.html", config = "src/control/ui/askama.toml")]
 struct ListPage {
     shell: Shell,
     form: Form,

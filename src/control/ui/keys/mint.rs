@@ -23,7 +23,7 @@ use super::{
 use crate::keys::Mode;
 
 #[derive(Template)]
-#[template(path = "key_new.html")]
+#[template(path = "key_new.html", config = "src/control/ui/askama.toml")]
 struct MintPage {
     shell: Shell,
     form: Form,
@@ -41,7 +41,7 @@ struct MintPage {
 
 /// The page that shows a secret; the only one.
 #[derive(Template)]
-#[template(path = "key_made.html")]
+#[template(path = "key_made.html", config = "src/control/ui/askama.toml")]
 pub(super) struct MadePage {
     shell: Shell,
     title: &'static str,

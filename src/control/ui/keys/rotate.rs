@@ -33,7 +33,7 @@ const OVERLAPS: [(&str, &str); 5] = [
 ];
 
 #[derive(Template)]
-#[template(path = "key_rotate.html")]
+#[template(path = "key_rotate.html", config = "src/control/ui/askama.toml")]
 struct RotatePage {
     shell: Shell,
     form: Form,
