@@ -1,11 +1,13 @@
 //! `keyside control`: the control plane.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Exit;
+use super::{
+    Exit,
+    signals::{Signals, keep_secrets_off_disks, notify},
+};
 use crate::{
     config,
     control::plane::{Plane, StartError},
@@ -33,9 +35,7 @@ pub(super) fn run(args: &Args) -> Exit {
         print!("{}", config::control::DEFAULT);
         return Exit::Done;
     }
-    // Secrets are in memory: a crash must not write them to a disk.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    keep_secrets_off_disks();
     let path = if args.config.is_dir() { args.config.join("control.toml") } else { args.config.clone() };
     let loaded = match config::control::load(&path, config::environment()) {
         Ok(loaded) => loaded,
@@ -79,7 +79,8 @@ pub(super) fn run(args: &Args) -> Exit {
     }
     runtime.block_on(async {
         notify(&[NotifyState::Ready]);
-        signals.stop().await;
+        // There is nothing to reload, and a closed terminal is not to be the end of it.
+        signals.until_stopped(async || {}).await;
         notify(&[NotifyState::Stopping]);
         let abort = plane.stopper();
         let stopped = plane.stop();
@@ -93,39 +94,6 @@ pub(super) fn run(args: &Args) -> Exit {
         }
     });
     Exit::Done
-}
-
-/// The signals that the control plane heeds.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// Taken and not heeded: there is nothing to reload, and neither a closed terminal nor a limit on the size of files
-    /// is to be the end of the process.
-    _others: [Signal; 2],
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            _others: [signal(SignalKind::hangup())?, signal(file_size)?],
-        })
-    }
-
-    /// Until one that ends the process.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Tells systemd, if it is there and asked to be told.
-fn notify(state: &[NotifyState<'_>]) {
-    drop(sd_notify::notify(state));
 }
 
 fn describe(error: &StartError) -> String {

@@ -23,6 +23,7 @@ mod openapi;
 mod operators;
 mod owners;
 mod proxy;
+mod signals;
 
 pub use exit::Exit;
 

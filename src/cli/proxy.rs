@@ -1,14 +1,14 @@
 //! `keyside proxy`: the sidecar.
 
-use std::{error::Error as _, io, path::PathBuf};
+use std::{error::Error as _, path::PathBuf};
 
 use sd_notify::NotifyState;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-};
+use tokio::sync::oneshot;
 
-use super::Exit;
+use super::{
+    Exit,
+    signals::{Signals, keep_secrets_off_disks, notify},
+};
 use crate::{
     listener::ListenError,
     sidecar::{Sidecar, StartError},
@@ -25,9 +25,7 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    // Secrets are in memory: a crash must not write them to a disk.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    keep_secrets_off_disks();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start a runtime: {error}")),
@@ -52,7 +50,7 @@ pub(super) fn run(args: &Args) -> Exit {
             Err(error) => return fail(&describe(&error)),
         };
         notify(&[NotifyState::Ready]);
-        signals.until_stopped(&sidecar).await;
+        signals.until_stopped(async || reload(&sidecar).await).await;
         notify(&[NotifyState::Stopping]);
         let abort = sidecar.stopper();
         let stopped = sidecar.stop();
@@ -68,45 +66,6 @@ pub(super) fn run(args: &Args) -> Exit {
     })
 }
 
-/// The signals that the sidecar heeds.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    /// Taken and not heeded: a limit on the size of files is then an error of the write, and not the end of the process.
-    _file_size: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
-        })
-    }
-
-    /// Until one that ends the process.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Reloads at every SIGHUP, until a signal that ends the process.
-    async fn until_stopped(&mut self, sidecar: &Sidecar) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => reload(sidecar).await,
-            }
-        }
-    }
-}
-
 async fn reload(sidecar: &Sidecar) {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -118,11 +77,6 @@ async fn reload(sidecar: &Sidecar) {
         drop(answered.await);
     }
     notify(&[NotifyState::Ready]);
-}
-
-/// Tells systemd, if it is there and asked to be told.
-fn notify(state: &[NotifyState<'_>]) {
-    drop(sd_notify::notify(state));
 }
 
 fn describe(error: &StartError) -> String {

@@ -72,7 +72,8 @@ pub(super) fn run(
     let sidecars = ["first.toml", "second.toml"].map(|name| Sidecar::start(folder.path().join(name)));
     let [first, second] = sidecars;
     let (first, second) = (first?, second?);
-    until_synced(plane.desk())?;
+    let synced = runtime.block_on(async { tokio::time::timeout(PATIENCE, until_synced(plane.desk())).await });
+    synced.map_err(|_| "the sidecars did not sync in time")?;
     let addresses = [&first, &second].map(|sidecar| sidecar.addresses().first().copied());
     let [Some(one), Some(other)] = addresses else { return Err("a sidecar listens nowhere".into()) };
     print(&welcome(folder, control, [one, other], &made, (&password, &token)))?;
@@ -129,16 +130,12 @@ async fn first_keys(desk: &Arc<Desk>) -> Result<[Made; 2], Problem> {
 }
 
 /// Until both sidecars have acknowledged what there is.
-fn until_synced(desk: &Desk) -> Result<(), String> {
+async fn until_synced(desk: &Desk) {
     let revision = desk.ledger.read(|image| image.head().revision);
-    let until = clock::mono().plus(PATIENCE);
-    while desk.fleet.sidecars().iter().filter(|view| view.sidecar.revision >= revision).count() < 2 {
-        if clock::mono() > until {
-            return Err("the sidecars did not sync in time".to_owned());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+    let mut news = desk.fleet.news();
+    let synced = || desk.fleet.sidecars().iter().filter(|view| view.sidecar.revision >= revision).count() == 2;
+    // It fails only when the fleet is gone, and we hold it.
+    while !synced() && news.changed().await.is_ok() {}
 }
 
 /// Everything that the demo says.

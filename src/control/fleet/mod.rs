@@ -303,6 +303,11 @@ impl Fleet {
         views
     }
 
+    /// Changes with everything that is heard of sidecars.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
     /// How the fleet is.
     pub fn count(&self) -> Counted {
         let mut counted = Counted::default();
