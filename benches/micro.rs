@@ -15,9 +15,9 @@ use keyside::{
     facts::{self, Arrival, Facts},
     keys::{
         KeyRecord, KeyStore,
-        document::Parser,
+        document::{Document, KeyRow, Parser},
         secret::{Algorithm, Secret, SecretHash},
-        store::Terms,
+        store::{Changes, CutOff, Terms},
         verify::{self, Verifier},
     },
     limits::{self, AddressHandle, Failures, Limiter, Plan, Readings},
@@ -71,6 +71,23 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("lookup/unknown_pair", |world, bencher| {
         bencher.iter(|| world.with_set(|set| set.find_pair(black_box(b"ck_unknown")).is_some()));
+    }),
+    ("set/one_key_changes", |_, bencher| {
+        let (store, document) = (KeyStore::default(), key_document());
+        store.apply(&document, &Terms::default(), clock::now());
+        let mut row = KeyRow::clone(&document.keys[0]);
+        bencher.iter(|| {
+            row.name = if row.name.is_empty() { "another".into() } else { "".into() };
+            let keys = vec![(row.id.clone(), Some(Arc::new(row.clone())))];
+            let changes = Changes { keys, ..Changes::default() };
+            store.apply_changes(&changes, &Terms::default(), clock::now(), |_| {}).expect("it is judged by itself")
+        });
+    }),
+    ("set/one_key_is_cut_off", |_, bencher| {
+        let (store, document) = (KeyStore::default(), key_document());
+        store.apply(&document, &Terms::default(), clock::now());
+        let cut = CutOff { keys: vec![document.keys[0].id.clone()], ..CutOff::default() };
+        bencher.iter(|| store.cut_off(black_box(&cut)));
     }),
     ("secret/verified_before", |world, bencher| {
         let (key, secret) = (world.key(), Secret::new(consumer_secret(0).as_bytes()));
@@ -169,7 +186,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let keys = KeyStore::default();
-        let document = Parser::default().parse(document().as_bytes()).expect("a key document");
+        let document = key_document();
         let applied = keys.apply(&document, &Terms::default(), clock::now());
         assert_eq!(applied.keys, 2 * KEYS, "{:?}", applied.faults.first());
 
@@ -267,6 +284,10 @@ fn consumer_secret(index: usize) -> String {
 
 fn token(index: usize) -> String {
     format!("ck_live_{index:06}{}", "x".repeat(32))
+}
+
+fn key_document() -> Document {
+    Parser::default().parse(document().as_bytes()).expect("a key document")
 }
 
 /// As many pairs and as many tokens as [`KEYS`] says, of 100 owners.

@@ -164,38 +164,3 @@ fn who_is_cut_off_is_dead_before_any_set_is_built() {
     apply(&store, &document([pair("a", HEX, fast("s")), pair("b", "bob", fast("s"))], []));
     assert_eq!([&a, &b].map(|record| record.is_dead()), [true, false]);
 }
-
-/// How long a large set takes to change; run it to know: `cargo test --release -- --ignored a_large_set --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::disallowed_methods, reason = "a measurement reads the time itself")]
-fn a_large_set_changes_quickly() {
-    for size in [10_000, 100_000] {
-        let rows = (0..size).map(|number| pair(&format!("key_{number:026}"), &consumer_key(number), fast("s")));
-        let whole = document(rows, [owner("owner")]);
-        let store = KeyStore::default();
-        let timed = |what: &str, run: &mut dyn FnMut()| {
-            let began = std::time::Instant::now();
-            run();
-            println!("{size} keys, {what}: {:?}", began.elapsed());
-        };
-        timed("the first set", &mut || drop(apply(&store, &whole)));
-        timed("the same again", &mut || drop(apply(&store, &whole)));
-        for round in 0..3 {
-            let row = Arc::new(pair(&format!("new{round}"), &consumer_key(size + round), fast("s")));
-            let changes = Changes { keys: vec![(row.id.clone(), Some(row))], ..Changes::default() };
-            timed("one more", &mut || {
-                assert!(store.apply_changes(&changes, &Terms::default(), Now::default(), |_| {}).is_some());
-            });
-        }
-        let row = Arc::new(OwnerRow { name: Some("another".into()), ..owner("owner") });
-        let changes = Changes { owners: vec![(row.id.clone(), Some(row))], ..Changes::default() };
-        timed("the owner of all", &mut || {
-            assert!(store.apply_changes(&changes, &Terms::default(), Now::default(), |_| {}).is_some());
-        });
-        let cut = CutOff { keys: vec![id(&format!("key_{:026}", 7))], ..CutOff::default() };
-        timed("one cut off", &mut || drop(store.cut_off(&cut)));
-        let cut = CutOff { owners: vec!["owner".parse().unwrap()], ..CutOff::default() };
-        timed("the owner cut off", &mut || drop(store.cut_off(&cut)));
-    }
-}
