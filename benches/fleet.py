@@ -2,13 +2,14 @@
 """fleet.py KEYSIDE [SIDECARS] [KEYS] [ROUNDS] [RATE]: a fleet, and how soon a revoked key is dead in all of it.
 
 Starts the given binary as one control plane (SQLite) and as so many sidecars (50 if not said) that have so many keys
-(10000) from it, in front of an upstream of its own. Prints how long the whole set takes and how large it is, how soon a
-sidecar is ready with it, what the processes hold in memory, and what they do while nothing happens. Then, so many times
-(200): mints a key, waits until it passes everywhere, has clients ask every sidecar with it, RATE times a second in all
-(500; more where the machine bears it), and revokes it. Prints the median, the 99th percentile and the largest of each:
-from the mint until the key passes everywhere, from the revoke until its answer, and from its commit to the last
-acknowledgement, as the control plane measures it. Exits with 1 when a request that began after the answer was let through
-by a sidecar that the answer lists as acknowledged. Needs Python alone, on Linux; ends all that it started.
+(10000) from it, in front of an upstream of its own. Prints how long lists, searches and pages take, how long the whole
+set takes and how large it is, how soon a sidecar is ready with it, what the processes hold in memory, and what they do
+while nothing happens. Then, so many times (200): mints a key, waits until it passes everywhere, has clients ask every
+sidecar with it, RATE times a second in all (500; more where the machine bears it), and revokes it. Prints the median,
+the 99th percentile and the largest of each: from the mint until the key passes everywhere, from the revoke until its
+answer, and from its commit to the last acknowledgement, as the control plane measures it. Exits with 1 when a request
+that began after the answer was let through by a sidecar that the answer lists as acknowledged. Needs Python alone, on
+Linux; ends all that it started.
 """
 import asyncio
 import base64
@@ -17,6 +18,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import socket
 import sqlite3
@@ -25,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 
 HAMMERS, IDLE = 2, 10
 SYNC, ADMIN = "sync-token-of-the-bench-0123456789-abcdef", "kop_" + "A" * 43
@@ -219,6 +222,49 @@ def passes_everywhere(ports, authorization):
     asyncio.run(all_of_them())
 
 
+def browser(port):
+    """The cookies of an operator who has signed in by the form."""
+    password = "a password of the bench, 0123456789"
+    api(port, "POST", "/v1/operators", {"name": "bench", "role": "viewer", "password": password})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("GET", "/sign-in")
+    response = connection.getresponse()
+    page = response.read().decode()
+    cookies = [line.split(";")[0] for line in response.headers.get_all("Set-Cookie")]
+    token = re.search(r'name="csrf" value="([^"]+)"', page)[1]
+    form = urllib.parse.urlencode({"csrf": token, "name": "bench", "password": password})
+    headers = {"Cookie": "; ".join(cookies), "Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/sign-in", form, headers | {"Origin": f"http://127.0.0.1:{port}"})
+    response = connection.getresponse()
+    response.read()
+    if response.status != 303:
+        sys.exit(f"signing in: {response.status}")
+    return "; ".join(line.split(";")[0] for line in response.headers.get_all("Set-Cookie"))
+
+
+def lists(port, keys):
+    """How long lists take: of the API, and the page of keys."""
+    cookies = browser(port)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    for start, headers in ("/v1", {"Authorization": f"Bearer {ADMIN}"}), ("", {"Cookie": cookies}):
+        for what, query in (
+            ("the first page", "limit=50"),
+            ("a search that finds one", f"limit=50&search=key%20{keys - 1}"),
+            ("a search that finds none", "limit=50&search=nobody"),
+            ("the last page", ("limit=50&cursor=" if start else "after=") + base64.urlsafe_b64encode(f"key_{30:026d}".encode()).decode().rstrip("=")),
+        ):
+            took = []
+            for _ in range(21):
+                began = time.monotonic()
+                connection.request("GET", f"{start}/keys?{query}", headers=headers)
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    sys.exit(f"{start}/keys?{query}: {response.status}")
+                took.append(time.monotonic() - began)
+            say(f"{'the API' if start else 'the pages'}, {what}", took)
+
+
 def free_port():
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
@@ -272,6 +318,8 @@ def measure(keyside, sidecars, keys, rounds, rate, folder, started):
     get(port, "/sync/v1/report", SYNC, "POST", goodbye)
     count = len(whole.splitlines()) - 2
     print(f"the whole set: {count} rows, {len(whole) / 1e6:.1f} MB in {took:.2f} s", flush=True)
+
+    lists(port, keys)
 
     ports, ready, names = [], [], {}
     for number in range(sidecars):
