@@ -92,12 +92,7 @@ pub fn list(
             }
         };
         match sieve.owner {
-            // Few of many: they are looked up, and put in order.
-            Some(Some(ref owner)) => {
-                let mut keys: Vec<_> = image.keys_of(owner).collect();
-                keys.sort_unstable_by(|one, other| other.id.cmp(&one.id));
-                keys.into_iter().for_each(&mut see);
-            }
+            Some(Some(ref owner)) => image.keys_of(owner).rev().for_each(&mut see),
             Some(None) => {}
             None => image.keys().values().rev().for_each(&mut see),
         }

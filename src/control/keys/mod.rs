@@ -82,8 +82,8 @@ pub fn warnings(image: &Image, row: &KeyRow) -> Vec<String> {
             }
         }
     }
-    let namesake = |key: &&Arc<KeyRow>| key.id != row.id && key.name == row.name && key.revoked_at.is_none();
-    if image.keys_of(owner).any(|key| namesake(&key)) {
+    let namesake = |key: &Arc<KeyRow>| key.id != row.id && key.name == row.name && key.revoked_at.is_none();
+    if image.keys_of(owner).any(namesake) {
         warnings.push(format!("Another key of this owner has the name \"{}\".", row.name));
     }
     warnings

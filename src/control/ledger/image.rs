@@ -1,7 +1,7 @@
 //! All that is judged by, at one head.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -26,8 +26,10 @@ pub struct Image {
     head: Head,
     owners: BTreeMap<OwnerId, Arc<OwnerRow>>,
     keys: BTreeMap<KeyId, Arc<KeyRow>>,
-    /// The keys of each owner.
-    of_owner: HashMap<OwnerId, HashSet<KeyId>>,
+    /// The keys of each owner, the oldest first; not only their ids, as one owner may have all keys.
+    of_owner: HashMap<OwnerId, BTreeMap<KeyId, Arc<KeyRow>>>,
+    /// The keys that were made to replace each key.
+    successors: HashMap<KeyId, BTreeSet<KeyId>>,
     /// How many keys have each public part.
     public: HashMap<PublicPart, usize>,
     operators: BTreeMap<String, Operator>,
@@ -42,6 +44,7 @@ impl Image {
             owners: owners.into_iter().map(|row| (row.id.clone(), row)).collect(),
             keys: BTreeMap::new(),
             of_owner: HashMap::new(),
+            successors: HashMap::new(),
             public: HashMap::with_capacity(keys.len()),
             operators: by_name(operators),
             recent: revisions.into_iter().map(Arc::new).collect(),
@@ -67,9 +70,14 @@ impl Image {
         &self.owners
     }
 
-    /// The keys of an owner, in no order.
-    pub fn keys_of<'a>(&'a self, owner: &OwnerId) -> impl Iterator<Item = &'a Arc<KeyRow>> {
-        self.of_owner.get(owner).into_iter().flatten().filter_map(|id| self.keys.get(id))
+    /// The keys of an owner, the oldest first.
+    pub fn keys_of<'a>(&'a self, owner: &OwnerId) -> impl DoubleEndedIterator<Item = &'a Arc<KeyRow>> {
+        self.of_owner.get(owner).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The keys that were made by rotating this one, the oldest first.
+    pub fn successors<'a>(&'a self, id: &KeyId) -> impl Iterator<Item = &'a Arc<KeyRow>> {
+        self.successors.get(id).into_iter().flatten().filter_map(|id| self.keys.get(id))
     }
 
     /// Whether some key has this public part: a new one must not.
@@ -138,7 +146,10 @@ impl Image {
     fn put(&mut self, row: Arc<KeyRow>) {
         self.remove(&row.id);
         *self.public.entry(row.public.clone()).or_default() += 1;
-        self.of_owner.entry(row.owner.clone()).or_default().insert(row.id.clone());
+        if let Some(from) = &row.rotated_from {
+            self.successors.entry(from.clone()).or_default().insert(row.id.clone());
+        }
+        self.of_owner.entry(row.owner.clone()).or_default().insert(row.id.clone(), Arc::clone(&row));
         self.keys.insert(row.id.clone(), row);
     }
 
@@ -156,9 +167,62 @@ impl Image {
                 self.of_owner.remove(&row.owner);
             }
         }
+        if let Some(from) = &row.rotated_from
+            && let Some(successors) = self.successors.get_mut(from)
+        {
+            successors.remove(id);
+            if successors.is_empty() {
+                self.successors.remove(from);
+            }
+        }
     }
 }
 
 fn by_name(operators: Vec<Operator>) -> BTreeMap<String, Operator> {
     operators.into_iter().map(|operator| (operator.name.clone(), operator)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+    use crate::{clock::Wall, keys::sample};
+
+    fn row(id: usize, owner: usize, from: Option<usize>) -> Arc<KeyRow> {
+        let row = sample::pair(&format!("key_{id}"), &format!("ck_{id}"), sample::fast("s"));
+        let owner = format!("owner_{owner}").parse().expect("an id");
+        let rotated_from = from.map(|from| format!("key_{from}").parse().expect("an id"));
+        Arc::new(KeyRow { owner, rotated_from, ..row })
+    }
+
+    proptest! {
+        /// Whatever comes, changes and goes: what is looked up is what a walk through all keys would find.
+        #[test]
+        fn what_is_looked_up_is_there(changes in vec((0..6_usize, option::of((0..3_usize, option::of(0..6_usize)))), 0..40)) {
+            let head = Head { epoch: String::new(), revision: 0, digest: String::new(), entries: 0, hash: String::new() };
+            let loaded = Loaded { head, owners: vec![], keys: vec![], operators: vec![], revisions: vec![] };
+            let mut image = Image::new(loaded);
+            for (id, row_or_none) in changes {
+                let change = match row_or_none {
+                    Some((owner, from)) => Change::Key(row(id, owner, from)),
+                    None => Change::DeletedKey(format!("key_{id}").parse().expect("an id")),
+                };
+                let revision = Revision { revision: 1, digest: String::new(), at: Wall::default(), changes: vec![change] };
+                image.add(Arc::new(revision));
+                let of = |wanted: &dyn Fn(&KeyRow) -> bool| -> Vec<KeyId> {
+                    image.keys().values().filter(|row| wanted(row)).map(|row| row.id.clone()).collect()
+                };
+                let ids = |rows: Vec<&Arc<KeyRow>>| -> Vec<KeyId> { rows.iter().map(|row| row.id.clone()).collect() };
+                for number in 0..6 {
+                    let owner: OwnerId = format!("owner_{number}").parse().expect("an id");
+                    prop_assert_eq!(ids(image.keys_of(&owner).collect()), of(&|row| row.owner == owner));
+                    let id: KeyId = format!("key_{number}").parse().expect("an id");
+                    prop_assert_eq!(ids(image.successors(&id).collect()), of(&|row| row.rotated_from.as_ref() == Some(&id)));
+                    let public = PublicPart::Clear(format!("ck_{number}").into());
+                    prop_assert_eq!(image.has_public(&public), image.keys().contains_key(&id));
+                }
+            }
+        }
+    }
 }

@@ -164,10 +164,7 @@ fn linked(visit: &Visit, row: &KeyRow, now: Wall) -> (Option<Linked>, Vec<Linked
     };
     let (before, after) = visit.desk.ledger.read(|image| {
         let before = row.rotated_from.as_ref().and_then(|id| image.keys().get(id).cloned());
-        let is_after = |key: &&std::sync::Arc<KeyRow>| key.rotated_from.as_ref() == Some(&row.id);
-        let mut after: Vec<_> = image.keys_of(&row.owner).filter(is_after).cloned().collect();
-        after.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        (before, after)
+        (before, image.successors(&row.id).cloned().collect::<Vec<_>>())
     });
     (before.map(|old| link(&old, &old, row)), after.iter().map(|new| link(new, row, new)).collect())
 }

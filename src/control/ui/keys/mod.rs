@@ -55,17 +55,9 @@ async fn days_of(desk: &Desk, ids: Vec<KeyId>, now: Wall) -> Result<HashMap<KeyI
 
 /// Which of these keys have a successor that is not revoked.
 fn replaced<'a>(desk: &Desk, rows: impl Iterator<Item = &'a KeyRow>) -> HashSet<KeyId> {
-    let mut owners = HashSet::new();
-    let ids: HashSet<&KeyId> = rows
-        .map(|row| {
-            owners.insert(&row.owner);
-            &row.id
-        })
-        .collect();
     desk.ledger.read(|image| {
-        let keys = owners.into_iter().flat_map(|owner| image.keys_of(owner));
-        let live = keys.filter(|key| key.revoked_at.is_none());
-        live.filter_map(|key| key.rotated_from.clone()).filter(|from| ids.contains(from)).collect()
+        let live = |id: &KeyId| image.successors(id).any(|key| key.revoked_at.is_none());
+        rows.map(|row| &row.id).filter(|id| live(id)).cloned().collect()
     })
 }
 
