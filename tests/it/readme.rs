@@ -54,6 +54,19 @@ fn later(text: &str, admin: u16) -> Vec<String> {
     spans(text).filter_map(typed).collect()
 }
 
+/// A shell in this folder that is given these lines, with the built program at hand, and a curl that says what status it got.
+fn typed(script: &str, folder: &Path) -> Command {
+    let curlrc = "noproxy = \"*\"\nwrite-out = \"\\nstatus %{http_code}\\n\"\n";
+    std::fs::write(folder.join(".curlrc"), curlrc).unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_keyside")).parent().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths([built.to_path_buf()].into_iter().chain(std::env::split_paths(&path))).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).current_dir(folder);
+    shell.env_clear().env("PATH", path).env("HOME", folder).env("CURL_HOME", folder);
+    shell
+}
+
 #[tokio::test]
 async fn the_four_steps_end_in_a_200_and_what_is_for_later_works() {
     let readme = readme();
@@ -71,21 +84,13 @@ async fn the_four_steps_end_in_a_200_and_what_is_for_later_works() {
     let steps = replace(&steps, "localhost:8443", &format!("localhost:{port}"));
 
     let folder = TempDir::with_prefix("keyside-it-").unwrap();
-    std::fs::write(folder.path().join(".curlrc"), "noproxy = \"*\"\nwrite-out = \"\\nstatus %{http_code}\\n\"\n")
-        .unwrap();
-    let built = Path::new(env!("CARGO_BIN_EXE_keyside")).parent().unwrap();
-    let path = std::env::var_os("PATH").unwrap();
-    let path = std::env::join_paths([built.to_path_buf()].into_iter().chain(std::env::split_paths(&path))).unwrap();
-
-    let mut shell = Command::new("sh");
     // What the steps leave running ends with them, if the last line did not end it.
     let script = format!(
         "set -e\ntrap 'kill $! 2> kill.err || :' EXIT\n{steps}\nid=$(jq -r .id key.json)\n\
          jq -r .consumer_secret key.json > leaked.txt\n{}\nkill -TERM $!\nwait $!\necho \"ended with $?\"\n",
         later.join("\n")
     );
-    shell.args(["-c", &script]).current_dir(folder.path());
-    shell.env_clear().env("PATH", path).env("HOME", folder.path()).env("CURL_HOME", folder.path());
+    let mut shell = typed(&script, folder.path());
     shell.env("KEYSIDE_LISTEN__ADDRESS", format!("127.0.0.1:{port}"));
     shell.env("KEYSIDE_ADMIN__ADDRESS", format!("127.0.0.1:{admin}")).env("KEYSIDE_SHUTDOWN__DELAY", "0s");
     let ended = run(shell, "").await.done();
@@ -135,15 +140,7 @@ async fn the_steps_of_the_control_plane_end_in_a_dead_key() {
     let script = format!("set -e\npids=\ntrap 'kill $pids 2> kill.err || :' EXIT\n{begin}{steps}{call}\n");
 
     let folder = TempDir::with_prefix("keyside-it-").unwrap();
-    std::fs::write(folder.path().join(".curlrc"), "noproxy = \"*\"\nwrite-out = \"\\nstatus %{http_code}\\n\"\n")
-        .unwrap();
-    let built = Path::new(env!("CARGO_BIN_EXE_keyside")).parent().unwrap();
-    let path = std::env::var_os("PATH").unwrap();
-    let path = std::env::join_paths([built.to_path_buf()].into_iter().chain(std::env::split_paths(&path))).unwrap();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).current_dir(folder.path());
-    shell.env_clear().env("PATH", path).env("HOME", folder.path()).env("CURL_HOME", folder.path());
-    let ended = run(shell, "").await.done();
+    let ended = run(typed(&script, folder.path()), "").await.done();
     let at = |words: &str| ended.stdout.find(words).unwrap_or_else(|| panic!("no {words:?} in {ended:?}"));
     assert!(at("from your own API\nstatus 200\n") < at("status 401\n"), "{ended:?}");
     assert_eq!(upstream.only().field("x-key-owner"), "accounting");
