@@ -8,6 +8,8 @@ mod cookie;
 mod origin;
 mod password;
 mod setup;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 use std::sync::Arc;
@@ -147,8 +149,10 @@ pub async fn sign_in(
     password: Secret,
 ) -> Result<Begun, Problem> {
     let operator = checked(desk, peer, name, password, clock::now()).await?;
+    // Should the entry fail, nobody was told the cookie of the session.
+    let begun = begin(desk, peer, headers, &operator).await?;
     note(desk, peer, &operator.name, "session.begin", Value::Null).await?;
-    begin(desk, peer, headers, &operator.name).await
+    Ok(begun)
 }
 
 /// The operator of this name, if this is the password. Takes as long when there is no such operator.
@@ -192,22 +196,30 @@ fn too_many(wait: std::time::Duration) -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", message)
 }
 
-/// Begins a session, and ends the one that this browser had.
-async fn begin(desk: &Desk, peer: Peer, headers: &HeaderMap, operator: &str) -> Result<Begun, Problem> {
+/// Begins a session of this operator, as they were when their password was checked, and ends the one that this browser had.
+async fn begin(desk: &Desk, peer: Peer, headers: &HeaderMap, checked: &Operator) -> Result<Begun, Problem> {
     let (value, csrf) = (random()?, random()?);
     let now = clock::now().wall;
-    let session =
-        Session { digest: audit::hex(&value), operator: operator.to_owned(), csrf, created_at: now, seen_at: now };
+    let operator = checked.name.clone();
+    let session = Session { digest: audit::hex(&value), operator, csrf, created_at: now, seen_at: now };
     let old = cookie::session(&desk.settings, headers).map(|old| audit::hex(&old));
-    let store = Arc::clone(desk.ledger.store());
+    let (store, checked) = (Arc::clone(desk.ledger.store()), checked.clone());
     let begin = async move {
         if let Some(old) = old {
             store.end_session(&old).await?;
         }
-        store.add_session(&session).await
+        store.add_session(&session, &checked).await
     };
-    desk.ledger.run(begin).await?;
+    desk.ledger.run(begin).await.map_err(|error| match error {
+        StoreError::Conflict => changed_meanwhile(),
+        error => error.into(),
+    })?;
     Ok(Begun(cookie::begin(&desk.settings, peer, &value)))
+}
+
+/// The answer to whoever knew the password until just now.
+fn changed_meanwhile() -> Problem {
+    Problem::conflict("changed_meanwhile", "Your account was changed meanwhile: nothing was done. Sign in again.")
 }
 
 /// Ends a session: in the store, and in the browser.
@@ -249,22 +261,19 @@ pub async fn change_password(
     let subject = name.clone();
     let changed = desk.ledger.write(actor, move |image, _| {
         let now = image.operators().get(&subject).filter(|now| now.password == before.password);
-        let Some(now) = now else {
-            let message = "Your account was changed meanwhile: nothing was done. Sign in again.";
-            return Err(Problem::conflict("changed_meanwhile", message));
-        };
+        let now = now.ok_or_else(changed_meanwhile)?;
         let operator = Operator { password: Some(hash.clone()), ..now.clone() };
         let draft = Draft {
             action: "operator.password",
             subject: subject.clone(),
             detail: json!({}),
-            accounts: vec![AccountChange::Operator(operator)],
+            accounts: vec![AccountChange::Operator(operator.clone())],
             ..Draft::default()
         };
-        Ok((Some(draft), ()))
+        Ok((Some(draft), operator))
     });
-    changed.await?;
-    begin(desk, peer, headers, &name).await
+    let operator = changed.await?.said;
+    begin(desk, peer, headers, &operator).await
 }
 
 /// The hash of a new password, if it is a good one.

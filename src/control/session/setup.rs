@@ -59,33 +59,39 @@ pub async fn set_up(
         if somebody(image) {
             return Err(used());
         }
-        let there = image.operators().get(&first);
+        // One with tokens alone, which would become an admin's; nobody here may say that they should.
+        if image.operators().contains_key(&first) {
+            let message = "There is an operator of this name already, for programs: choose another name.";
+            return Err(Problem::invalid("name", message));
+        }
         let operator = Operator {
             name: first.clone(),
             role: Role::Admin,
             password: Some(hash.clone()),
-            created_at: there.map_or(now, |there| there.created_at),
-            tokens: there.map(|there| there.tokens.clone()).unwrap_or_default(),
+            created_at: now,
+            tokens: Vec::new(),
         };
         let draft = Draft {
             action: "operator.setup",
             subject: first.clone(),
             detail: json!({ "role": Role::Admin.as_str() }),
-            accounts: vec![AccountChange::Operator(operator)],
+            accounts: vec![AccountChange::Operator(operator.clone())],
             ..Draft::default()
         };
-        Ok((Some(draft), ()))
+        Ok((Some(draft), operator))
     });
-    if let Err(error) = written.await {
-        // The link did nothing: it goes on to be good. Where that fails too, the next start shows a new one.
-        let store = Arc::clone(desk.ledger.store());
-        let restored = desk.ledger.run(async move { store.set_setup(&digest).await }).await;
-        if let Err(error) = restored {
-            tracing::warn!(%error, "the set-up link is void: start the control plane again for a new one");
+    match written.await {
+        Ok(written) => begin(desk, peer, headers, &written.said).await,
+        Err(error) => {
+            // The link did nothing: it goes on to be good. Where that fails too, the next start shows a new one.
+            let store = Arc::clone(desk.ledger.store());
+            let restored = desk.ledger.run(async move { store.set_setup(&digest).await }).await;
+            if let Err(error) = restored {
+                tracing::warn!(%error, "the set-up link is void: start the control plane again for a new one");
+            }
+            Err(error.into())
         }
-        return Err(error.into());
     }
-    begin(desk, peer, headers, name).await
 }
 
 /// Whether somebody can sign in. Operators with tokens alone cannot.

@@ -420,8 +420,9 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     fn set_setup<'a>(&'a self, digest: &'a str) -> Answer<'a, ()>;
     /// Takes the link away, if it is the one with this digest: true for one caller alone.
     fn take_setup<'a>(&'a self, digest: &'a str) -> Answer<'a, bool>;
-    /// Begins a session. `Conflict` when there is no such operator any more.
-    fn add_session<'a>(&'a self, session: &'a Session) -> Answer<'a, ()>;
+    /// Begins a session of this operator, as they were when their password was checked. `Conflict` when they have another
+    /// role or password since, or are gone.
+    fn add_session<'a>(&'a self, session: &'a Session, checked: &'a Operator) -> Answer<'a, ()>;
     /// The session with this digest.
     fn session<'a>(&'a self, digest: &'a str) -> Answer<'a, Option<Session>>;
     /// Notes that a session was used.

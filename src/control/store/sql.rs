@@ -16,8 +16,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::runtime::Handle;
 
 use super::{
-    Answer, AuditFilter, Caught, Commit, Day, Entry, Head, Loaded, Remembered, Session, Sidecar, Store, StoreError,
-    Usage, Used,
+    Answer, AuditFilter, Caught, Commit, Day, Entry, Head, Loaded, Operator, Remembered, Session, Sidecar, Store,
+    StoreError, Usage, Used,
     engine::{Care, Engine, Tx},
 };
 use crate::{
@@ -147,9 +147,9 @@ impl Store for Sql {
         self.write(Care::Durable, |tx| accounts::take_setup(tx, digest).boxed())
     }
 
-    fn add_session<'a>(&'a self, session: &'a Session) -> Answer<'a, ()> {
-        let session = session.clone();
-        self.write(Care::Durable, |tx| accounts::add_session(tx, session).boxed())
+    fn add_session<'a>(&'a self, session: &'a Session, checked: &'a Operator) -> Answer<'a, ()> {
+        let (session, checked) = (session.clone(), checked.clone());
+        self.write(Care::Durable, |tx| accounts::add_session(tx, session, checked).boxed())
     }
 
     fn session<'a>(&'a self, digest: &'a str) -> Answer<'a, Option<Session>> {

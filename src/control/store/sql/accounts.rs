@@ -37,6 +37,10 @@ pub(super) async fn operators(tx: &mut Tx) -> Result<Vec<Operator>, StoreError> 
 pub(super) async fn set_operator(tx: &mut Tx, operator: &Operator) -> Result<(), StoreError> {
     let name = operator.name.as_str();
     let values = vec![name.into(), operator.role.as_str().into(), operator.password.clone().into()];
+    if !tx.is_sqlite() {
+        // Whoever is just beginning a session holds the row: that session is to be seen below.
+        tx.execute("SELECT 1 FROM operators WHERE name = $1 FOR UPDATE", vec![name.into()]).await?;
+    }
     let end = "DELETE FROM sessions WHERE operator = $1 AND NOT EXISTS (SELECT 1 FROM operators \
                WHERE name = $1 AND role = $2 AND password IS NOT DISTINCT FROM $3)";
     tx.execute(end, values.clone()).await?;
@@ -77,17 +81,28 @@ pub(super) async fn take_setup(tx: &mut Tx, digest: String) -> Result<bool, Stor
     Ok(tx.execute("DELETE FROM setup WHERE digest = $1", vec![digest.into()]).await? == 1)
 }
 
-/// Begins a session.
-pub(super) async fn add_session(tx: &mut Tx, session: Session) -> Result<(), StoreError> {
-    let add = "INSERT INTO sessions (digest, operator, csrf, created_at, seen_at) VALUES ($1, $2, $3, $4, $5)";
+/// Begins a session, if the operator is still the one who was checked.
+pub(super) async fn add_session(tx: &mut Tx, session: Session, checked: Operator) -> Result<(), StoreError> {
+    // On SQLite one writes at a time. On PostgreSQL the row is held: who changes it meanwhile is waited for, or waits.
+    let held = if tx.is_sqlite() { "" } else { " FOR SHARE" };
+    let add = format!(
+        "INSERT INTO sessions (digest, operator, csrf, created_at, seen_at) SELECT $1, name, $2, $3, $4 FROM operators \
+         WHERE name = $5 AND name = $6 AND role = $7 AND password IS NOT DISTINCT FROM $8{held}"
+    );
     let values = vec![
         session.digest.into(),
-        session.operator.into(),
         session.csrf.into(),
         session.created_at.unix_millis().into(),
         session.seen_at.unix_millis().into(),
+        session.operator.into(),
+        checked.name.into(),
+        checked.role.as_str().into(),
+        checked.password.into(),
     ];
-    tx.execute(add, values).await.map(drop)
+    match tx.execute(add, values).await? {
+        0 => Err(StoreError::Conflict),
+        _ => Ok(()),
+    }
 }
 
 /// A session.

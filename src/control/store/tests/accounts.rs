@@ -5,6 +5,8 @@ use super::*;
 on_both! {
     operators_come_change_and_go
     sessions_end_with_what_they_stand_on
+    a_session_begins_for_the_operator_who_was_checked_alone
+    no_session_outlives_a_reset_that_it_crosses
     sessions_are_seen_and_swept
     one_of_eight_takes_the_link
 }
@@ -49,31 +51,82 @@ async fn operators_come_change_and_go(ground: Ground) {
 async fn sessions_end_with_what_they_stand_on(ground: Ground) {
     let store = ground.store().await;
     let set = async |operator: Operator| commit_accounts(&*store, vec![AccountChange::Operator(operator)]).await;
-    set(operator("anna", Role::Admin, &[])).await;
-    set(operator("bert", Role::Operator, &[])).await;
-    store.add_session(&session("s1", "anna", 0)).await.unwrap();
-    store.add_session(&session("s2", "bert", 0)).await.unwrap();
+    let (anna, bert) = (operator("anna", Role::Admin, &[]), operator("bert", Role::Operator, &[]));
+    set(anna.clone()).await;
+    set(bert.clone()).await;
+    store.add_session(&session("s1", "anna", 0), &anna).await.unwrap();
+    store.add_session(&session("s2", "bert", 0), &bert).await.unwrap();
     let lives = async |digest: &str| store.session(digest).await.unwrap().is_some();
 
     set(operator("anna", Role::Admin, &["new"])).await;
     assert!(lives("s1").await, "a new token ends nothing");
     set(operator("anna", Role::Viewer, &["new"])).await;
     assert!(!lives("s1").await && lives("s2").await, "another role does, for whom it is");
-    set(Operator { password: Some("$argon2id$other".to_owned()), ..operator("bert", Role::Operator, &[]) }).await;
+    let bert = Operator { password: Some("$argon2id$other".to_owned()), ..bert };
+    set(bert.clone()).await;
     assert!(!lives("s2").await, "and so does another password");
 
-    store.add_session(&session("s3", "bert", 0)).await.unwrap();
+    store.add_session(&session("s3", "bert", 0), &bert).await.unwrap();
     commit_accounts(&*store, vec![AccountChange::DeletedOperator("bert".to_owned())]).await;
     assert!(!lives("s3").await);
-    let nobody = store.add_session(&session("s4", "bert", 0)).await;
-    assert!(matches!(nobody, Err(StoreError::Conflict)), "removed while they signed in");
+}
+
+/// Between the look at the password and the session, somebody may have changed the operator.
+async fn a_session_begins_for_the_operator_who_was_checked_alone(ground: Ground) {
+    let store = ground.store().await;
+    let checked = operator("anna", Role::Admin, &[]);
+    let set = async |operator: Operator| commit_accounts(&*store, vec![AccountChange::Operator(operator)]).await;
+    let begin = async |digest: &str| store.add_session(&session(digest, "anna", 0), &checked).await;
+    let refused = async |digest: &str, why: &str| {
+        assert!(matches!(begin(digest).await, Err(StoreError::Conflict)), "{why}");
+        assert_eq!(store.session(digest).await.unwrap(), None, "{why}");
+    };
+    refused("s0", "there is none").await;
+    set(Operator { tokens: operator("anna", Role::Admin, &["new"]).tokens, ..checked.clone() }).await;
+    begin("s1").await.expect("a new token changes nothing of it");
+    set(Operator { password: Some("$argon2id$other".to_owned()), ..checked.clone() }).await;
+    refused("s2", "another password").await;
+    set(Operator { password: None, ..checked.clone() }).await;
+    refused("s3", "no password any more").await;
+    set(Operator { role: Role::Viewer, ..checked.clone() }).await;
+    refused("s4", "another role").await;
+    commit_accounts(&*store, vec![AccountChange::DeletedOperator("anna".to_owned())]).await;
+    refused("s5", "removed").await;
+    let other = store.add_session(&session("s6", "bert", 0), &checked).await;
+    assert!(matches!(other, Err(StoreError::Conflict)), "somebody else's");
+}
+
+/// Whichever comes first: the session that began before the reset ends with it, and the one after it does not begin.
+async fn no_session_outlives_a_reset_that_it_crosses(ground: Ground) {
+    let store = ground.store().await;
+    let other = ground.other(&store).await;
+    let mut checked = operator("anna", Role::Admin, &[]);
+    commit_accounts(&*store, vec![AccountChange::Operator(checked.clone())]).await;
+    for round in 0..50 {
+        let next = Operator { password: Some(format!("$argon2id${round}")), ..checked.clone() };
+        let digest = format!("s{round}");
+        let (under_way, was) = (session(&digest, "anna", 0), checked.clone());
+        let begins = {
+            let other = other.clone();
+            tokio::spawn(async move { other.add_session(&under_way, &was).await })
+        };
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        commit_accounts(&*store, vec![AccountChange::Operator(next.clone())]).await;
+        let begun = begins.await.unwrap();
+        assert!(matches!(begun, Ok(()) | Err(StoreError::Conflict)), "{begun:?}");
+        assert_eq!(store.session(&digest).await.unwrap(), None, "round {round}, {begun:?}");
+        checked = next;
+    }
 }
 
 async fn sessions_are_seen_and_swept(ground: Ground) {
     let store = ground.store().await;
-    commit_accounts(&*store, vec![AccountChange::Operator(operator("anna", Role::Admin, &[]))]).await;
+    let anna = operator("anna", Role::Admin, &[]);
+    commit_accounts(&*store, vec![AccountChange::Operator(anna.clone())]).await;
     for (digest, begun) in [("old", 0), ("idle", 50), ("new", 60)] {
-        store.add_session(&session(digest, "anna", begun)).await.unwrap();
+        store.add_session(&session(digest, "anna", begun), &anna).await.unwrap();
     }
     store.see_session("old", at(100)).await.unwrap();
     store.see_session("old", at(90)).await.unwrap();

@@ -51,6 +51,8 @@ async fn a_slip_does_not_use_the_link_up() {
     let rows = [
         ("", PASSWORD, PASSWORD, "f-name"),
         ("a b", PASSWORD, PASSWORD, "f-name"),
+        // There is one of this name, with a token of the configuration: that does not become an admin's.
+        ("root", PASSWORD, PASSWORD, "f-name"),
         ("ada", "short", "short", "f-password"),
         ("ada", "password1234", "password1234", "f-password"),
         ("ada-the-first", "Ada-the-First", "Ada-the-First", "f-password"),
