@@ -1,14 +1,19 @@
-//! The cookies: one names the session, one ties a form to the browser of somebody who is not signed in yet.
+//! The cookies: one names the session, one ties a form to the browser of somebody who is not signed in yet, and one tells
+//! a browser that somebody has signed in with.
 //!
 //! Over TLS they bear the `__Host-` prefix, which browsers take from this very host and over TLS alone. Where the control
 //! plane listens on loopback without TLS, not all browsers keep such cookies, and so the prefix and `Secure` are left out.
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::super::{answer::Problem, audit, front::Peer, settings::Settings};
+use super::{
+    super::{answer::Problem, audit, front::Peer, settings::Settings},
+    device::KNOWN,
+};
 
 const SESSION: &str = "keyside";
 const FORM: &str = "keyside-form";
+const DEVICE: &str = "keyside-device";
 const PREFIX: &str = "__Host-";
 
 /// Whether browsers reach us over TLS alone.
@@ -26,6 +31,11 @@ pub(super) fn session(settings: &Settings, headers: &HeaderMap) -> Option<String
 /// The value of the form's cookie.
 pub(super) fn form(settings: &Settings, headers: &HeaderMap) -> Option<String> {
     ours(settings, headers, FORM)
+}
+
+/// The value of the browser's cookie.
+pub(super) fn device(settings: &Settings, headers: &HeaderMap) -> Option<String> {
+    ours(settings, headers, DEVICE)
 }
 
 fn ours(settings: &Settings, headers: &HeaderMap, name: &str) -> Option<String> {
@@ -55,9 +65,15 @@ fn write(settings: &Settings, peer: Peer, name: &str, value: &str, more: &str) -
 }
 
 /// A session has begun, and the form's cookie has done its work. Both end with the browser; the session in the store too.
-pub(super) fn begin(settings: &Settings, peer: Peer, value: &str) -> Vec<HeaderValue> {
-    let set = write(settings, peer, SESSION, value, "");
-    set.into_iter().chain(write(settings, peer, FORM, "", "; Max-Age=0")).collect()
+/// The browser itself is known for longer.
+pub(super) fn begin(settings: &Settings, peer: Peer, session: &str, device: &str) -> Vec<HeaderValue> {
+    let known = format!("; Max-Age={}", KNOWN.as_secs());
+    let all = [
+        write(settings, peer, SESSION, session, ""),
+        write(settings, peer, FORM, "", "; Max-Age=0"),
+        write(settings, peer, DEVICE, device, &known),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// The session has ended.

@@ -3,8 +3,12 @@
 //! A session is 256 random bits in a cookie; the store knows its SHA-256 alone. It begins anew at each sign-in, so that
 //! nobody can plant one, and ends in the store: when it was not used for a while, after a time whatever its use, at
 //! sign-out, and when the operator, their role or their password changes.
+//!
+//! Guesses are counted for strangers by address and by account, and apart from them for each browser that the operator has
+//! signed in with. Of several control planes on one store, all know sessions and browsers; the counts are each one's own.
 
 mod cookie;
+mod device;
 mod origin;
 mod password;
 mod setup;
@@ -12,7 +16,7 @@ mod setup;
 mod tests;
 mod throttle;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -148,7 +152,7 @@ pub async fn sign_in(
     name: &str,
     password: Secret,
 ) -> Result<Begun, Problem> {
-    let operator = checked(desk, peer, name, password, clock::now()).await?;
+    let operator = checked(desk, peer, headers, name, password, clock::now()).await?;
     // Should the entry fail, nobody was told the cookie of the session.
     let begun = begin(desk, peer, headers, &operator).await?;
     note(desk, peer, &operator.name, "session.begin", Value::Null).await?;
@@ -156,10 +160,18 @@ pub async fn sign_in(
 }
 
 /// The operator of this name, if this is the password. Takes as long when there is no such operator.
-async fn checked(desk: &Desk, peer: Peer, name: &str, password: Secret, now: Now) -> Result<Operator, Problem> {
+async fn checked(
+    desk: &Desk,
+    peer: Peer,
+    headers: &HeaderMap,
+    name: &str,
+    password: Secret,
+    now: Now,
+) -> Result<Operator, Problem> {
     let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "wrong_password", "The name or the password is wrong.");
     // Taken before the password is looked at, so that attempts at the same time count.
-    let attempt = desk.sessions.throttle.take(peer.ip, name, now.mono).map_err(too_many)?;
+    let device = device::known(desk, headers, name).await?.map(|device| device.digest);
+    let attempt = desk.sessions.throttle.take(peer.ip, name, device, now.mono).map_err(too_many)?;
     let before = desk.ledger.read(|image| image.operators().get(name).cloned());
     let known = before.is_some();
     let stored = before.as_ref().and_then(|operator| operator.password.clone());
@@ -190,10 +202,14 @@ fn busy() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
 }
 
-fn too_many(wait: std::time::Duration) -> Problem {
-    let minutes = wait.as_secs().div_ceil(60).max(1);
-    let message = format!("Too many attempts. Try again in {minutes} minute{}.", if minutes == 1 { "" } else { "s" });
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", message)
+fn too_many(wait: Duration) -> Problem {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let (minutes, rest) = (seconds / 60, seconds % 60);
+    let message = format!(
+        "Too many attempts. Try again in {minutes} min {rest} s, or now from a browser that you have signed in with before."
+    );
+    let refusal = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", message);
+    Problem { retry_after: Some(seconds), ..refusal }
 }
 
 /// Begins a session of this operator, as they were when their password was checked, and ends the one that this browser had.
@@ -203,18 +219,24 @@ async fn begin(desk: &Desk, peer: Peer, headers: &HeaderMap, checked: &Operator)
     let operator = checked.name.clone();
     let session = Session { digest: audit::hex(&value), operator, csrf, created_at: now, seen_at: now };
     let old = cookie::session(&desk.settings, headers).map(|old| audit::hex(&old));
+    // One that somebody else planted, or that was theirs under another password, is not taken over.
+    let device = match device::known(desk, headers, &checked.name).await? {
+        Some(known) => known.value,
+        None => random()?,
+    };
+    let digest = audit::hex(&device);
     let (store, checked) = (Arc::clone(desk.ledger.store()), checked.clone());
     let begin = async move {
         if let Some(old) = old {
             store.end_session(&old).await?;
         }
-        store.add_session(&session, &checked).await
+        store.add_session(&session, &checked, &digest).await
     };
     desk.ledger.run(begin).await.map_err(|error| match error {
         StoreError::Conflict => changed_meanwhile(),
         error => error.into(),
     })?;
-    Ok(Begun(cookie::begin(&desk.settings, peer, &value)))
+    Ok(Begun(cookie::begin(&desk.settings, peer, &value, &device)))
 }
 
 /// The answer to whoever knew the password until just now.
@@ -252,10 +274,11 @@ pub async fn change_password(
     new: Secret,
 ) -> Result<Begun, Problem> {
     let name = who.operator.name.clone();
-    let before = checked(desk, peer, &name, current, clock::now()).await.map_err(|problem| match problem.status {
-        StatusCode::UNAUTHORIZED => Problem::invalid("current", "This is not your password."),
-        _ => problem,
-    })?;
+    let before =
+        checked(desk, peer, headers, &name, current, clock::now()).await.map_err(|problem| match problem.status {
+            StatusCode::UNAUTHORIZED => Problem::invalid("current", "This is not your password."),
+            _ => problem,
+        })?;
     let hash = hash_password(desk, &name, new).await?;
     let actor = actor(peer, &name);
     let subject = name.clone();

@@ -34,7 +34,9 @@ async fn a_sign_in_that_is_under_way_ends_with_what_it_stood_on() {
     let mut password = PASSWORD;
     for row in rows {
         let headers = HeaderMap::new();
-        let ada = checked(&bench.desk, PEER, "ada", Secret::new(password), clock::now()).await.expect("her password");
+        let ada = checked(&bench.desk, PEER, &headers, "ada", Secret::new(password), clock::now())
+            .await
+            .expect("her password");
         change(&bench, row.clone()).await;
         let refused = begin(&bench.desk, PEER, &headers, &ada).await.expect_err("it was changed meanwhile");
         assert_eq!((refused.status, refused.code), (StatusCode::CONFLICT, "changed_meanwhile"), "{row:?}");

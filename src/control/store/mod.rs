@@ -195,7 +195,8 @@ pub struct Remembered {
 /// A change of who the operators are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountChange {
-    /// An operator was added or changed, tokens included. Their sessions end unless only tokens changed.
+    /// An operator was added or changed, tokens included. Their sessions end unless only tokens changed, and with another
+    /// password no browser of theirs is known any more.
     Operator(Operator),
     /// An operator was removed, with tokens and sessions.
     DeletedOperator(String),
@@ -420,9 +421,11 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     fn set_setup<'a>(&'a self, digest: &'a str) -> Answer<'a, ()>;
     /// Takes the link away, if it is the one with this digest: true for one caller alone.
     fn take_setup<'a>(&'a self, digest: &'a str) -> Answer<'a, bool>;
-    /// Begins a session of this operator, as they were when their password was checked. `Conflict` when they have another
-    /// role or password since, or are gone.
-    fn add_session<'a>(&'a self, session: &'a Session, checked: &'a Operator) -> Answer<'a, ()>;
+    /// Begins a session of this operator, as they were when their password was checked, and knows the browser with this
+    /// digest as theirs until their password changes. `Conflict` when they have another role or password since, or are gone.
+    fn add_session<'a>(&'a self, session: &'a Session, checked: &'a Operator, device: &'a str) -> Answer<'a, ()>;
+    /// Whose browser has this digest: the operator who has signed in with it, at this moment or later.
+    fn device<'a>(&'a self, digest: &'a str, since: Wall) -> Answer<'a, Option<String>>;
     /// The session with this digest.
     fn session<'a>(&'a self, digest: &'a str) -> Answer<'a, Option<Session>>;
     /// Notes that a session was used.

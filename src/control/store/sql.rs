@@ -147,9 +147,20 @@ impl Store for Sql {
         self.write(Care::Durable, |tx| accounts::take_setup(tx, digest).boxed())
     }
 
-    fn add_session<'a>(&'a self, session: &'a Session, checked: &'a Operator) -> Answer<'a, ()> {
-        let (session, checked) = (session.clone(), checked.clone());
-        self.write(Care::Durable, |tx| accounts::add_session(tx, session, checked).boxed())
+    fn add_session<'a>(&'a self, session: &'a Session, checked: &'a Operator, device: &'a str) -> Answer<'a, ()> {
+        let (session, checked, device) = (session.clone(), checked.clone(), device.to_owned());
+        self.write(Care::Durable, |tx| {
+            async move {
+                accounts::add_session(tx, &session, checked).await?;
+                accounts::know_device(tx, device, &session).await
+            }
+            .boxed()
+        })
+    }
+
+    fn device<'a>(&'a self, digest: &'a str, since: Wall) -> Answer<'a, Option<String>> {
+        let digest = digest.to_owned();
+        self.read(move |tx| accounts::device(tx, digest, since).boxed())
     }
 
     fn session<'a>(&'a self, digest: &'a str) -> Answer<'a, Option<Session>> {

@@ -58,7 +58,11 @@ pub(super) async fn send(posted: StrangerPosted) -> Result<Response, Sorry> {
 fn sign_in_page(stranger: &Stranger, form: Form) -> Result<Response, Sorry> {
     let (token, cookie) = form_cookie(&stranger.desk.settings, stranger.peer, &stranger.headers)?;
     let status = form.problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
-    let page = page(status, &SignInPage { shell: Shell::bare(), form, csrf: Csrf(token) })?;
+    let wait = form.problem.as_ref().and_then(|problem| problem.retry_after);
+    let mut page = page(status, &SignInPage { shell: Shell::bare(), form, csrf: Csrf(token) })?;
+    if let Some(seconds) = wait {
+        page.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
     Ok(with_cookies(page, cookie))
 }
 

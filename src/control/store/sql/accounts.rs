@@ -6,6 +6,9 @@ use super::{
     read::{parse, wall, wall_or_none},
 };
 
+/// Browsers of one operator that are known: those that were signed in with last.
+const DEVICES: u64 = 50;
+
 /// All operators, with their tokens.
 pub(super) async fn operators(tx: &mut Tx) -> Result<Vec<Operator>, StoreError> {
     let rows = tx.fetch("SELECT name, role, password, created_at FROM operators ORDER BY name", vec![]).await?;
@@ -33,7 +36,7 @@ pub(super) async fn operators(tx: &mut Tx) -> Result<Vec<Operator>, StoreError> 
     Ok(operators)
 }
 
-/// Adds or changes an operator. Sessions end when anything but tokens changes.
+/// Adds or changes an operator. Sessions end when anything but tokens changes; their browsers are forgotten with a password.
 pub(super) async fn set_operator(tx: &mut Tx, operator: &Operator) -> Result<(), StoreError> {
     let name = operator.name.as_str();
     let values = vec![name.into(), operator.role.as_str().into(), operator.password.clone().into()];
@@ -44,6 +47,9 @@ pub(super) async fn set_operator(tx: &mut Tx, operator: &Operator) -> Result<(),
     let end = "DELETE FROM sessions WHERE operator = $1 AND NOT EXISTS (SELECT 1 FROM operators \
                WHERE name = $1 AND role = $2 AND password IS NOT DISTINCT FROM $3)";
     tx.execute(end, values.clone()).await?;
+    let forget = "DELETE FROM devices WHERE operator = $1 AND NOT EXISTS (SELECT 1 FROM operators \
+                  WHERE name = $1 AND password IS NOT DISTINCT FROM $2)";
+    tx.execute(forget, vec![name.into(), operator.password.clone().into()]).await?;
     let set = "INSERT INTO operators (name, role, password, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (name) \
                DO UPDATE SET role = excluded.role, password = excluded.password, created_at = excluded.created_at";
     tx.execute(set, [values, vec![operator.created_at.unix_millis().into()]].concat()).await?;
@@ -82,7 +88,7 @@ pub(super) async fn take_setup(tx: &mut Tx, digest: String) -> Result<bool, Stor
 }
 
 /// Begins a session, if the operator is still the one who was checked.
-pub(super) async fn add_session(tx: &mut Tx, session: Session, checked: Operator) -> Result<(), StoreError> {
+pub(super) async fn add_session(tx: &mut Tx, session: &Session, checked: Operator) -> Result<(), StoreError> {
     // On SQLite one writes at a time. On PostgreSQL the row is held: who changes it meanwhile is waited for, or waits.
     let held = if tx.is_sqlite() { "" } else { " FOR SHARE" };
     let add = format!(
@@ -90,11 +96,11 @@ pub(super) async fn add_session(tx: &mut Tx, session: Session, checked: Operator
          WHERE name = $5 AND name = $6 AND role = $7 AND password IS NOT DISTINCT FROM $8{held}"
     );
     let values = vec![
-        session.digest.into(),
-        session.csrf.into(),
+        session.digest.as_str().into(),
+        session.csrf.as_str().into(),
         session.created_at.unix_millis().into(),
         session.seen_at.unix_millis().into(),
-        session.operator.into(),
+        session.operator.as_str().into(),
         checked.name.into(),
         checked.role.as_str().into(),
         checked.password.into(),
@@ -103,6 +109,24 @@ pub(super) async fn add_session(tx: &mut Tx, session: Session, checked: Operator
         0 => Err(StoreError::Conflict),
         _ => Ok(()),
     }
+}
+
+/// Knows the browser in which a session has just begun, and no more than so many of one operator.
+pub(super) async fn know_device(tx: &mut Tx, digest: String, session: &Session) -> Result<(), StoreError> {
+    let operator = session.operator.as_str();
+    let know = "INSERT INTO devices (digest, operator, seen_at) VALUES ($1, $2, $3) ON CONFLICT (digest) \
+                DO UPDATE SET operator = excluded.operator, seen_at = excluded.seen_at";
+    tx.execute(know, vec![digest.into(), operator.into(), session.created_at.unix_millis().into()]).await?;
+    let forget = "DELETE FROM devices WHERE operator = $1 AND digest NOT IN \
+                  (SELECT digest FROM devices WHERE operator = $1 ORDER BY seen_at DESC, digest LIMIT $2)";
+    tx.execute(forget, vec![operator.into(), DEVICES.into()]).await.map(drop)
+}
+
+/// Whose browser this is.
+pub(super) async fn device(tx: &mut Tx, digest: String, since: Wall) -> Result<Option<String>, StoreError> {
+    let find = "SELECT operator FROM devices WHERE digest = $1 AND seen_at >= $2";
+    let row = tx.fetch_one(find, vec![digest.into(), since.unix_millis().into()]).await?;
+    row.map(|row| row.text(0)).transpose()
 }
 
 /// A session.

@@ -7,6 +7,7 @@ on_both! {
     sessions_end_with_what_they_stand_on
     a_session_begins_for_the_operator_who_was_checked_alone
     no_session_outlives_a_reset_that_it_crosses
+    browsers_are_known_until_the_password_changes
     sessions_are_seen_and_swept
     one_of_eight_takes_the_link
 }
@@ -54,8 +55,8 @@ async fn sessions_end_with_what_they_stand_on(ground: Ground) {
     let (anna, bert) = (operator("anna", Role::Admin, &[]), operator("bert", Role::Operator, &[]));
     set(anna.clone()).await;
     set(bert.clone()).await;
-    store.add_session(&session("s1", "anna", 0), &anna).await.unwrap();
-    store.add_session(&session("s2", "bert", 0), &bert).await.unwrap();
+    store.add_session(&session("s1", "anna", 0), &anna, "d").await.unwrap();
+    store.add_session(&session("s2", "bert", 0), &bert, "d").await.unwrap();
     let lives = async |digest: &str| store.session(digest).await.unwrap().is_some();
 
     set(operator("anna", Role::Admin, &["new"])).await;
@@ -66,7 +67,7 @@ async fn sessions_end_with_what_they_stand_on(ground: Ground) {
     set(bert.clone()).await;
     assert!(!lives("s2").await, "and so does another password");
 
-    store.add_session(&session("s3", "bert", 0), &bert).await.unwrap();
+    store.add_session(&session("s3", "bert", 0), &bert, "d").await.unwrap();
     commit_accounts(&*store, vec![AccountChange::DeletedOperator("bert".to_owned())]).await;
     assert!(!lives("s3").await);
 }
@@ -76,7 +77,7 @@ async fn a_session_begins_for_the_operator_who_was_checked_alone(ground: Ground)
     let store = ground.store().await;
     let checked = operator("anna", Role::Admin, &[]);
     let set = async |operator: Operator| commit_accounts(&*store, vec![AccountChange::Operator(operator)]).await;
-    let begin = async |digest: &str| store.add_session(&session(digest, "anna", 0), &checked).await;
+    let begin = async |digest: &str| store.add_session(&session(digest, "anna", 0), &checked, "d").await;
     let refused = async |digest: &str, why: &str| {
         assert!(matches!(begin(digest).await, Err(StoreError::Conflict)), "{why}");
         assert_eq!(store.session(digest).await.unwrap(), None, "{why}");
@@ -92,7 +93,7 @@ async fn a_session_begins_for_the_operator_who_was_checked_alone(ground: Ground)
     refused("s4", "another role").await;
     commit_accounts(&*store, vec![AccountChange::DeletedOperator("anna".to_owned())]).await;
     refused("s5", "removed").await;
-    let other = store.add_session(&session("s6", "bert", 0), &checked).await;
+    let other = store.add_session(&session("s6", "bert", 0), &checked, "d").await;
     assert!(matches!(other, Err(StoreError::Conflict)), "somebody else's");
 }
 
@@ -108,7 +109,7 @@ async fn no_session_outlives_a_reset_that_it_crosses(ground: Ground) {
         let (under_way, was) = (session(&digest, "anna", 0), checked.clone());
         let begins = {
             let other = other.clone();
-            tokio::spawn(async move { other.add_session(&under_way, &was).await })
+            tokio::spawn(async move { other.add_session(&under_way, &was, "d").await })
         };
         if round % 2 == 0 {
             tokio::task::yield_now().await;
@@ -121,12 +122,44 @@ async fn no_session_outlives_a_reset_that_it_crosses(ground: Ground) {
     }
 }
 
+async fn browsers_are_known_until_the_password_changes(ground: Ground) {
+    let store = ground.store().await;
+    let other = ground.other(&store).await;
+    let mut anna = operator("anna", Role::Admin, &[]);
+    let set = async |operator: Operator| commit_accounts(&*store, vec![AccountChange::Operator(operator)]).await;
+    set(anna.clone()).await;
+    let whose = async |digest: &str, since: i64| other.device(digest, at(since)).await.unwrap();
+    assert_eq!(whose("d", 0).await, None);
+    store.add_session(&session("s1", "anna", 10), &anna, "d").await.unwrap();
+    assert_eq!(whose("d", 10).await.as_deref(), Some("anna"), "by all who have the store");
+    assert_eq!((whose("d", 11).await, whose("e", 0).await), (None, None));
+    anna.role = Role::Operator;
+    set(anna.clone()).await;
+    store.end_session("s1").await.unwrap();
+    assert_eq!(whose("d", 10).await.as_deref(), Some("anna"), "another role and the end of the session change nothing");
+
+    // The one that was signed in with longest ago makes room.
+    for n in 0..50 {
+        store.add_session(&session(&format!("m{n}"), "anna", 20 + n), &anna, &format!("d{n}")).await.unwrap();
+    }
+    assert_eq!((whose("d", 0).await, whose("d0", 0).await.as_deref()), (None, Some("anna")));
+    let reset = Operator { password: Some("$argon2id$other".to_owned()), ..anna.clone() };
+    set(reset.clone()).await;
+    assert_eq!((whose("d0", 0).await, whose("d49", 0).await), (None, None), "another password");
+    let late = store.add_session(&session("s2", "anna", 90), &anna, "d1").await;
+    assert!(matches!(late, Err(StoreError::Conflict)));
+    assert_eq!(whose("d1", 0).await, None, "what does not begin leaves nothing behind");
+    store.add_session(&session("s3", "anna", 90), &reset, "d1").await.unwrap();
+    commit_accounts(&*store, vec![AccountChange::DeletedOperator("anna".to_owned())]).await;
+    assert_eq!(whose("d1", 0).await, None);
+}
+
 async fn sessions_are_seen_and_swept(ground: Ground) {
     let store = ground.store().await;
     let anna = operator("anna", Role::Admin, &[]);
     commit_accounts(&*store, vec![AccountChange::Operator(anna.clone())]).await;
     for (digest, begun) in [("old", 0), ("idle", 50), ("new", 60)] {
-        store.add_session(&session(digest, "anna", begun), &anna).await.unwrap();
+        store.add_session(&session(digest, "anna", begun), &anna, "d").await.unwrap();
     }
     store.see_session("old", at(100)).await.unwrap();
     store.see_session("old", at(90)).await.unwrap();

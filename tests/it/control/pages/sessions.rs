@@ -134,23 +134,34 @@ async fn nobody_guesses_a_password() {
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!(answers[0].0, 401);
-    // Ten failures of an address, and it waits, even with the right password; others do not.
+    // Ten failures of an address, and it waits, even with the right password; others do not, however often it asks.
     let mut visitor = Visitor::new(&plane);
     visitor.from = Some(local([0, 0, 3]));
     for _ in 0..10 {
         assert_eq!(visitor.sign_in("root", "wrong wrong wrong").await.status, 401);
     }
-    assert_eq!(visitor.sign_in("root", PASSWORD).await.status, 429);
+    for _ in 0..15 {
+        assert_eq!(visitor.sign_in("root", PASSWORD).await.status, 429);
+    }
     Visitor::signed_in(&plane).await;
     // Twenty for one account, from wherever they come; also for one that there is not.
+    let mut answers = Vec::new();
     for name in ["root", "nobody"] {
-        let mut last = 0;
         for n in 0..25 {
             let mut visitor = Visitor::new(&plane);
             visitor.from = Some(local([1, if name == "root" { 1 } else { 2 }, n + 1]));
-            last = visitor.sign_in(name, "wrong wrong wrong").await.status;
+            visitor.sign_in(name, "wrong wrong wrong").await;
         }
-        assert_eq!(last, 429, "{name}");
+        let mut visitor = Visitor::new(&plane);
+        visitor.from = Some(local([1, 3, 1]));
+        answers.push(visitor.sign_in(name, "wrong wrong wrong").await);
+    }
+    for answer in &answers {
+        assert_eq!(answer.status, 429);
+        let wait: u64 = answer.field("retry-after").parse().unwrap();
+        assert!((1..=900).contains(&wait), "{wait}");
+        let said = format!("Try again in {} min {} s", wait / 60, wait % 60);
+        assert!(answer.text().contains(&said), "{said}: {}", answer.text());
     }
     // No password, and no name that might be one, is in the log.
     eventually("the log", async || {
@@ -159,6 +170,51 @@ async fn nobody_guesses_a_password() {
     .await;
     let log = plane.log.all().join("\n");
     assert!(!log.contains("wrong wrong wrong") && !log.contains(PASSWORD) && !log.contains("nobody"), "{log}");
+}
+
+/// Guesses from elsewhere keep an operator out of no browser that they have signed in with; and of others not for long.
+#[tokio::test]
+async fn nobody_is_locked_out_of_their_own_browser() {
+    let plane = with_password().start().await;
+    let mut own = Visitor::signed_in(&plane).await;
+    own.see("/keys").await;
+    own.fill("/sign-out", &[]).await;
+    assert!(own.session().is_none() && own.cookies.contains_key("keyside-device"));
+    // Also from the very address of the operator.
+    for (n, guesses) in [(1, 12), (2, 12), (3, 12)] {
+        let mut guesser = Visitor::new(&plane);
+        guesser.from = (n > 1).then(|| local([2, 0, n]));
+        for _ in 0..guesses {
+            assert_ne!(guesser.sign_in("root", "wrong wrong wrong").await.status, 303);
+        }
+    }
+    let mut fresh = Visitor::new(&plane);
+    fresh.from = Some(local([2, 1, 1]));
+    assert_eq!(fresh.sign_in("root", PASSWORD).await.status, 429);
+    // What somebody makes up, or has of another operator, is no such browser.
+    let mut forger = Visitor::new(&plane);
+    forger.cookies.insert("keyside-device".to_owned(), "ab".repeat(32));
+    assert_eq!(forger.sign_in("root", PASSWORD).await.status, 429);
+    let device = own.cookies["keyside-device"].clone();
+    assert_eq!(own.sign_in("root", PASSWORD).await.status, 303);
+    assert!(own.is_in().await);
+    assert_eq!(own.cookies["keyside-device"], device, "it goes on to be known");
+    own.see("/operators/new").await;
+    let fields = [("name", "ada"), ("role", "operator"), ("password", PASSWORD)];
+    assert_eq!(own.fill("/operators/new", &fields).await.status, 303);
+    let mut ada = Visitor::new(&plane);
+    ada.from = Some(local([2, 1, 2]));
+    assert_eq!(ada.sign_in("ada", PASSWORD).await.status, 303);
+    assert_eq!(ada.sign_in("root", PASSWORD).await.status, 429);
+    // Another password, and no browser is known any more but the one where it was changed.
+    own.see("/account").await;
+    let new = "another password of theirs";
+    assert_eq!(own.fill("/account", &[("current", PASSWORD), ("password", new), ("again", new)]).await.status, 303);
+    assert_ne!(own.cookies["keyside-device"], device);
+    let mut old = Visitor::new(&plane);
+    old.cookies.insert("keyside-device".to_owned(), device);
+    assert_eq!(old.sign_in("root", new).await.status, 429);
+    assert_eq!(own.sign_in("root", new).await.status, 303);
 }
 
 /// Many at once: no attempt slips past the count because others are still being checked.

@@ -60,6 +60,13 @@ CREATE TABLE sessions (
   seen_at BIGINT NOT NULL
 );
 CREATE INDEX sessions_by_operator ON sessions (operator);
+-- Browsers that an operator has signed in with.
+CREATE TABLE devices (
+  digest TEXT COLLATE "C" PRIMARY KEY,
+  operator TEXT COLLATE "C" NOT NULL REFERENCES operators ON DELETE CASCADE,
+  seen_at BIGINT NOT NULL
+);
+CREATE INDEX devices_by_operator ON devices (operator, seen_at);
 CREATE TABLE setup (id BIGINT PRIMARY KEY CHECK (id = 1), digest TEXT COLLATE "C" NOT NULL);
 
 -- What creates were asked with.

@@ -60,6 +60,13 @@ CREATE TABLE sessions (
   seen_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_by_operator ON sessions (operator);
+-- Browsers that an operator has signed in with.
+CREATE TABLE devices (
+  digest TEXT PRIMARY KEY,
+  operator TEXT NOT NULL REFERENCES operators ON DELETE CASCADE,
+  seen_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX devices_by_operator ON devices (operator, seen_at);
 CREATE TABLE setup (id INTEGER PRIMARY KEY CHECK (id = 1), digest TEXT NOT NULL) STRICT;
 
 -- What creates were asked with.
