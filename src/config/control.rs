@@ -117,7 +117,9 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
         (pages, section.optional("example_url", example_url))
     });
     let setup = root.section("setup", setup);
-    let pepper = root.section("keys", |section| secret(section, "pepper", long_enough(16)));
+    let (pepper, managers_mint_managers) = root.section("keys", |section| {
+        (secret(section, "pepper", long_enough(16)), section.required("managers_mint_managers", boolean))
+    });
     let offers = root.section("presets", presets);
     let anchor = root.section("audit", |section| section.optional("anchor", value::path));
     let log = root.section("log", listen::log);
@@ -164,6 +166,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
         setup,
         offers: offers?,
         pepper,
+        managers_mint_managers,
         anchor: anchor.map(|anchor| root.reader().resolve(&anchor)),
         log,
     })

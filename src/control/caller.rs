@@ -158,11 +158,15 @@ fn works(token: &Token, now: Wall) -> bool {
     token.expires_at.is_none_or(|at| at > now)
 }
 
+/// Whether a key may manage keys, for as long as it may be used.
+pub fn manages(row: &KeyRow) -> bool {
+    row.scopes.hold(&Permission::Named(MANAGE.into()))
+}
+
 /// A key that may manage keys now.
 fn living<'a>(image: &'a Image, id: &KeyId, now: Wall) -> Option<&'a KeyRow> {
     let row = image.keys().get(id)?;
-    let manages = row.scopes.hold(&Permission::Named(MANAGE.into()));
-    (manages && standing(image, row, now) == Standing::Active).then_some(row)
+    (manages(row) && standing(image, row, now) == Standing::Active).then_some(row)
 }
 
 fn power_of(row: &KeyRow) -> Power {

@@ -75,8 +75,13 @@ impl Answer {
 impl Bench {
     /// With these presets, `["…"]`.
     pub(crate) async fn new(presets: &str) -> Self {
+        Self::with(&format!("[presets]\nnames = {presets}\n")).await
+    }
+
+    /// With these settings.
+    pub(crate) async fn with(settings: &str) -> Self {
         let folder = TempDir::with_prefix("keyside-").unwrap();
-        let text = format!("[listen]\nplaintext = true\n[presets]\nnames = {presets}\n");
+        let text = format!("[listen]\nplaintext = true\n{settings}");
         let loaded = crate::config::control::load_text(&text, &folder.path().join("control.toml"), []).unwrap();
         let mut settings = loaded.settings;
         settings.sync.gateway = Some(audit::hex(GATEWAY));

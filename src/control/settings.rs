@@ -43,6 +43,8 @@ pub struct Settings {
     pub offers: Vec<Offer>,
     /// The pepper of `hmac-sha256`.
     pub pepper: Option<Secret>,
+    /// Whether a key with `keys:manage` may mint others that have it too.
+    pub managers_mint_managers: bool,
     /// A file outside of the store to which each new head of the audit log is added, so that a tail that was cut off shows.
     pub anchor: Option<PathBuf>,
     /// The logs.

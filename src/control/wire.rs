@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     clock::Wall,
-    keys::document::json::{read_key, read_owner, write_key, write_owner},
+    keys::document::{
+        KeyRow,
+        json::{read_key, read_owner, write_key, write_owner},
+    },
 };
 
 /// What comes before the first revision.
@@ -24,6 +27,16 @@ pub fn write_change(change: &Change) -> Value {
         Change::Owner(row) => json!({ "owner": write_owner(row) }),
         Change::DeletedOwner(id) => json!({ "deleted_owner": id.as_str() }),
     }
+}
+
+/// A key, as sidecars are told it: who minted it is no concern of theirs, and one that does not know the field would not
+/// take the key.
+pub fn write_told(row: &KeyRow) -> Value {
+    let mut told = write_key(row);
+    if let Value::Object(fields) = &mut told {
+        fields.shift_remove("minted_by");
+    }
+    told
 }
 
 /// Reads a change.
@@ -71,7 +84,11 @@ pub fn lines(revision: &Arc<Revision>) -> String {
     let mut text = String::new();
     for (index, change) in revision.changes.iter().enumerate() {
         let mut line = json!({ "revision": revision.revision, "digest": revision.digest });
-        if let (Value::Object(line), Value::Object(change)) = (&mut line, write_change(change)) {
+        let told = match change {
+            Change::Key(row) => json!({ "key": write_told(row) }),
+            change => write_change(change),
+        };
+        if let (Value::Object(line), Value::Object(change)) = (&mut line, told) {
             if index < last {
                 line.insert("more".to_owned(), true.into());
             }

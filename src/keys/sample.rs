@@ -50,6 +50,7 @@ pub(crate) fn pair(id: &str, consumer_key: &str, hash: SecretHash) -> KeyRow {
         expires_at: None,
         revoked_at: None,
         rotated_from: None,
+        minted_by: None,
     }
 }
 

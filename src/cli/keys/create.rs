@@ -136,6 +136,7 @@ impl Args {
             expires_at,
             revoked_at: None,
             rotated_from: None,
+            minted_by: None,
         };
         warn_of_name(console, &edit, &row);
         if place.binds_modes && row.mode.is_none() {

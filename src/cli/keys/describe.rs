@@ -44,6 +44,9 @@ pub(crate) fn listed(key: &Named, document: &Document, used: Option<&LastUsed>, 
         Named::Row(row) => {
             let mut value = created(row);
             value["rotated_from"] = row.rotated_from.as_ref().map(|id| id.as_str()).into();
+            if let Some(by) = &row.minted_by {
+                value["minted_by"] = (**by).into();
+            }
             value["hash"] = row.hash.algorithm().as_str().into();
             value
         }

@@ -34,6 +34,10 @@ pub(super) struct ListArgs {
     /// Only those in this state.
     #[arg(long, value_name = "STATUS", value_parser = ["active", "revoked", "expired", "suspended", "set aside"])]
     status: Option<String>,
+    /// Only those that this one minted: key:ID, operator:NAME or token:ID, as a control plane's audit log names them; or an
+    /// id or a name alone.
+    #[arg(long, value_name = "WHO")]
+    minted_by: Option<String>,
     /// Only those minted so long ago, such as 90d: to be rotated. Of active keys, unless --status says of which; a key
     /// without created_at is none of them.
     #[arg(long, value_name = "SPAN", value_parser = span)]
@@ -87,6 +91,9 @@ impl ListArgs {
         if let Some(status) = self.status.as_deref().filter(|status| *status != "set aside") {
             query.push_str(&format!("&status={status}"));
         }
+        if let Some(by) = &self.minted_by {
+            query.push_str(&format!("&minted_by={}", encoded(by)));
+        }
         query
     }
 
@@ -120,7 +127,8 @@ impl ListArgs {
     }
 
     fn is_filtered(&self) -> bool {
-        self.owner.is_some() || self.status.is_some() || self.older_than.is_some() || self.unused_for.is_some()
+        let by_age = self.older_than.is_some() || self.unused_for.is_some();
+        self.owner.is_some() || self.status.is_some() || self.minted_by.is_some() || by_age
     }
 
     fn asks_for(&self, key: &Named, document: &Document, used: &BTreeMap<KeyId, LastUsed>, now: Wall) -> bool {
@@ -133,6 +141,7 @@ impl ListArgs {
         let status_asked = self.status.as_deref().or(by_age.then_some("active"));
         status_asked.is_none_or(|asked| status(key, document, now) == asked)
             && self.owner.as_ref().is_none_or(|asked| is(&|row| row.owner == *asked))
+            && self.minted_by.as_ref().is_none_or(|asked| is(&|row| row.is_minted_by(asked)))
             && self.older_than.is_none_or(|span| is(&|row| is_older(row, span, now)))
             && self.unused_for.is_none_or(|span| is(&|row| is_unused(row, used.get(&row.id), span, now)))
     }

@@ -61,6 +61,7 @@ impl Args {
             created_at: Some(now),
             expires_at,
             rotated_from: Some(old.id.clone()),
+            minted_by: None,
             ..(*old).clone()
         };
         edit.draft.add(List::Keys, &key_fields(&row));

@@ -201,6 +201,11 @@ fn parameter(name: &str) -> Value {
             json!({ "type": "string", "enum": ["active", "revoked", "expired", "suspended"] }),
         ),
         "permission" => ("query", "With this permission", text()),
+        "minted_by" => (
+            "query",
+            "Minted by this one: as the audit log names them, such as `key:key_…`; or an id or a name alone",
+            text(),
+        ),
         "unused_for" => (
             "query",
             "Active, and not used for so long, such as 90d",

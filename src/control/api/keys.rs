@@ -215,6 +215,7 @@ pub(super) async fn list(caller: Caller, State(desk): State<Arc<Desk>>, mut aske
         mode,
         status: asked.read("status", status)?,
         scope: either("permission", scope, asked.take("scope")?)?,
+        minted_by: asked.take("minted_by")?,
         unused_for: asked.read("unused_for", span)?,
     };
     let (cursor, limit) = (asked.take("cursor")?, asked.limit(PAGE, MOST)?);

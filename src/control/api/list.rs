@@ -100,7 +100,7 @@ pub fn all() -> Vec<Endpoint> {
         endpoint("POST", "/v1/keys", "createKey", Who::OrKey(Role::Operator), "Mint a key; its secret is answered this once",
             &["Idempotency-Key"], sent::<CreateKey>(), 201, shape::<NewKey>(), post(keys::create)),
         endpoint("GET", "/v1/keys", "listKeys", Who::OrKey(Role::Viewer), "List keys, the newest first, without secrets",
-            &["search", "owner", "environment", "status", "permission", "unused_for", "cursor", "limit"], None, 200, shape::<Keys>(), get(keys::list)),
+            &["search", "owner", "environment", "status", "permission", "minted_by", "unused_for", "cursor", "limit"], None, 200, shape::<Keys>(), get(keys::list)),
         endpoint("GET", "/v1/keys/{id}", "getKey", Who::OrKey(Role::Viewer), "Show a key",
             &[], None, 200, shape::<Key>(), get(keys::show)),
         endpoint("PATCH", "/v1/keys/{id}", "changeKey", OPERATOR, "Change what a key may do, from where, until when, for whom",

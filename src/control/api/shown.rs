@@ -59,6 +59,7 @@ impl From<&Listed> for Key {
             expires_at: text(row.expires_at),
             revoked_at: text(row.revoked_at),
             rotated_from: row.rotated_from.as_ref().map(ToString::to_string),
+            minted_by: row.minted_by.as_deref().map(str::to_owned),
             hash: row.hash.algorithm().as_str().to_owned(),
             last_used_ip: usage.last_ip.map(|ip| ip.to_string()),
             allowed: usage.allowed,

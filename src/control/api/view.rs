@@ -48,6 +48,9 @@ pub struct Key {
     /// The key that it takes the place of.
     #[schema(required)]
     pub rotated_from: Option<String>,
+    /// Who minted it: `operator:NAME`, `token:ID`, `key:ID` (by way of a sidecar), or `system`; null: nobody knows.
+    #[schema(required)]
+    pub minted_by: Option<String>,
     /// How its secret is kept.
     pub hash: String,
     /// From where it was used last.

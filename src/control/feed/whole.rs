@@ -8,11 +8,8 @@ use serde_json::json;
 
 use super::PIECE;
 use crate::{
-    control::{desk::Desk, fleet::Attached},
-    keys::document::{
-        KeyRow, OwnerRow,
-        json::{write_key, write_owner},
-    },
+    control::{desk::Desk, fleet::Attached, wire::write_told},
+    keys::document::{KeyRow, OwnerRow, json::write_owner},
 };
 
 /// What is still to be sent.
@@ -61,7 +58,7 @@ impl Rest {
             let line = if let Some(owner) = self.owners.next() {
                 json!({ "owner": write_owner(&owner) })
             } else if let Some(key) = self.keys.next() {
-                json!({ "key": write_key(&key) })
+                json!({ "key": write_told(&key) })
             } else {
                 text.push_str(&self.end.take().unwrap_or_default());
                 break;

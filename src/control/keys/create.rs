@@ -14,7 +14,7 @@ use crate::{
     control::{
         answer::Problem,
         audit,
-        caller::{Caller, Power},
+        caller::{Caller, MANAGE, Power, manages},
         desk::Desk,
         ledger::{Draft, Image},
         settings::{Offer, Settings},
@@ -70,6 +70,7 @@ struct Wish {
     mode: Option<Mode>,
     scopes: Scopes,
     offer_scopes: bool,
+    managers: bool,
     owner: Option<OwnerId>,
     allow_ips: Networks,
     limits: Option<Vec<Quota>>,
@@ -102,9 +103,11 @@ pub async fn create(
     let asked = idempotency.map(|key| asking(caller, key, &format!("create {new:?}"))).transpose()?;
     let wish = Arc::new(Wish::read(&desk.settings, &caller.power, new)?);
     let once = Asking { kind: wish.kind, mode: wish.mode, shapes: wish.shapes.clone(), asked };
+    let by = caller.actor.name.clone();
     mint_once(desk, caller, once, move |image, now, power, minted| {
         power.needs_or_key(Role::Operator)?;
-        let row = Arc::new(wish.row(image, now, power, minted)?);
+        let row = KeyRow { minted_by: Some(by.as_str().into()), ..wish.row(image, now, power, minted)? };
+        let row = Arc::new(row);
         let warnings = wish.warnings.iter().cloned().chain(warnings(image, &row)).collect();
         let draft = Draft {
             action: "key.create",
@@ -272,6 +275,7 @@ impl Wish {
             mode,
             scopes: scopes(offer, &new.scopes)?,
             offer_scopes: !offer.scopes.is_empty(),
+            managers: settings.managers_mint_managers,
             owner,
             allow_ips: networks(&new.allow_ips)?,
             limits,
@@ -297,6 +301,7 @@ impl Wish {
             expires_at: self.expiry.map(|expiry| expires(expiry, now)).transpose()?,
             revoked_at: None,
             rotated_from: None,
+            minted_by: None,
         };
         if let Power::Key { id, mode, .. } = power {
             let Some(own) = image.keys().get(id) else { return Err(Problem::unauthorized()) };
@@ -306,6 +311,7 @@ impl Wish {
             if !self.offer_scopes && row.scopes.iter().any(|scope| !own.scopes.iter().any(|held| held == scope)) {
                 return Err(Problem::forbidden("A key mints only with permissions that it has itself."));
             }
+            no_manager(&row, self.managers)?;
             (row.expires_at, row.limits) = (no_later(row.expires_at, own)?, own.limits.clone());
             row.allow_ips = no_wider(&row.allow_ips, own)?;
         }
@@ -321,6 +327,17 @@ fn minting_owner(asked: Option<&OwnerId>, power: &Power) -> Result<OwnerId, Prob
         }
         (_, Some(asked)) => Ok(asked.clone()),
         (_, None) => Err(Problem::invalid("owner", "`owner` is missing: the id of the owner that the key acts for.")),
+    }
+}
+
+/// Refuses a key that may manage keys to a key that asks for it, unless it is told that they may have them: one that got
+/// into the wrong hands would else leave others behind.
+pub(super) fn no_manager(row: &KeyRow, may: bool) -> Result<(), Problem> {
+    match may || !manages(row) {
+        true => Ok(()),
+        false => Err(Problem::forbidden(format!(
+            "A key mints none that may manage keys ({MANAGE}); an operator may, or `keys.managers_mint_managers` allows it."
+        ))),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Made,
-    create::{Asking, asking, expires, mint_once, must_live, no_later, no_wider, offer, when},
+    create::{Asking, asking, expires, mint_once, must_live, no_later, no_manager, no_wider, offer, when},
     described, difference, find, key_change, name, networks, owner_id, quotas, scopes, warnings, whole, written,
 };
 use crate::{
@@ -79,7 +79,8 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
     let old = desk.ledger.read(|image| find(image, &caller.power, id).cloned())?;
     let shapes = offer_of(desk, &old)?;
     let once = Asking { kind: old.kind, mode: old.mode, shapes, asked };
-    let (id, overlap) = (id.to_owned(), how.overlap);
+    let (id, overlap, by) = (id.to_owned(), how.overlap, caller.actor.name.clone());
+    let managers = desk.settings.managers_mint_managers;
     mint_once(desk, caller, once, move |image, now, power, minted| {
         power.needs_or_key(Role::Operator)?;
         let old = find(image, power, &id)?;
@@ -106,6 +107,7 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
             created_at: Some(whole(now)),
             expires_at,
             rotated_from: Some(old.id.clone()),
+            minted_by: Some(by.as_str().into()),
             ..(**old).clone()
         };
         if let Power::Key { id, .. } = power
@@ -113,6 +115,7 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
             && let Some(own) = image.keys().get(id)
         {
             // As of a key that it mints: its secret is handed to whoever asks by this one.
+            no_manager(&row, managers)?;
             (row.allow_ips, row.limits) = (no_wider(&row.allow_ips, own)?, own.limits.clone());
         }
         let row = Arc::new(row);

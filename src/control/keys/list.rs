@@ -33,6 +33,8 @@ pub struct Filter {
     pub status: Option<Standing>,
     /// With this scope.
     pub scope: Option<String>,
+    /// Minted by this one: as the audit log names them, or an id or a name alone.
+    pub minted_by: Option<String>,
     /// Not used for so long, nor made since.
     pub unused_for: Option<Duration>,
 }
@@ -154,6 +156,7 @@ impl<'a> Sieve<'a> {
         self.power.sees(row)
             && filter.mode.is_none_or(|mode| row.mode == Some(mode))
             && filter.scope.as_deref().is_none_or(|scope| holds(row, scope))
+            && filter.minted_by.as_deref().is_none_or(|by| row.is_minted_by(by))
             && filter.status.is_none_or(|status| standing(self.image, row, self.now) == status)
             && self.search.as_deref().is_none_or(|search| self.found(row, search))
             && filter.unused_for.is_none_or(|span| self.is_unused(row, span))
@@ -174,6 +177,13 @@ impl<'a> Sieve<'a> {
         let quiet = since.is_none_or(|at| at.plus(span) <= self.now);
         quiet && standing(self.image, row, self.now) == Standing::Active
     }
+}
+
+/// How many keys a key has minted that are not revoked.
+pub fn live_minted_by(image: &Image, id: &KeyId) -> usize {
+    let minter = format!("key:{id}");
+    let is_its = |row: &&Arc<KeyRow>| row.revoked_at.is_none() && row.minted_by.as_deref() == Some(&*minter);
+    image.keys().values().filter(is_its).count()
 }
 
 /// Whether a key has a scope: also `read` where it has `read_write`.

@@ -35,7 +35,7 @@ pub mod list;
 pub use crate::keys::words::sentence;
 pub use create::{NewKey, create};
 pub use life::{KeyChange, Rotation, change, purge, revoke, rotate, rotate_with};
-pub use list::{Filter, Listed, Page, list, show};
+pub use list::{Filter, Listed, Page, list, live_minted_by, show};
 
 /// A key that was minted.
 #[derive(Clone, Debug)]

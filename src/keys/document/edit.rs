@@ -254,6 +254,7 @@ pub fn key_fields(row: &KeyRow) -> Vec<Field> {
     fields.extend(row.expires_at.map(|at| ("expires_at", moment(at))));
     fields.extend(row.revoked_at.map(|at| ("revoked_at", moment(at))));
     fields.extend(row.rotated_from.as_ref().map(|id| ("rotated_from", text(id))));
+    fields.extend(row.minted_by.as_ref().map(|by| ("minted_by", text(by))));
     fields
 }
 

@@ -178,6 +178,7 @@ created_at = 2026-11-21T00:00:00Z
 expires_at = 2027-02-19T00:00:00Z
 revoked_at = 2026-12-01T00:00:00Z
 rotated_from = "key_0"
+minted_by = "operator:ada"
 
 [[key]]
 id = "key_2"

@@ -100,6 +100,16 @@ pub struct KeyRow {
     pub revoked_at: Option<Wall>,
     /// The key that this one replaces.
     pub rotated_from: Option<KeyId>,
+    /// Who minted it, as a control plane's audit log names them: `operator:NAME`, `token:ID`, `key:ID` or `system`.
+    pub minted_by: Option<Box<str>>,
+}
+
+impl KeyRow {
+    /// Whether this one minted it: as the audit log names them, or an id or a name alone.
+    pub fn is_minted_by(&self, who: &str) -> bool {
+        let Some(minter) = self.minted_by.as_deref() else { return false };
+        minter == who || minter.split_once(':').is_some_and(|(_, name)| name == who)
+    }
 }
 
 /// One `[[owner]]`.

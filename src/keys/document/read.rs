@@ -72,6 +72,7 @@ pub(super) const KEY_FIELDS: &[&str] = &[
     "expires_at",
     "revoked_at",
     "rotated_from",
+    "minted_by",
 ];
 
 /// The fields of an owner, in the order in which they are written.
@@ -151,6 +152,7 @@ pub(super) fn key<T: Table>(table: &T) -> Read {
     let expires_at = fields.optional("expires_at", Fields::<T>::moment);
     let revoked_at = fields.optional("revoked_at", Fields::<T>::moment);
     let rotated_from = fields.optional("rotated_from", Fields::<T>::parsed);
+    let minted_by = fields.optional("minted_by", Fields::<T>::name);
     let good = fields.is_good();
     let row = match (good, &id, kind, public, hash, owner, scopes) {
         (true, Some(id), Some(kind), Some(public), Some(hash), Some(owner), Some(scopes)) => Some(Arc::new(KeyRow {
@@ -168,6 +170,7 @@ pub(super) fn key<T: Table>(table: &T) -> Read {
             expires_at,
             revoked_at,
             rotated_from,
+            minted_by,
         })),
         _ => None,
     };

@@ -50,13 +50,14 @@ async fn keys_live_as_in_a_file() {
         "created_at",
         "expires_at",
         "rotated_from",
+        "minted_by",
         "hash",
         "revoked_at",
         "status",
         "last_used_at",
         "last_used_ip",
     ];
-    assert_eq!(shown.as_object().unwrap().keys().collect::<Vec<_>>(), fields, "those of a key file");
+    assert_eq!(shown.as_object().unwrap().keys().collect::<Vec<_>>(), fields, "those of a key file, and who minted it");
     assert_eq!((text(&shown, "status"), text(&shown, "hash")), ("active", "hmac-sha256"));
 
     let set = plane

@@ -101,6 +101,9 @@ impl Remote {
             None => console.say(format_args!("Key {label} is revoked; its entry stays.")),
             Some(at) => console.say(format_args!("Key {label} was revoked before, at {at}.")),
         }
+        if row.scopes.iter().any(|scope| scope == "keys:manage") {
+            self.tell_minted(console, &row.id)?;
+        }
         let pending = Pending::of(&receipt);
         if console.output == Output::Json {
             console.print_json(&json!({
@@ -111,6 +114,18 @@ impl Remote {
             }))?;
         }
         pending.conclude(console, &receipt, wait, "the key is revoked")
+    }
+
+    /// Says how many keys that work this one has minted: they are not revoked with it.
+    fn tell_minted(&self, console: &mut Console<'_>, id: &KeyId) -> Result<(), Failure> {
+        let (document, _) = self.keys(console, &format!("&status=active&minted_by=key:{id}"))?;
+        let list = self.command(format!("keys list --status active --minted-by {id}"));
+        match document.keys.len() {
+            0 => {}
+            1 => console.say(format_args!("It has minted a key that goes on working: {list}")),
+            count => console.say(format_args!("It has minted {count} keys that go on working: {list}")),
+        }
+        Ok(())
     }
 
     /// Removes a key's row, once its name was typed.

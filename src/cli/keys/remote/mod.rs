@@ -230,6 +230,7 @@ fn row(key: &Value) -> Result<Arc<KeyRow>, Failure> {
         "owner": key["owner"], "scopes": key["permissions"], "mode": key["environment"], "allow_ips": key["allow_ips"],
         "limits": key["limits"], "created_at": key["created_at"], "expires_at": key["expires_at"],
         "revoked_at": key["revoked_at"], "rotated_from": key["rotated_from"],
+        "minted_by": key["minted_by"],
     });
     if key["prefix"].is_null() {
         fields["lookup"] = format!("hmac-sha256:unknown:{zero}").into();

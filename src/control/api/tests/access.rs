@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{PRESETS, document, list, path, wanted, wanted_for};
 use crate::control::{
     api::list::Who,
-    sample::{ADMIN, As, Bench, OPERATOR},
+    sample::{ADMIN, As, Bench, OPERATOR, VIEWER},
     store::Role,
 };
 
@@ -148,6 +148,40 @@ async fn a_key_mints_within_its_own_bounds() {
     // Rotation is no way out either, once it is over.
     bench.ask(ADMIN, "DELETE", &path(&key), Value::Null).await.data(200);
     ask(json!({})).await.error(403, "may not manage");
+}
+
+/// Who minted a key is kept, and found again; and a key mints none that may mint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_leaves_nothing_behind_that_nobody_finds() {
+    let bench = Bench::new(PRESETS).await;
+    let key = bench.manager("acct", json!({})).await;
+    let id = key["id"].as_str().unwrap();
+    let by = bench.show(&key).await["minted_by"].clone();
+    assert!(by.as_str().unwrap().starts_with("token:tok_"), "{by}");
+    let made = bench.ask(As::Key(&key), "POST", "/v1/keys", wanted()).await.data(201);
+    assert_eq!(bench.show(&made).await["minted_by"], format!("key:{id}"));
+    let rotated = bench.ask(As::Key(&key), "POST", &format!("{}/rotate", path(&made)), Value::Null).await.data(201);
+    assert_eq!(bench.show(&rotated).await["minted_by"], format!("key:{id}"));
+    for who in [id, &format!("key:{id}")] {
+        let found = bench.ask(VIEWER, "GET", &format!("/v1/keys?minted_by={who}"), Value::Null).await.data(200);
+        let mut ids: Vec<_> = found["keys"].as_array().unwrap().iter().map(|key| key["id"].clone()).collect();
+        ids.reverse();
+        assert_eq!(ids, [made["id"].clone(), rotated["id"].clone()], "{who}");
+    }
+    // None that could do the same, neither a new one nor the successor of another's; its own it may have.
+    let mut manager = wanted();
+    manager["permissions"] = json!(["keys:manage"]);
+    bench.ask(As::Key(&key), "POST", "/v1/keys", manager.clone()).await.error(403, "keys.managers_mint_managers");
+    let other = bench.manager("acct", json!({ "name": "Another" })).await;
+    let rotate = |key: &Value| format!("{}/rotate", path(key));
+    bench.ask(As::Key(&key), "POST", &rotate(&other), Value::Null).await.error(403, "keys:manage");
+    bench.ask(As::Key(&key), "POST", &rotate(&key), Value::Null).await.data(201);
+    // Where it is said that it may, it may.
+    let bench = Bench::with("[keys]\nmanagers_mint_managers = true\n[presets]\nnames = [\"web3pay\"]\n").await;
+    let key = bench.manager("acct", json!({})).await;
+    bench.ask(As::Key(&key), "POST", "/v1/keys", manager).await.data(201);
+    let other = bench.manager("acct", json!({ "name": "Another" })).await;
+    bench.ask(As::Key(&key), "POST", &rotate(&other), Value::Null).await.data(201);
 }
 
 /// Whoever guesses is slowed; whoever knows is not, from the same address.

@@ -9,7 +9,11 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::{
     super::{
-        super::keys::{Listed, sentence, standing},
+        super::{
+            caller::manages,
+            keys::{Listed, live_minted_by, sentence, standing},
+            store::Operator,
+        },
         form::escaped,
         page::{Shell, Sorry, page},
         visit::Visit,
@@ -57,11 +61,39 @@ struct DetailPage {
     troubles: Vec<Trouble>,
     before: Option<Linked>,
     after: Vec<Linked>,
+    minter: Option<Minter>,
+    /// How many keys that are not revoked it has minted.
+    minted: usize,
     /// Not revoked: something can still be done with it.
     live: bool,
     /// It can be rotated.
     rotates: bool,
     changed: bool,
+}
+
+/// Who minted a key, and where to look at them.
+struct Minter {
+    says: String,
+    path: Option<String>,
+}
+
+impl Minter {
+    fn new(visit: &Visit, by: &str) -> Self {
+        let (kind, name) = by.split_once(':').unwrap_or(("", by));
+        match kind {
+            "key" => Self { says: format!("key {name}"), path: Some(format!("/keys/{}", escaped(name))) },
+            "operator" => Self { says: name.to_owned(), path: None },
+            "token" => {
+                let holder = visit.desk.ledger.read(|image| {
+                    let holds = |operator: &&Operator| operator.tokens.iter().any(|token| token.id == name);
+                    image.operators().values().find(holds).map(|operator| operator.name.clone())
+                });
+                let of = holder.map(|holder| format!(" of {holder}")).unwrap_or_default();
+                Self { says: format!("token {name}{of}"), path: None }
+            }
+            _ => Self { says: by.to_owned(), path: None },
+        }
+    }
 }
 
 /// Whether a new key was used yet.
@@ -133,11 +165,18 @@ pub(in super::super) async fn show(visit: Visit, Path(id): Path<String>) -> Resu
         troubles: usage.refusals.iter().map(|refusal| Trouble::new(refusal, now)).collect(),
         before,
         after,
+        minter: row.minted_by.as_deref().map(|by| Minter::new(&visit, by)),
+        minted: minted(&visit, row),
         live: row.revoked_at.is_none(),
         rotates: listed.standing == Standing::Active || listed.standing == Standing::Suspended,
         changed: visit.query.one("done") == "change",
     };
     page(StatusCode::OK, &detail)
+}
+
+/// How many keys that are not revoked a key has minted.
+pub(super) fn minted(visit: &Visit, row: &KeyRow) -> usize {
+    if manages(row) { visit.desk.ledger.read(|image| live_minted_by(image, &row.id)) } else { 0 }
 }
 
 fn limits(row: &KeyRow, plan: Option<&str>) -> String {

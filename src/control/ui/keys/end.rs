@@ -14,6 +14,7 @@ use super::{
         visit::{Posted, Visit, WAIT},
         words::Moment,
     },
+    detail::minted,
     find,
 };
 use crate::{clock, keys::document::KeyRow};
@@ -26,6 +27,8 @@ struct RevokePage {
     name: String,
     last_used: Option<Moment>,
     last_ip: String,
+    /// How many keys that are not revoked it has minted.
+    minted: usize,
 }
 
 #[derive(Template)]
@@ -73,6 +76,7 @@ pub(in super::super) async fn show_revoke(visit: Visit, Path(id): Path<String>) 
         name: listed.row.name.to_string(),
         last_used: listed.usage.last_used_at.map(|at| Moment::new(at, now)),
         last_ip: listed.usage.last_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        minted: minted(&visit, &listed.row),
     };
     page(StatusCode::OK, &revoke)
 }

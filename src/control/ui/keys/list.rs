@@ -68,6 +68,7 @@ pub(super) fn filter(query: &Fields) -> Filter {
         },
         status: Standing::ALL.into_iter().find(|standing| standing.as_str() == query.one("status")),
         scope: some("scope"),
+        minted_by: some("minted_by"),
         unused_for: (query.one("unused") == "90d").then_some(OLD),
     }
 }

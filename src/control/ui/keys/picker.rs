@@ -156,6 +156,7 @@ fn described(form: &Form, now: Wall) -> Result<String, String> {
         expires_at,
         revoked_at: None,
         rotated_from: None,
+        minted_by: None,
     };
     Ok(sentence(&row))
 }

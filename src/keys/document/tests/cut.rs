@@ -23,8 +23,13 @@ fn assert_not_looser(new: &Document, old: &Document) {
     };
     for key in &new.keys {
         let before = old.keys.iter().find(|row| row.id == key.id).expect("no new key");
-        let without_comfort =
-            |row: &KeyRow| KeyRow { name: "".into(), created_at: None, rotated_from: None, ..row.clone() };
+        let without_comfort = |row: &KeyRow| KeyRow {
+            name: "".into(),
+            created_at: None,
+            rotated_from: None,
+            minted_by: None,
+            ..row.clone()
+        };
         assert_eq!(without_comfort(key), without_comfort(before));
         match (owner(new, key), owner(old, key)) {
             (Some(new), Some(old)) => {
