@@ -18,7 +18,7 @@ use crate::{
     keys::{
         Kyc, OwnerId, Standing,
         document::{
-            OwnerRow, check_name,
+            OwnerRow, check_new_name,
             json::{read_owner, write_owner},
         },
         words::administrator,
@@ -287,7 +287,7 @@ fn words(texts: &[String]) -> Result<Box<[Box<str>]>, Problem> {
         if text.trim().is_empty() {
             return Err(invalid("must not hold an empty name"));
         }
-        check_name(text).map_err(invalid)?;
+        check_new_name(text).map_err(invalid)?;
     }
     Ok(texts.iter().map(|text| text.as_str().into()).collect())
 }

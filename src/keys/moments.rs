@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::document::{self, KeyRow};
 use crate::clock::Wall;
 
+/// The last second of the calendar: 9999-12-30T22:00:00Z.
+const LAST: Wall = Wall::from_unix_millis(253_402_207_200_000);
+
 /// When a key shall expire, as it is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
@@ -32,7 +35,11 @@ impl Expiry {
 /// What would be right.
 pub fn expiry(text: &str) -> Result<Expiry, String> {
     if let Some(at) = document::moment(text) {
-        return Ok(Expiry::At(at));
+        // In a key file the last days of the calendar mean "never"; here that can be said.
+        return match at < LAST {
+            true => Ok(Expiry::At(at)),
+            false => Err("the calendar ends with 9999-12-30; leave it out for one that never expires".to_owned()),
+        };
     }
     let wrong = || "expected a span such as 90d or 12h, or a moment such as 2027-02-19T00:00:00Z".to_owned();
     span(text).map(Expiry::In).map_err(|_| wrong())
@@ -129,6 +136,11 @@ mod tests {
         assert_eq!(expiry("0").unwrap().from(now), None);
         assert_eq!(expiry("1970-01-01T00:00:00Z").unwrap().from(now), None);
         assert!(expiry("2027-02-19").is_err());
+        assert_eq!(LAST.to_string(), "9999-12-30T22:00:00Z");
+        assert!(expiry("9999-12-30T21:59:59Z").is_ok());
+        for beyond in ["9999-12-30T22:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T00:00:00+01:00"] {
+            assert!(expiry(beyond).unwrap_err().contains("ends with 9999-12-30"), "{beyond}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(crate) fn name(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() {
         return Err("must not be empty");
     }
-    document::check_name(text).map(|()| text.to_owned())
+    document::check_new_name(text).map(|()| text.to_owned())
 }
 
 /// White space around an address is how people write lists. In the key file, where nobody is asked again, it is a fault.

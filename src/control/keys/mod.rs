@@ -100,7 +100,7 @@ pub fn name(field: &'static str, text: &str) -> Result<Box<str>, Problem> {
     if text.trim().is_empty() {
         return Err(Problem::invalid(field, format!("`{field}` must not be empty.")));
     }
-    document::check_name(text).map_err(|why| Problem::invalid(field, format!("`{field}` {why}.")))?;
+    document::check_new_name(text).map_err(|why| Problem::invalid(field, format!("`{field}` {why}.")))?;
     Ok(text.into())
 }
 

@@ -3,7 +3,7 @@
 //! A row is what the text says, checked field by field; [`KeySet`](super::KeySet) makes records of rows. Rows of blocks
 //! that did not change are shared between versions, so that a reload of a large file costs what changed.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use super::{KeyId, Kind, Kyc, Mode, OwnerId, Revocations, Scopes, record::PublicPart, secret::SecretHash};
 use crate::{
@@ -238,6 +238,47 @@ pub fn check_name(text: &str) -> Result<(), &'static str> {
         Ok(())
     }
 }
+
+/// As [`check_name`], of a name that is given now: what looks like another one's is another one's. In a file that is there
+/// already, such a name stays: a key is not to stop for it.
+///
+/// # Errors
+///
+/// What is wrong with the name.
+pub fn check_new_name(text: &str) -> Result<(), &'static str> {
+    check_name(text)?;
+    let is_unseen = |char: char| (char.is_whitespace() && char != ' ') || UNSEEN.iter().any(|all| all.contains(&char));
+    match text.chars().any(is_unseen) {
+        true => Err("must not hold characters that cannot be seen, or that turn the direction of text"),
+        false => Ok(()),
+    }
+}
+
+/// Characters that show nothing of themselves: formatting (Unicode's category Cf and its default ignorables), what turns the
+/// direction of text, fillers, variation selectors, tags.
+const UNSEEN: &[RangeInclusive<char>] = &[
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
 
 /// Reads one entry of `allow_ips`.
 ///

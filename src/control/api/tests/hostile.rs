@@ -103,7 +103,11 @@ async fn fields_that_are_not_the_senders_are_refused() {
         (wanted_for("acct", json!({ "preset": "nothing" })), "preset"),
         (wanted_for("acct", json!({ "name": "" })), "name"),
         (wanted_for("acct", json!({ "name": "x".repeat(201) })), "name"),
+        (wanted_for("acct", json!({ "name": "invoice\u{202e}txt.exe" })), "name"),
+        (wanted_for("acct", json!({ "name": "Export\u{200b}" })), "name"),
         (wanted_for("acct", json!({ "expires_at": "0" })), "expires_at"),
+        (wanted_for("acct", json!({ "expires_at": "2020-01-01T00:00:00Z" })), "expires_at"),
+        (wanted_for("acct", json!({ "expires_at": "9999-12-31T23:59:59Z" })), "expires_at"),
     ] {
         assert_eq!(bench.ask(ADMIN, "POST", "/v1/keys", body).await.error(422, "")["field"], field);
     }

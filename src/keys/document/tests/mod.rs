@@ -5,7 +5,7 @@ use std::sync::Arc;
 mod cut;
 mod edit;
 
-use super::{Document, KeyRow, Parser, Why, moment};
+use super::{Document, KeyRow, Parser, Why, check_name, check_new_name, moment};
 use crate::keys::Mode;
 
 const HASH: &str = "$sha256$ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -327,4 +327,18 @@ fn the_last_moments_of_all_are_moments() {
     for bad in ["9999-12-32T00:00:00Z", "9999-12-31T24:01:00Z", "9999-12-31T00:00:00", "10000-01-01T00:00:00Z"] {
         assert!(moment(bad).is_none(), "{bad}");
     }
+}
+
+/// Two keys whose names look the same have the same name; what a file has already is taken as it is.
+#[test]
+fn a_new_name_holds_nothing_that_is_not_seen() {
+    for good in ["Export", "Buchhaltung – Ausfuhr", "会計", "Учёт", "تصدير", "é (e\u{301})", "🚀"] {
+        assert_eq!(check_new_name(good), Ok(()), "{good}");
+    }
+    let unseen = "\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}\u{200b}\u{200d}\u{ad}\u{a0}\u{2003}\u{feff}\u{fe0f}\u{3164}\u{2028}\u{e0041}";
+    for char in unseen.chars() {
+        let name = format!("Export{char}");
+        assert!(check_name(&name).is_ok() && check_new_name(&name).is_err(), "{:x}", u32::from(char));
+    }
+    assert!(check_new_name("tab\t").is_err() && check_new_name(&"x".repeat(201)).is_err());
 }
