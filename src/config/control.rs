@@ -125,6 +125,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
     let log = root.section("log", listen::log);
 
     let mut listen = listen;
+    // The other half is for those who were let in: sidecars, programs, people who are signed in.
+    listen.listener.max_strangers = Some((listen.listener.max_connections / 2).max(1));
     match (&mut listen.listener.tls, client_ca) {
         (_, None) => {}
         (None, Some(_)) => root.reader().about(

@@ -71,6 +71,7 @@ pub(super) fn listen(section: &Section<'_>) -> Listen {
             trusted_proxies,
             max_connections,
             max_connections_per_ip,
+            max_strangers: None,
             max_header_bytes: usize_of(max_header_bytes),
             timeouts,
         },

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -190,17 +190,30 @@ pub fn by_authorization(desk: &Desk, headers: &HeaderMap, peer: Peer) -> Option<
         return Some(Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", "Send exactly one Authorization.")));
     }
     let from = Some(peer.ip);
-    let whole = audit::hex_of(value.as_bytes());
-    if desk.settings.sync.gateway.as_ref().is_some_and(|gateway| same(gateway, &whole)) {
+    if is_gateway(desk, value) {
         return Some(by_gateway(desk, headers, from));
     }
-    let token = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.trim_ascii().is_empty());
-    let caller = token.and_then(|(_, token)| by_token(desk, token.trim_ascii(), from));
+    let caller = bearer(value).and_then(|token| by_token(desk, token, from));
     Some(caller.ok_or_else(|| desk.failures.refusal(peer.ip, Problem::unauthorized())))
+}
+
+/// Whether anybody is let in by this `Authorization`. Counts nothing, and says nothing of what they may.
+pub fn knows(desk: &Desk, headers: &HeaderMap, peer: Peer) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    is_gateway(desk, value) || bearer(value).is_some_and(|token| by_token(desk, token, Some(peer.ip)).is_some())
+}
+
+/// Whether this is what the sidecar in front of us sends.
+fn is_gateway(desk: &Desk, value: &HeaderValue) -> bool {
+    let whole = audit::hex_of(value.as_bytes());
+    desk.settings.sync.gateway.as_ref().is_some_and(|gateway| same(gateway, &whole))
+}
+
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 fn by_token(desk: &Desk, token: &str, from: Option<IpAddr>) -> Option<Caller> {

@@ -2,6 +2,11 @@
 //!
 //! The listener brings TLS, timeouts, bounds on connections and the drain; see its own room. Answers may stream for as
 //! long as they like (the feed does), as long as the client takes what it is sent.
+//!
+//! Of a request that says nothing that is known (no token, no session, no certificate) only a small body is read, and
+//! quickly; and its connection makes room for others when there are too many like it.
+
+mod strangers;
 
 use std::{
     future::poll_fn,
@@ -23,7 +28,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
-use super::{answer::Problem, desk::Desk};
+use self::strangers::Strangers;
+use super::{answer::Problem, caller, desk::Desk, session};
 use crate::{
     clock,
     facts::client_address,
@@ -33,8 +39,6 @@ use crate::{
 
 /// The largest report of a sidecar, in bytes.
 const MAX_REPORT: u64 = 4 << 20;
-/// The most that somebody sends who shows no credential: a form.
-const MAX_FORM: u64 = 16 << 10;
 /// What may be held of unfinished bodies at a time, over all connections.
 const BUDGET: usize = 64 << 20;
 /// How long a whole body may take.
@@ -55,11 +59,18 @@ pub struct Peer {
 
 /// Room for unfinished bodies: all threads share it.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<AtomicUsize>);
+pub struct Room(Arc<Rooms>);
+
+#[derive(Debug)]
+struct Rooms {
+    /// Bytes that are left.
+    left: AtomicUsize,
+    strangers: Strangers,
+}
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(AtomicUsize::new(BUDGET)))
+        Self(Arc::new(Rooms { left: AtomicUsize::new(BUDGET), strangers: Strangers::default() }))
     }
 }
 
@@ -72,7 +83,7 @@ struct Held<'r> {
 impl Held<'_> {
     /// Takes more, if there is as much.
     fn take(&mut self, bytes: usize) -> bool {
-        let left = self.room.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        let left = self.room.0.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
         self.bytes += if left.is_ok() { bytes } else { 0 };
         left.is_ok()
     }
@@ -80,7 +91,7 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.room.0.fetch_add(self.bytes, Ordering::Relaxed);
+        self.room.0.left.fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -112,11 +123,11 @@ impl Service for Front {
             head.headers.insert(header::HOST, host);
         }
         let peer = self.peer(&connection, &head);
-        let read = match self.most(&head, peer) {
-            Ok(max) => {
-                let reading = read_body(&exchange, &head.headers, body, max, &self.room);
-                tokio::time::timeout(BODY, reading).await.unwrap_or_else(|_| Err(late()))
-            }
+        if !connection.is_vouched_for() && self.knows(&head, peer).await {
+            connection.vouch();
+        }
+        let read = match self.most(&head, peer, &connection) {
+            Ok(max) => self.read(&exchange, &head.headers, body, max).await,
             Err(problem) => Err(problem),
         };
         let response = match read {
@@ -132,14 +143,40 @@ impl Service for Front {
 }
 
 impl Front {
+    /// Whether somebody is let in by what this request shows. What they may is decided, and what fails is counted, by
+    /// whoever answers it.
+    async fn knows(&self, head: &Parts, peer: Peer) -> bool {
+        let headers = &head.headers;
+        peer.certified
+            || self.desk.feed.knows(headers)
+            || caller::knows(&self.desk, headers, peer)
+            || (headers.contains_key(header::COOKIE) && session::signed_in(&self.desk, headers).await.is_some())
+    }
+
+    /// Reads a body to its end, in the time that it has.
+    async fn read(&self, exchange: &Exchange, headers: &HeaderMap, body: Incoming, max: u64) -> Result<Bytes, Problem> {
+        if body.is_end_stream() && !headers.contains_key(header::TRANSFER_ENCODING) {
+            return Ok(Bytes::new());
+        }
+        let reading = read_body(exchange, body, max, &self.room);
+        if exchange.connection().is_vouched_for() {
+            return tokio::time::timeout(BODY, reading).await.unwrap_or_else(|_| Err(late()));
+        }
+        let mut place = self.room.0.strangers.enter();
+        tokio::select! {
+            biased;
+            read = tokio::time::timeout(strangers::TIME, reading) => read.unwrap_or_else(|_| Err(late())),
+            () = place.is_over() => Err(overloaded()),
+        }
+    }
+
     /// How much this request may send. Of a report, only who may sync sends anything.
-    fn most(&self, head: &Parts, peer: Peer) -> Result<u64, Problem> {
+    fn most(&self, head: &Parts, peer: Peer, connection: &Connection) -> Result<u64, Problem> {
         if head.uri.path() == REPORT {
             self.desk.feed.admit(&self.desk.failures, &head.headers, peer)?;
             return Ok(self.max_body.max(MAX_REPORT));
         }
-        let shows = [header::AUTHORIZATION, header::COOKIE].iter().any(|name| head.headers.contains_key(name));
-        Ok(if shows { self.max_body } else { self.max_body.min(MAX_FORM) })
+        Ok(if connection.is_vouched_for() { self.max_body } else { self.max_body.min(strangers::MOST) })
     }
 
     fn peer(&self, connection: &Connection, head: &Parts) -> Peer {
@@ -160,22 +197,13 @@ impl Front {
 }
 
 /// Reads a body to its end.
-async fn read_body(
-    exchange: &Exchange,
-    headers: &HeaderMap,
-    mut body: Incoming,
-    max: u64,
-    room: &Room,
-) -> Result<Bytes, Problem> {
+async fn read_body(exchange: &Exchange, mut body: Incoming, max: u64, room: &Room) -> Result<Bytes, Problem> {
     let too_large = || {
         let message = format!("The body is larger than {max} bytes.");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     };
     if body.size_hint().lower() > max {
         return Err(too_large());
-    }
-    if body.is_end_stream() && !headers.contains_key(header::TRANSFER_ENCODING) {
-        return Ok(Bytes::new());
     }
     let broken = || Problem::new(StatusCode::BAD_REQUEST, "bad_request", "The body broke off.");
     let mut read = BytesMut::new();
@@ -193,8 +221,7 @@ async fn read_body(
                         return Err(too_large());
                     }
                     if !held.take(data.len()) {
-                        let message = "Too much is being sent at the moment. Try again.";
-                        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message));
+                        return Err(overloaded());
                     }
                     read.extend_from_slice(&data);
                 }
@@ -215,6 +242,11 @@ async fn read_body(
 
 fn late() -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not arrive in time.")
+}
+
+fn overloaded() -> Problem {
+    let message = "Too much is being sent at the moment. Try again.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
 }
 
 /// The body of an answer; holds the exchange until its end.

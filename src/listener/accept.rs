@@ -27,9 +27,10 @@ use tokio::{
 
 use super::{
     Counters, ListenError, Service, Settings,
+    crowd::Caps,
     drain::{self, Handle, Member, Order},
     serve::{self, ServingThread},
-    timers::{self, Load, Tuning},
+    timers::{Load, Tuning},
     tls::Reloader,
 };
 use crate::policy::network;
@@ -159,7 +160,7 @@ impl Bound {
                 reloader: reloader.clone(),
                 gate: Arc::clone(&gate),
                 counters: Arc::clone(&counters),
-                max_handshakes: timers::handshakes(settings.max_connections, threads),
+                caps: Caps::new(&settings, threads),
             };
             let factory = Arc::clone(&factory);
             spawn(format!("serve-{index}"), move |runtime| serve::run(&runtime, thread, &*factory))?;

@@ -30,6 +30,10 @@ pub struct Connection {
     secure: Cell<bool>,
     certified: Cell<bool>,
     http2: Cell<bool>,
+    /// Whether the service knows that somebody it lets in is at the other end.
+    vouched_for: Cell<bool>,
+    /// When it was taken.
+    accepted: Mono,
     pub(super) stage: Cell<Stage>,
     /// When the stage began, or the last exchange finished.
     pub(super) since: Cell<Mono>,
@@ -95,6 +99,8 @@ pub(super) enum Ending {
     Cut,
     /// The shutdown does not wait for it.
     Drain,
+    /// Others came, and nobody had vouched for it.
+    Crowded,
 }
 
 impl Connection {
@@ -109,6 +115,8 @@ impl Connection {
             secure: Cell::new(false),
             certified: Cell::new(false),
             http2: Cell::new(false),
+            vouched_for: Cell::new(false),
+            accepted: now,
             stage: Cell::new(stage),
             since: Cell::new(now),
             head_since: Cell::new(None),
@@ -169,6 +177,22 @@ impl Connection {
     /// Whether HTTP/2 is spoken.
     pub fn http2(&self) -> bool {
         self.http2.get()
+    }
+
+    /// Says that somebody who is let in is at the other end: this connection makes no room for others
+    /// ([`max_strangers`](super::Settings::max_strangers)).
+    pub fn vouch(&self) {
+        self.vouched_for.set(true);
+    }
+
+    /// Whether somebody was let in on this connection.
+    pub fn is_vouched_for(&self) -> bool {
+        self.vouched_for.get()
+    }
+
+    /// When it was taken.
+    pub(super) fn accepted(&self) -> Mono {
+        self.accepted
     }
 
     /// Whether the listener is to stop. True from the moment it was asked to, also while it still takes new work: that

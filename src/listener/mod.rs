@@ -10,6 +10,7 @@
 mod accept;
 pub mod conn;
 mod counters;
+mod crowd;
 mod drain;
 mod exchange;
 mod fickle;
@@ -57,6 +58,9 @@ pub struct Settings {
     pub max_connections: usize,
     /// Connections at a time from one address (IPv6: one /64); 0 means no limit.
     pub max_connections_per_ip: usize,
+    /// Connections at a time that the service has not [vouched](Connection::vouch) for. When one more comes, the oldest of
+    /// them is ended. None: as many as there may be at all.
+    pub max_strangers: Option<usize>,
     /// The largest head that becomes a request. The parser takes somewhat more, so that the refusal is a full answer.
     pub max_header_bytes: usize,
     /// How long a client may take for what.

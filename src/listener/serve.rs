@@ -22,6 +22,7 @@ use super::{
     Counters, Service, Settings,
     accept::{Accepted, AddressTicket, Gate, Ticket},
     conn::{Connection, Ending, Stage},
+    crowd::Caps,
     drain::{Member, Order},
     io::{Stream, Wire},
     proxy_protocol,
@@ -41,7 +42,7 @@ pub(super) struct ServingThread {
     pub(super) reloader: Option<Arc<Reloader>>,
     pub(super) gate: Arc<Gate>,
     pub(super) counters: Arc<Counters>,
-    pub(super) max_handshakes: usize,
+    pub(super) caps: Caps,
 }
 
 /// Serves until the drain is over.
@@ -65,20 +66,10 @@ pub(super) struct Server<S> {
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S>) {
-    let ServingThread {
-        index,
-        mut incoming,
-        mut member,
-        load,
-        settings,
-        tuning,
-        reloader,
-        gate,
-        counters,
-        max_handshakes,
-    } = start;
+    let ServingThread { index, mut incoming, mut member, load, settings, tuning, reloader, gate, counters, caps } =
+        start;
     let asked = Arc::clone(&member.asked);
-    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, asked, max_handshakes));
+    let thread = Rc::new(Thread::new(settings.timeouts, tuning, counters, load, asked, caps));
     let service = factory(index);
     let server = Rc::new(Server { service, thread, settings, reloader, gate, closed: Notify::new() });
     let thread = &server.thread;
@@ -179,6 +170,7 @@ impl<S: Service> Server<S> {
         if self.gate.counts_at_accept() && !self.admit_address(&mut guard) {
             return;
         }
+        self.thread.make_room(&connection);
         let Ok(socket) = TcpStream::from_std(socket) else {
             self.thread.counters.accept_errors.add();
             return;

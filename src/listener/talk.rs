@@ -125,7 +125,7 @@ impl<S: Service> Server<S> {
             Ending::Head => counters.request_timeouts.add(),
             Ending::Idle => counters.idle_timeouts.add(),
             Ending::Write => counters.write_timeouts.add(),
-            Ending::Cut | Ending::Drain | Ending::Handshake => {}
+            Ending::Cut | Ending::Drain | Ending::Handshake | Ending::Crowded => {}
         }
         match ending {
             // In the middle of an answer, to close could look like its end.
@@ -150,7 +150,7 @@ impl<S: Service> Server<S> {
                 })
                 .await;
             }
-            Ending::Write | Ending::Cut => stream.reset(),
+            Ending::Write | Ending::Cut | Ending::Crowded => stream.reset(),
             Ending::Handshake => {}
         }
     }

@@ -17,6 +17,7 @@ use super::{
     Timeouts,
     conn::{Connection, Ending, Stage},
     counters::Counters,
+    crowd::Caps,
     exchange::{Cut, Tick},
     gather::Outbox,
     io::Stream,
@@ -81,37 +82,19 @@ impl Default for Tuning {
 pub(super) struct Thread {
     now: Cell<Mono>,
     timeouts: Timeouts,
-    tuning: Tuning,
+    pub(super) tuning: Tuning,
     /// Whether the listener was asked to stop.
     asked: Arc<AtomicBool>,
     /// When the drain reached the connections, which is after its delay.
     draining: Cell<Option<Mono>>,
     pub(super) counters: Arc<Counters>,
     pub(super) load: Arc<Load>,
-    connections: RefCell<Vec<Rc<Connection>>>,
+    pub(super) connections: RefCell<Vec<Rc<Connection>>>,
     last_tick: Cell<Mono>,
-    handshakes: Cell<usize>,
-    max_handshakes: usize,
+    pub(super) handshakes: Cell<usize>,
+    pub(super) caps: Caps,
     /// What the connections have to say in this turn.
     pub(super) outbox: Rc<Outbox<Stream>>,
-}
-
-/// TLS handshakes at a time on one thread, at most. Each costs memory for as long as its client likes, up to the timeout.
-const HANDSHAKES: usize = 512;
-
-/// How many TLS handshakes there may be on each of `threads` threads: one at least, and on all together half of the
-/// connections at most, so that those who never finish one do not keep everybody else out.
-pub(super) fn handshakes(connections: usize, threads: usize) -> usize {
-    (connections / 2 / threads.max(1)).clamp(1, HANDSHAKES)
-}
-
-/// A place among the handshakes, given back when dropped.
-pub(super) struct HandshakePlace(Rc<Thread>);
-
-impl Drop for HandshakePlace {
-    fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
-    }
 }
 
 impl Thread {
@@ -121,7 +104,7 @@ impl Thread {
         counters: Arc<Counters>,
         load: Arc<Load>,
         asked: Arc<AtomicBool>,
-        max_handshakes: usize,
+        caps: Caps,
     ) -> Self {
         Self {
             now: Cell::new(clock::mono()),
@@ -134,7 +117,7 @@ impl Thread {
             connections: RefCell::default(),
             last_tick: Cell::default(),
             handshakes: Cell::new(0),
-            max_handshakes,
+            caps,
             outbox: Rc::default(),
         }
     }
@@ -179,27 +162,6 @@ impl Thread {
         }
         drop(connections);
         drop(gone);
-    }
-
-    /// A handshake begins. If there are too many, another one is ended, the oldest of those who have said nothing, else
-    /// the oldest: a flood of clients that begin and never finish loses its own, while one that goes on is done in a few
-    /// round trips. Who has just come is not called silent, or newcomers would make room for a flood that said a byte.
-    pub(super) fn handshake(self: &Rc<Self>, newcomer: &Connection) -> HandshakePlace {
-        self.handshakes.set(self.handshakes.get() + 1);
-        if self.handshakes.get() > self.max_handshakes {
-            let connections = self.connections.borrow();
-            let others = connections.iter().filter(|connection| connection.index.get() != newcomer.index.get());
-            let waiting = others
-                .filter(|connection| connection.stage.get() == Stage::Handshake && connection.ending.get().is_none());
-            let worth = |connection: &&Rc<Connection>| {
-                let since = connection.since.get();
-                (connection.bytes_read.get() > 0 || self.now().since(since) < 2 * self.tuning.tick, since)
-            };
-            if let Some(oldest) = waiting.min_by_key(worth) {
-                oldest.end(Ending::Handshake);
-            }
-        }
-        HandshakePlace(Rc::clone(self))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -317,7 +279,7 @@ impl Thread {
 impl Thread {
     pub(super) fn fake() -> Self {
         let (timeouts, tuning) = (Timeouts::default(), Tuning::default());
-        Self::new(timeouts, tuning, Arc::default(), Arc::default(), Arc::default(), HANDSHAKES)
+        Self::new(timeouts, tuning, Arc::default(), Arc::default(), Arc::default(), Caps::MANY)
     }
 }
 
@@ -412,28 +374,6 @@ mod tests {
         assert_eq!((connection.ending.get(), exchange.cut()), (None, None));
         drop(exchange);
         thread.unregister(&connection);
-    }
-
-    #[test]
-    fn handshakes_take_half_of_few_connections() {
-        let rows = [((10_000, 1), 512), ((10_000, 2), 512), ((10_000, 16), 312), ((600, 2), 150), ((600, 64), 4)];
-        let few = [((511, 1), 255), ((50, 2), 12), ((2, 1), 1), ((2, 2), 1), ((1, 1), 1), ((1, 64), 1)];
-        for ((connections, threads), expected) in rows.into_iter().chain(few) {
-            assert_eq!(handshakes(connections, threads), expected, "{connections} connections, {threads} threads");
-        }
-    }
-
-    #[test]
-    fn nobody_who_has_just_come_makes_room() {
-        let thread = Rc::new(Thread { max_handshakes: 1, ..Thread::fake() });
-        let spoke = connection(&thread, Stage::Handshake);
-        spoke.on_read(1);
-        thread.set_now(thread.now().plus(2 * TICK));
-        let [first, second] = [(); 2].map(|()| connection(&thread, Stage::Handshake));
-        // Once more, when nobody else is left.
-        let _places = [&spoke, &first, &second, &second].map(|connection| thread.handshake(connection));
-        assert_eq!([&spoke, &first, &second].map(|connection| connection.ending.get().is_some()), [true, true, false]);
-        [spoke, first, second].iter().for_each(|connection| thread.unregister(connection));
     }
 
     /// A machine that was suspended, or a thread that was starved: what the clients sent meanwhile is still to be read.

@@ -116,6 +116,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         trusted_proxies,
         max_connections,
         max_connections_per_ip,
+        // A sidecar vouches for nobody.
+        max_strangers: _,
         max_header_bytes,
         timeouts,
     } = &old.listener;

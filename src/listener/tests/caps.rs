@@ -34,6 +34,32 @@ fn connections_of_one_address_are_capped() {
     assert!(open(&server, "/").answer().ends_with("hello"));
 }
 
+/// Clients that are slow on purpose: the oldest goes when others come, and whoever was let in stays.
+#[test]
+fn who_was_vouched_for_stays_when_strangers_come() {
+    let server = Server::start(|settings| settings.max_strangers = Some(2));
+    let mut known = open(&server, "/vouch");
+    known.answer();
+    let mut slow: Vec<_> = (0..5)
+        .map(|n| {
+            let mut client = server.connect();
+            client.send("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx");
+            server.wait_for("connections", |counters| counters.accepted.get(), n + 2);
+            client
+        })
+        .collect();
+    server.wait_for("ended", |counters| counters.refused.get(), 3);
+    for gone in &mut slow[..3] {
+        assert_eq!(gone.rest(), "");
+    }
+    assert!(open(&server, "/").answer().ends_with("hello"));
+    known.get("/");
+    assert!(known.answer().ends_with("hello"));
+    // The last one goes on, and is answered.
+    slow[4].send("x".repeat(999));
+    assert!(slow[4].answer().ends_with("1000 bytes"));
+}
+
 #[test]
 fn a_trusted_proxy_is_not_one_address() {
     let server = Server::start(|settings| {

@@ -34,7 +34,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 /// Nothing runs out unless a test shortens it.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let long = Duration::from_secs(30);
     Settings {
         addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -43,6 +43,7 @@ fn settings() -> Settings {
         trusted_proxies: Default::default(),
         max_connections: 1000,
         max_connections_per_ip: 0,
+        max_strangers: None,
         max_header_bytes: 16 * 1024,
         timeouts: Timeouts { handshake: long, header: long, idle: long, body: long, write: long },
     }

@@ -89,6 +89,10 @@ impl Service for TestService {
                 exchange.idle();
                 Response::new(TestBody { kind: Kind::Silent(Bytes::from_static(b"first")), exchange: Some(exchange) })
             }
+            "/vouch" => {
+                connection.vouch();
+                text(exchange, StatusCode::OK, "hello".to_owned())
+            }
             "/panic" => panic!("as asked"),
             "/upgrade" => {
                 let upgraded = connection.upgrade();

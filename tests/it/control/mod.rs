@@ -2,6 +2,7 @@
 
 mod api;
 mod commands;
+mod crowd;
 mod fleet;
 mod pages;
 mod planes;

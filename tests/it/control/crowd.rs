@@ -1,0 +1,78 @@
+//! Strangers who are slow on purpose hold nobody up.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, interval},
+};
+
+use super::{check, names};
+use crate::harness::{Plane, Upstream, within};
+
+/// A form for signing in that never comes to its end, from this address.
+async fn slow(plane: &Plane, from: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut stream = socket.connect(plane.address).await.unwrap();
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Cookie: keyside={}\r\nAuthorization: Bearer nothing\r\nContent-Length: 1000\r\n\r\nn",
+        plane.address,
+        "ab".repeat(32)
+    );
+    // It may be ended before it has said all.
+    drop(stream.write_all(head.as_bytes()).await);
+    stream
+}
+
+/// More of them than there may be connections: people and programs still come in, and the sidecar hears of a revoke.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_slow_forms_takes_no_place_from_those_who_are_let_in() {
+    let upstream = Upstream::start().await;
+    let plane = Plane::prepare().config("[listen]\nmax_connections = 40").start().await;
+    let sidecar = plane.sidecar(&upstream).start().await;
+    plane.followed_by(1).await;
+    let key = plane.mint("victim").await;
+    check(&sidecar, &key, 200).await;
+    let mut flood = Vec::new();
+    for n in 1..=100 {
+        flood.push(slow(&plane, Ipv4Addr::new(127, 7, 0, n)).await);
+    }
+    let receipt = plane.revoke(&key.id).await;
+    assert_eq!(names(&receipt["acknowledged"]).len(), 1, "{receipt}");
+    check(&sidecar, &key, 401).await;
+    // The oldest were ended, and not by a timeout.
+    let ended = within("the first to be ended", async {
+        let mut ended = 0;
+        for stream in flood.iter_mut().take(60) {
+            ended += usize::from(matches!(stream.read(&mut [0; 512]).await, Ok(0) | Err(_)));
+        }
+        ended
+    });
+    assert_eq!(ended.await, 60);
+}
+
+/// However steadily it goes on: all of a stranger's form has its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_trickles_in_is_not_waited_for() {
+    let plane = Plane::prepare().start().await;
+    let mut stream = slow(&plane, Ipv4Addr::new(127, 7, 1, 1)).await;
+    let (began, mut second) = (Instant::now(), interval(Duration::from_millis(500)));
+    let mut answer = [0; 64];
+    let read = loop {
+        tokio::select! {
+            read = stream.read(&mut answer) => break read.unwrap(),
+            _ = second.tick() => drop(stream.write_all(b"n").await),
+        }
+    };
+    assert!(answer[..read].starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer[..read]));
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    // What is too large for a form is refused before any of it is read.
+    let mut large = TcpStream::connect(plane.address).await.unwrap();
+    let head = format!("POST /setup HTTP/1.1\r\nHost: {}\r\nContent-Length: 100000\r\n\r\n", plane.address);
+    large.write_all(head.as_bytes()).await.unwrap();
+    let read = within("an answer", large.read(&mut answer)).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer[..read]));
+}
