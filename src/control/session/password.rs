@@ -35,11 +35,19 @@ static COMMONEST: LazyLock<BTreeSet<&str>> = LazyLock::new(|| COMMON.lines().col
 pub struct Passwords {
     places: Semaphore,
     waiting: AtomicUsize,
+    /// How many were checked: as many for a name that there is as for one that there is not.
+    #[cfg(test)]
+    pub(super) checked: AtomicUsize,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { places: Semaphore::new(AT_A_TIME), waiting: AtomicUsize::new(0) }
+        Self {
+            places: Semaphore::new(AT_A_TIME),
+            waiting: AtomicUsize::new(0),
+            #[cfg(test)]
+            checked: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -55,6 +63,8 @@ pub(super) enum Verdict {
 impl Passwords {
     /// Whether this is the password; without a stored hash it is not, and that takes as long.
     pub(super) async fn check(&self, stored: Option<String>, password: Secret) -> Verdict {
+        #[cfg(test)]
+        self.checked.fetch_add(1, Ordering::Relaxed);
         let there = stored.is_some();
         let checked = self.slowly(move || {
             let hash = stored.as_deref().map_or_else(|| SecretHash::parse(DECOY), SecretHash::parse);

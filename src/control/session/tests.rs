@@ -43,3 +43,34 @@ async fn a_sign_in_that_is_under_way_ends_with_what_it_stood_on() {
         password = if row.password.is_some() { b"another password of hers" } else { password };
     }
 }
+
+/// What takes time is a hash, with the same parameters for all (see the decoy): one for each attempt, whatever is wrong
+/// with it, in a browser that is known and in one that is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_attempt_takes_longer_because_there_is_such_an_operator() {
+    let bench = with_ada().await;
+    let begun =
+        sign_in(&bench.desk, PEER, &HeaderMap::new(), "ada", Secret::new(PASSWORD)).await.expect("her password");
+    let cookies = begun.0.iter().filter_map(|cookie| cookie.to_str().ok()?.split(';').next());
+    let device = cookies.filter(|cookie| cookie.contains("-device=")).collect::<Vec<_>>().join("; ");
+    assert!(device.starts_with("__Host-keyside-device="), "{device}");
+    let forged = format!("__Host-keyside-device={}", "ab".repeat(32));
+    let checked = || bench.desk.sessions.passwords.checked.load(std::sync::atomic::Ordering::Relaxed);
+    let mut answers = Vec::new();
+    for cookie in ["", &device, &forged] {
+        let mut headers = HeaderMap::new();
+        if !cookie.is_empty() {
+            headers.insert(http::header::COOKIE, cookie.parse().expect("a cookie"));
+        }
+        // One with a password, one with tokens alone, and none.
+        for name in ["ada", "viewer", "nobody"] {
+            let before = checked();
+            let refused =
+                sign_in(&bench.desk, PEER, &headers, name, Secret::new(b"wrong")).await.expect_err("it is wrong");
+            assert_eq!(checked() - before, 1, "{name}, {cookie}");
+            answers.push(refused);
+        }
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(answers[0].status, StatusCode::UNAUTHORIZED);
+}

@@ -1,7 +1,9 @@
 // A walk through the admin pages with a real browser: from the link of the first start to a key that is deleted. Started
 // by walks.rs: node walk.mjs WAY LINK CHROMIUM PICTURES PACKAGES [rules]. WAY is "script", "plain" (no script runs in the
-// browser) or "keyboard" (nothing but keys is pressed). With "rules", each page is held against axe's.
+// browser), "keyboard" (nothing but keys is pressed) or "tls" (in and out over TLS, where RULES is the file of the server's
+// certificate). With "rules", each page is held against axe's.
 import { execFileSync } from "node:child_process";
+import { X509Certificate, createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -16,7 +18,13 @@ const base = new URL(link).origin;
 mkdirSync(pictures, { recursive: true });
 
 // Root's browser has no sandbox; all pages that it sees are ours.
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+const args = ["--no-sandbox", "--disable-gpu"];
+if (way === "tls") {
+  // This very key, and no other, is trusted.
+  const key = new X509Certificate(readFileSync(rules)).publicKey.export({ type: "spki", format: "der" });
+  args.push(`--ignore-certificate-errors-spki-list=${createHash("sha256").update(key).digest("base64")}`);
+}
+const browser = await chromium.launch({ executablePath, args });
 const context = await browser.newContext({
   javaScriptEnabled: way !== "plain",
   permissions: way === "plain" ? [] : ["clipboard-read", "clipboard-write"],
@@ -127,13 +135,65 @@ async function fromAnotherSite() {
   const read = () => page.evaluate((url) => fetch(url, { credentials: "include" }).then(() => "read", () => "refused"), `${base}/keys`);
   check("no page of ours is read", (await read()) === "refused");
   const [answer] = await Promise.all([page.waitForNavigation(), page.getByRole("button").click()]);
-  check("the forged form is refused", answer.status() === 403);
+  // Over TLS, a page without it is another site: there the cookie does not even go along.
+  check("the forged form is refused", answer.status() === (way === "tls" ? 401 : 403));
   await page.goto(`${base}/owners`);
   check("nothing was forged", !(await page.content()).includes("forged"));
   other.close();
 }
 
+// Over TLS: cookies that no other host can set or get, and forms that no page without TLS can send.
+async function overTls() {
+  const cookies = async () => Object.fromEntries((await context.cookies()).map((cookie) => [cookie.name, cookie]));
+  const isOurs = ({ secure, httpOnly, sameSite, path, domain }) =>
+    secure && httpOnly && sameSite === "Strict" && path === "/" && domain === new URL(base).hostname;
+  await page.goto(link);
+  check("one cookie for the form", Object.keys(await cookies()).join() === "__Host-keyside-form");
+  await type("#f-name", "ada");
+  await type("#f-password", "a password of the walk");
+  await type("#f-again", "a password of the walk");
+  await use(button("Set up and sign in"));
+  await heading("Keys");
+  let found = await cookies();
+  check("the names of the cookies", Object.keys(found).sort().join() === "__Host-keyside,__Host-keyside-device");
+  check("what the cookies say", Object.values(found).every(isOurs));
+  check("the session ends with the browser", found["__Host-keyside"].expires === -1);
+  check("the browser is known for longer", found["__Host-keyside-device"].expires > Date.now() / 1000 + 86400 * 100);
+  check("no script reads them", (await page.evaluate(() => document.cookie)) === "");
+  const device = found["__Host-keyside-device"].value;
+  await use(toLink("Owners"));
+  await use(toLink("New owner"));
+  await type("#f-id", "svc-accounting");
+  await use(button("Add the owner"));
+  await heading("svc-accounting");
+  await look("tls-owner");
+  await fromAnotherSite();
+  await page.goto(`${base}/keys`);
+  await use(button("Sign out"));
+  await heading("Sign in");
+  check("the browser goes on to be known", (await cookies())["__Host-keyside-device"]?.value === device);
+  check("the session is gone", !(await cookies())["__Host-keyside"]);
+  await type("#f-name", "ada");
+  await type("#f-password", "a password of the walk");
+  await use(button("Sign in"));
+  await heading("Keys");
+  found = await cookies();
+  check("it is the same browser", found["__Host-keyside-device"].value === device);
+  // Without the prefix, as a page of another port can set one, even the value of this very session is not believed.
+  await context.clearCookies();
+  const { value } = found["__Host-keyside"];
+  await context.addCookies([{ name: "keyside", value, url: base, secure: true, httpOnly: true, sameSite: "Strict" }]);
+  await page.goto(`${base}/keys`);
+  await heading("Sign in");
+  console.log("over TLS");
+}
+
 try {
+  if (way === "tls") {
+    await overTls();
+    await browser.close();
+    process.exit(0);
+  }
   // The first start.
   await page.goto(link);
   await heading("Set up the first operator");

@@ -3,10 +3,25 @@
 
 use std::{path::Path, process::Stdio};
 
-use crate::harness::{Answer, Plane, PlaneBuilder, Postgres, Upstream, free_port, node, node_program};
+use crate::harness::{Answer, Authority, Plane, PlaneBuilder, Postgres, Upstream, free_port, node, node_program};
 
 /// One browser at a time: each takes a core and more.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Over TLS, with a certificate of the plane's own authority: the cookies, and whose forms are believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls() {
+    let _turn = TURN.lock().await;
+    let issued = Authority::new().issue(&["127.0.0.1"]);
+    let plane = Plane::prepare();
+    std::fs::write(plane.folder().join("tls.crt"), &issued.certificate).unwrap();
+    std::fs::write(plane.folder().join("tls.key"), &issued.private_key).unwrap();
+    let tls = "[listen]\nplaintext = false\n[listen.tls]\ncertificate = \"tls.crt\"\nprivate_key = \"tls.key\"";
+    let plane = plane.config(tls).start().await;
+    let certificate = plane.path("tls.crt").display().to_string();
+    let link = format!("https://{}/setup?token={}", plane.address, token(&plane).await);
+    browse("tls", &link, "tls", &certificate).await;
+}
 
 /// Walks this way, with a sidecar that follows the control plane.
 async fn walk(way: &str, name: &str, more: &str, plane: PlaneBuilder) {
@@ -19,12 +34,22 @@ async fn walk(way: &str, name: &str, more: &str, plane: PlaneBuilder) {
     let at = format!("[listen]\naddress = \"127.0.0.1:{port}\"");
     let _sidecar = plane.sidecar(&upstream).config(&at).start().await;
     plane.followed_by(1).await;
+    let link = format!("{}/setup?token={}", plane.url(), token(&plane).await);
+    browse(way, &link, name, more).await;
+}
+
+/// The token of the link that the first start prints.
+async fn token(plane: &Plane) -> String {
     let find = |line: &str| line.split_once("/setup?token=").map(|(_, token)| token.trim().to_owned());
-    let token = plane.log.find("the set-up link", find).await;
+    plane.log.find("the set-up link", find).await
+}
+
+/// Walks this way from this link.
+async fn browse(way: &str, link: &str, name: &str, more: &str) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/control/pages/walk.mjs");
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages").join(name);
     let mut node_walks = node_program();
-    node_walks.arg(here).arg(way).arg(format!("{}/setup?token={token}", plane.url()));
+    node_walks.arg(here).arg(way).arg(link);
     node_walks.arg("/usr/bin/chromium").arg(pictures).arg(node().await).arg(more).env("NO_PROXY", "*");
     node_walks.stdin(Stdio::null());
     // It ends by itself, and says where it was.
