@@ -32,7 +32,7 @@ pub struct Counters {
     pub connections: Count,
     /// Connections accepted since the start.
     pub accepted: Count,
-    /// Connections closed at accept because there were too many in all, or from one address.
+    /// Connections closed at accept because there were too many in all, or from one address; and those that made room.
     pub refused: Count,
     /// Failures of accept itself, such as having run out of descriptors.
     pub accept_errors: Count,
