@@ -61,6 +61,11 @@ struct PlaceArgs {
     ca: Option<PathBuf>,
 }
 
+/// What operators may do, as `--help` says it.
+fn roles() -> String {
+    format!("What they may do: {}", Role::table())
+}
+
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Add an operator; without a password, one that has tokens alone.
@@ -68,8 +73,7 @@ enum Command {
         /// The name to sign in with.
         #[arg(value_name = "NAME")]
         operator: String,
-        /// What they may do.
-        #[arg(long, value_name = "viewer|operator|admin", value_parser = text::<Role>)]
+        #[arg(long, value_name = "viewer|operator|admin", value_parser = text::<Role>, help = roles())]
         role: Role,
         /// A file with the password; - reads it from standard input.
         #[arg(long, value_name = "FILE")]
@@ -82,8 +86,7 @@ enum Command {
         /// The operator.
         #[arg(value_name = "NAME")]
         operator: String,
-        /// What they may do.
-        #[arg(long, value_name = "viewer|operator|admin", value_parser = text::<Role>)]
+        #[arg(long, value_name = "viewer|operator|admin", value_parser = text::<Role>, help = roles())]
         role: Option<Role>,
         /// A file with the new password; - reads it from standard input.
         #[arg(long, value_name = "FILE", conflicts_with = "no_password")]

@@ -45,6 +45,17 @@ fn the_commented_default_is_complete() {
     assert!(missing.is_empty(), "settings that the commented default does not show: {missing:?}");
 }
 
+/// The table of roles stands there as the code has it.
+#[test]
+fn the_commented_default_says_what_operators_may() {
+    let words: Vec<&str> = control::DEFAULT.split_whitespace().filter(|word| *word != "#").collect();
+    assert!(
+        words.join(" ").contains(&crate::control::store::Role::table()),
+        "expected: {}",
+        crate::control::store::Role::table()
+    );
+}
+
 #[test]
 fn a_few_words_are_enough() {
     let loaded = good(PLAIN);

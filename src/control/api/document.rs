@@ -12,6 +12,7 @@ use super::{
     list::{Endpoint, Sent, Shape, Who, all},
     view::Refused,
 };
+use crate::control::store::Role;
 
 /// What a refusal is for, by status.
 const REFUSALS: [(u16, &str); 13] = [
@@ -62,9 +63,12 @@ pub fn document() -> Value {
         "info": {
             "title": "Keyside management API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Mint, list, rotate and revoke API keys. Operators ask with a token; a key with `keys:manage` asks by \
-                way of a sidecar, as it asks the API behind it, and sees, mints and revokes keys of its own owner and \
-                environment.",
+            "description": format!(
+                "Mint, list, rotate and revoke API keys. Operators ask with a token; a key with `keys:manage` asks by way of \
+                 a sidecar, as it asks the API behind it, and sees, mints and revokes keys of its own owner and environment. \
+                 Operators have roles: {}",
+                Role::table()
+            ),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],

@@ -123,7 +123,7 @@ pub fn all() -> Vec<Endpoint> {
             &[], None, 200, shape::<Presets>(), get(watch::presets)),
         endpoint("GET", "/v1/me", "getMe", Who::OrKey(Role::Viewer), "Say who asks, and what they may",
             &[], None, 200, shape::<Me>(), get(watch::me)),
-        endpoint("GET", "/v1/audit", "listAudit", OPERATOR, "Read the audit log, the newest first; or in its order, to check it",
+        endpoint("GET", "/v1/audit", "listAudit", VIEWER, "Read the audit log, the newest first; or in its order, to check it",
             &["actor", "action", "subject", "before", "from", "limit"], None, 200, shape::<AuditPage>(), get(watch::audit)),
         endpoint("GET", "/v1/sidecars", "listSidecars", VIEWER, "List the sidecars that are known",
             &[], None, 200, shape::<Sidecars>(), get(watch::sidecars)),

@@ -125,17 +125,38 @@ impl std::fmt::Debug for Token {
 /// What an operator may do. Each may all that those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Looks.
+    /// Looks, at the audit log too.
     Viewer,
     /// Mints, rotates and revokes keys, and keeps owners.
     Operator,
-    /// Purges keys, and says who the operators are.
+    /// Deletes keys, forgets sidecars, and says who the operators are.
     Admin,
 }
 
 impl Role {
     /// All of them, the least first.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+
+    /// What one of this role may do, for people: THE TABLE of roles. Who may ask for what is in the API's list.
+    pub const fn may(self) -> &'static str {
+        match self {
+            Self::Viewer => {
+                "a viewer sees keys, owners, sidecars and the audit log, without secrets, and may check the log"
+            }
+            Self::Operator => {
+                "an operator may also mint, change, rotate and revoke keys, and keep owners: add, change, suspend, remove"
+            }
+            Self::Admin => {
+                "an admin may also delete the rows of keys, forget sidecars, and say who the operators are: add, change, \
+                 remove them, and make their tokens"
+            }
+        }
+    }
+
+    /// What each may do, in one sentence.
+    pub fn table() -> String {
+        format!("{}.", Self::ALL.map(Self::may).join("; "))
+    }
 
     /// As it is written.
     pub const fn as_str(self) -> &'static str {

@@ -41,7 +41,7 @@ struct Row {
 
 /// `GET /audit`
 pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
-    visit.caller().needs(Role::Operator)?;
+    visit.caller().needs(Role::Viewer)?;
     let query = &visit.query;
     let some = |name: &str| query.some(name).map(str::to_owned);
     let filter = AuditFilter {
