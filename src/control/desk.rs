@@ -22,6 +22,8 @@ pub struct Desk {
     pub usage: Arc<UsageBook>,
     /// Who failed to get in.
     pub failures: Failures,
+    /// Who asked of strings that come near a key without being it.
+    pub guesses: Failures,
     /// Where metrics meet.
     pub metrics: Metrics,
     /// What sign-in keeps in memory.
@@ -49,6 +51,7 @@ impl Desk {
             usage,
             feed: Feed::new(&settings.sync),
             failures: Failures::default(),
+            guesses: Failures::default(),
             metrics,
             sessions: Sessions::default(),
             draining: watch::Sender::new(false),

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
+use hmac::Mac as _;
+
 use super::{
     KeyId, Kind, LastUse, Mode, OwnerId, Scopes,
     refusals::Refusals,
@@ -160,6 +162,18 @@ pub enum PublicPart {
         /// HMAC-SHA-256 of the public part.
         digest: [u8; 32],
     },
+}
+
+impl PublicPart {
+    /// Whether this text is it.
+    pub fn is(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Clear(public) => public.as_bytes() == text,
+            Self::Digest { key, digest } => {
+                super::set::mac(key).chain_update(text).finalize().into_bytes()[..] == *digest
+            }
+        }
+    }
 }
 
 /// The digest of a verified secret; written once.

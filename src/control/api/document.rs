@@ -115,7 +115,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         Who::Operator(role) => format!("For operators of the role {}.", role.as_str()),
         Who::OrKey(role) => format!("For operators of the role {}, and for keys with `keys:manage`.", role.as_str()),
     };
-    let room = endpoint.path.split('/').nth(2);
+    let room = endpoint.path.split('/').nth(2).map(|room| if room == "identify" { "keys" } else { room });
     let tag = room.filter(|room| ["keys", "owners", "operators"].contains(room)).unwrap_or("watch");
     let named = endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = named.map(|name| in_path(endpoint.path, name)).collect();

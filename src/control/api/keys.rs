@@ -6,10 +6,11 @@ use axum::{extract::State, response::Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     body::{Asked, At, Body, Fields, OptionalBody, malformed, present},
-    view::{Key, Keys, NewKey, Revoked},
+    view::{Identified, Key, Keys, NewKey, Revoked},
 };
 use crate::{
     control::{
@@ -18,7 +19,7 @@ use crate::{
         desk::Desk,
         keys::{self, Filter, KeyChange, Made, Rotation, list::MOST},
     },
-    keys::{Kind, Mode, Standing, moments::span},
+    keys::{Kind, Mode, Standing, moments::span, secret::Secret},
 };
 
 /// How long a revoke waits for the sidecars, unless it is said.
@@ -155,6 +156,24 @@ impl Fields for PurgeKey {
     const FIELDS: &'static [&'static str] = &["name"];
 }
 
+/// A string that was found somewhere.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(example = json!({ "credential": "ck_live_4f2a9c" }))]
+pub(super) struct IdentifyKey {
+    /// A token, a consumer key or a consumer secret, or the part of a token that may be shown. It is compared, and kept
+    /// nowhere.
+    #[schema(required, nullable = false, min_length = 1, max_length = 512)]
+    credential: Option<String>,
+    /// The id of the key that it may be the secret of. Left out: it is compared with all keys.
+    #[schema(min_length = 1, max_length = 200)]
+    key: Option<String>,
+}
+
+impl Fields for IdentifyKey {
+    const FIELDS: &'static [&'static str] = &["credential", "key"];
+}
+
 pub(super) async fn create(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -199,6 +218,17 @@ fn answer(made: &Made) -> Response {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
     response
+}
+
+pub(super) async fn identify(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    Body(body): Body<IdentifyKey>,
+) -> Result<Response, Problem> {
+    let string = Zeroizing::new(body.credential.ok_or_else(|| missing("credential"))?);
+    let string = Secret::new(string.as_bytes());
+    let identified = keys::identify(&desk, &caller, string, body.key.as_deref()).await?;
+    Ok(data(StatusCode::OK, &Identified::from(&identified)))
 }
 
 pub(super) async fn list(caller: Caller, State(desk): State<Arc<Desk>>, mut asked: Asked) -> Result<Response, Problem> {

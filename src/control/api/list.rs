@@ -9,12 +9,12 @@ use utoipa::{
 };
 
 use super::{
-    keys::{self, ChangeKey, CreateKey, PurgeKey, RotateKey},
+    keys::{self, ChangeKey, CreateKey, IdentifyKey, PurgeKey, RotateKey},
     operators::{self, ChangeOperator, CreateOperator, CreateToken},
     owners::{self, ChangeOwner, CreateOwner},
     view::{
-        AuditPage, Done, Key, Keys, Me, NewKey, NewToken, OperatorView, Operators, Owner, Owners, Presets, Revoked,
-        Sidecars,
+        AuditPage, Done, Identified, Key, Keys, Me, NewKey, NewToken, OperatorView, Operators, Owner, Owners, Presets,
+        Revoked, Sidecars,
     },
     watch,
 };
@@ -109,6 +109,8 @@ pub fn all() -> Vec<Endpoint> {
             &["wait", "purge"], perhaps::<PurgeKey>(), 200, shape::<Revoked>(), delete(keys::delete)),
         endpoint("POST", "/v1/keys/{id}/rotate", "rotateKey", Who::OrKey(Role::Operator), "Mint a key with the same rights; the old one works until the overlap ends",
             &["Idempotency-Key"], perhaps::<RotateKey>(), 201, shape::<NewKey>(), post(keys::rotate)),
+        endpoint("POST", "/v1/identify", "identifyKey", OPERATOR, "Say which key a string belongs to that was found somewhere; it is kept nowhere",
+            &[], sent::<IdentifyKey>(), 200, shape::<Identified>(), post(keys::identify)),
         endpoint("POST", "/v1/owners", "createOwner", OPERATOR, "Add an owner",
             &[], sent::<CreateOwner>(), 201, shape::<Owner>(), post(owners::create)),
         endpoint("GET", "/v1/owners", "listOwners", VIEWER, "List owners by id",

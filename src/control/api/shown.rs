@@ -1,14 +1,14 @@
 //! How what there is becomes what the API says of it.
 
 use super::view::{
-    AuditEntry, Key, NewKey, NewToken, OperatorView, Owner, PendingSidecar, Preset, RefusedUse, Revoked, Sidecar,
-    TokenView,
+    AuditEntry, Identified, Key, NewKey, NewToken, OperatorView, Owner, PendingSidecar, Preset, RefusedUse, Revoked,
+    Sidecar, TokenView,
 };
 use crate::{
     clock::Wall,
     control::{
         fleet::{Pending, Receipt, SidecarView},
-        keys::{Listed, Made, sentence},
+        keys::{self, Listed, Made, sentence},
         operators::MadeToken,
         owners::Owned,
         settings::Offer,
@@ -77,6 +77,17 @@ impl From<&Refusal> for RefusedUse {
             at: refusal.at.to_string(),
             ip: refusal.ip.map(|ip| ip.to_string()),
             count: refusal.count,
+        }
+    }
+}
+
+impl From<&keys::Identified> for Identified {
+    fn from(identified: &keys::Identified) -> Self {
+        let found = identified.found.as_ref();
+        Self {
+            key: found.map(|(listed, _)| listed.into()),
+            likeness: found.map(|(_, likeness)| likeness.as_str()),
+            complete: identified.complete,
         }
     }
 }
@@ -218,6 +229,10 @@ impl From<&Offer> for Preset {
             Kind::Token if offer.mint.token.live == offer.mint.token.test => vec![offer.mint.token.live.to_string()],
             Kind::Token => vec![offer.mint.token.live.to_string(), offer.mint.token.test.to_string()],
         };
+        let (secret_prefix, shown) = match offer.kind {
+            Kind::Pair => (Some(offer.mint.pair.secret_prefix.to_string()), None),
+            Kind::Token => (None, Some(offer.mint.token.shown)),
+        };
         let environments = if offer.modes { vec!["live".to_owned(), "test".to_owned()] } else { Vec::new() };
         Self {
             name: offer.name.clone(),
@@ -225,6 +240,8 @@ impl From<&Offer> for Preset {
             permissions: offer.scopes.clone(),
             environments,
             prefixes,
+            secret_prefix,
+            shown,
             plans: offer.plans.clone(),
             capabilities: offer.capabilities.clone(),
             kyc: offer.kyc,

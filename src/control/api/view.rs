@@ -146,6 +146,21 @@ pub struct Keys {
     pub next: Option<String>,
 }
 
+/// Which key a string belongs to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Identified {
+    /// The key; null: none that is here, or that could be compared.
+    #[schema(required)]
+    pub key: Option<Key>,
+    /// `secret`: the string is its secret, as the stored hash proves. `public`: it is the part that may be shown.
+    /// `prefix`: it begins like the key, and is not its secret. Null: neither.
+    #[serde(rename = "match")]
+    #[schema(required, pattern = "^(secret|public|prefix)$")]
+    pub likeness: Option<&'static str>,
+    /// Whether it was compared with all keys. It is not where too many have slow hashes.
+    pub complete: bool,
+}
+
 /// Which sidecars have it in force, and which may be serving without it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Revoked {
@@ -418,6 +433,12 @@ pub struct Preset {
     pub environments: Vec<String>,
     /// What keys begin with.
     pub prefixes: Vec<String>,
+    /// What the secrets of pairs begin with; null for tokens.
+    #[schema(required)]
+    pub secret_prefix: Option<String>,
+    /// How many characters after its prefix may be shown of a token; null for pairs.
+    #[schema(required)]
+    pub shown: Option<usize>,
     /// The plans of owners.
     pub plans: Vec<String>,
     /// The capabilities that routes ask for.

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How many secrets are hashed at once: each takes some 20 MB and a core.
-static HASHING: Semaphore = Semaphore::const_new(2);
+pub(super) static HASHING: Semaphore = Semaphore::const_new(2);
 /// How often it is tried again because a public part was taken meanwhile.
 const ATTEMPTS: usize = 4;
 /// How far ahead an expiry may lie.

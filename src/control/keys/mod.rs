@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`mod@create`] | minting, and minting once |
 //! | [`life`] | rotate, change, revoke, purge |
+//! | [`mod@identify`] | which key a string that was found belongs to |
 //! | [`mod@list`] | who sees what, filters, pages |
 
 use std::sync::Arc;
@@ -29,11 +30,13 @@ use crate::{
 };
 
 pub mod create;
+pub mod identify;
 pub mod life;
 pub mod list;
 
 pub use crate::keys::words::sentence;
 pub use create::{NewKey, create};
+pub use identify::{Identified, identify};
 pub use life::{KeyChange, Rotation, change, purge, revoke, rotate, rotate_with};
 pub use list::{Filter, Listed, Page, list, live_minted_by, show};
 
@@ -145,7 +148,7 @@ fn networks(texts: &[String]) -> Result<Networks, Problem> {
     }
     let read = |(index, text): (usize, &String)| {
         let network = document::network(text.trim_ascii());
-        network.map_err(|why| invalid(format!("`allow_ips`: entry {}: {why}", index + 1)))
+        network.map_err(|why| invalid(format!("`allow_ips`: entry {}: {why}.", index + 1)))
     };
     texts.iter().enumerate().map(read).collect()
 }

@@ -105,6 +105,60 @@ async fn keys_live_as_in_a_file() {
     drop(sidecar);
 }
 
+/// What was found in a log is asked of the control plane, which alone has the hashes; nothing of it is kept or shown.
+#[tokio::test]
+async fn a_string_that_was_found_is_named() {
+    let plane = Plane::start().await;
+    let args = [
+        "--control".to_owned(),
+        plane.url(),
+        "--token-file".to_owned(),
+        plane.path("admin-token").display().to_string(),
+    ];
+    let identify = async |input: &str| {
+        let words = ["keys", "identify", "--output", "json"].map(str::to_owned).into_iter().chain(args.clone());
+        keyside_with_input(words, input).await
+    };
+    let pair =
+        plane.run("keys create --name Pair --owner svc --scope read --kind pair --output json").await.done().json();
+    let token = plane
+        .run("keys create --name Token --owner svc --scope read --kind token --mode live --output json")
+        .await
+        .done();
+    let token = token.json();
+    let (secret, whole) = (text(&pair, "consumer_secret"), text(&token, "token"));
+    let mistyped = format!("{}{}", &whole[..whole.len() - 1], if whole.ends_with('x') { "y" } else { "x" });
+    for (input, is, key, verified) in [
+        (text(&pair, "consumer_key"), "consumer key of a pair", &pair["id"], Value::Null),
+        (secret, "consumer secret of a pair", &pair["id"], json!(true)),
+        (whole, "token minted by Keyside", &token["id"], json!(true)),
+        (text(&token, "prefix"), "shown prefix of a token", &token["id"], Value::Null),
+        (&mistyped, "token, mistyped or from elsewhere", &token["id"], json!(false)),
+        (&format!("cs_{}", "1".repeat(40)), "consumer secret of a pair", &Value::Null, Value::Null),
+    ] {
+        let ended = identify(input).await.done();
+        let said = ended.json();
+        let field = |name: &str| said.get(name).cloned().unwrap_or_default();
+        assert_eq!((text(&said, "is"), &field("key"), field("verified")), (is, key, verified), "{input}: {said}");
+        assert!(said["secret"] == false || !(ended.stdout + &ended.stderr).contains(input), "{input} is shown");
+    }
+    let line =
+        format!("GET /?consumer_key={}&consumer_secret={secret} and Bearer {whole}\n", text(&pair, "consumer_key"));
+    let said = identify(&line).await.done().json();
+    let verified = said["found"].as_array().unwrap().iter().filter(|found| found["verified"] == true).count();
+    assert_eq!(verified, 2, "{said}");
+    let stranger = identify("nothing-of-ours").await;
+    assert_eq!((stranger.status, &stranger.json()["ours"]), (1, &json!(false)), "{stranger:?}");
+
+    let pattern = plane.run("keys identify --pattern").await.done().stdout;
+    assert!(pattern.contains("ck_live_"), "{pattern}");
+    let log = super::audit_log(&plane).await;
+    let asked = log.iter().filter(|entry| entry["action"] == "key.identify").count();
+    assert!(asked >= 3, "{log:?}");
+    let everywhere = [format!("{log:?}"), plane.log.all().join("\n")].concat();
+    assert!([secret, whole, &mistyped].into_iter().all(|secret| !everywhere.contains(secret)), "a secret is in a log");
+}
+
 #[tokio::test]
 async fn operators_are_kept_while_it_runs_and_while_it_does_not() {
     let plane = Plane::start().await;

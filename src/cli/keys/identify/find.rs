@@ -101,6 +101,15 @@ impl Finding {
         !matches!(self.what, What::ConsumerKey | What::ForeignConsumerKey | What::ShownPrefix)
     }
 
+    /// Whether it is of no shape that is minted here.
+    pub(super) fn is_foreign(&self) -> bool {
+        use What::{ForeignConsumerKey, ForeignConsumerSecret, ForeignToken, Token};
+        matches!(
+            self.what,
+            ForeignConsumerKey | ForeignConsumerSecret | ForeignToken | Token(Checksum::Bad | Checksum::Foreign)
+        )
+    }
+
     fn is(&self) -> &'static str {
         match self.what {
             What::ConsumerKey => "consumer key of a pair",

@@ -14,12 +14,14 @@ use super::{
         place::Place,
     },
     find::{Finding, What},
+    there::There,
 };
 use crate::keys::{
     KeyRecord, KeyStore, Kind,
     document::Document,
     format::is_random,
     leak::Candidate,
+    mint,
     record::PublicPart,
     secret::{Memory, Secret},
     set::KeySet,
@@ -34,41 +36,85 @@ const MOST_SLOW_HASHES: usize = 500;
 pub(super) struct Known {
     pub(super) document: Document,
     set: Arc<KeySet>,
-    pepper: Option<Secret>,
+    proof: Proof,
     slow_hashes: AtomicUsize,
+}
+
+/// What proves that a string is a secret.
+enum Proof {
+    /// The hashes of the key file, with this pepper.
+    Here(Option<Secret>),
+    /// The control plane, which has them.
+    There(There),
 }
 
 impl Known {
     pub(super) fn load(place: &Place, console: &mut Console<'_>) -> Result<Self, Failure> {
         let document = place.recall(place.read()?, console);
-        let store = KeyStore::new(Vec::new());
         let terms = Terms { mint: place.mint.clone(), pepper: place.pepper.clone() };
-        store.apply(&document, &terms, console.now);
+        Ok(Self::of(document, &terms, Proof::Here(place.pepper.clone()), console))
+    }
+
+    /// The keys of a control plane: their public parts are looked at here, and only what comes near one is sent there.
+    pub(super) fn of_control(there: There, console: &Console<'_>) -> Result<Self, Failure> {
+        let document = there.keys(console)?;
+        // The hashes are of nothing. One that needs a pepper is set aside without one.
+        let pepper = Some(Secret::new(&[0; 32]));
+        Ok(Self::of(document, &Terms { mint: mint::Settings::default(), pepper }, Proof::There(there), console))
+    }
+
+    fn of(document: Document, terms: &Terms, proof: Proof, console: &Console<'_>) -> Self {
+        let store = KeyStore::new(Vec::new());
+        store.apply(&document, terms, console.now);
         let set = store.load().clone().unwrap_or_default();
-        Ok(Self { document, set, pepper: place.pepper.clone(), slow_hashes: AtomicUsize::new(0) })
+        Self { document, set, proof, slow_hashes: AtomicUsize::new(0) }
     }
 
     /// Whether something that looks like a key was not compared, because too much did.
     pub(super) fn gave_up(&self) -> bool {
-        self.slow_hashes.load(Ordering::Relaxed) > MOST_SLOW_HASHES
+        let there = matches!(&self.proof, Proof::There(there) if there.gave_up());
+        there || self.slow_hashes.load(Ordering::Relaxed) > MOST_SLOW_HASHES
+    }
+
+    /// Why the control plane could not be asked to the end.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        match &self.proof {
+            Proof::Here(_) => None,
+            Proof::There(there) => there.failure(),
+        }
     }
 
     /// Whether this is the secret of the key, by its hash.
     pub(super) fn proves(&self, key: &KeyRecord, secret: &str) -> bool {
+        let pepper = match &self.proof {
+            Proof::Here(pepper) => pepper.as_ref(),
+            Proof::There(there) => return there.proves(&key.id, secret),
+        };
         if key.hash.algorithm().is_slow() && self.slow_hashes.fetch_add(1, Ordering::Relaxed) >= MOST_SLOW_HASHES {
             return false;
         }
-        key.hash.check(&Secret::new(secret.as_bytes()), self.pepper.as_ref(), &mut Memory::default())
+        key.hash.check(&Secret::new(secret.as_bytes()), pepper, &mut Memory::default())
     }
 
     /// A consumer secret names no key, so it is tried against every pair: those whose consumer key stands beside it
     /// first. Slow hashes take their time, on all cores.
     pub(super) fn try_consumer_secrets(&self, findings: &mut [Finding], console: &mut Console<'_>) {
+        let unknown = |finding: &&mut Finding| finding.what == What::ConsumerSecret && !finding.verified;
+        let pepper = match &self.proof {
+            Proof::Here(pepper) => pepper.as_ref(),
+            Proof::There(there) => {
+                for finding in findings.iter_mut().filter(unknown) {
+                    let whose = there.whose(&finding.text).and_then(|id| self.set.by_id(&id).cloned());
+                    finding.verified = whose.is_some();
+                    finding.key = whose;
+                }
+                return;
+            }
+        };
         let beside: HashSet<_> = findings.iter().filter_map(|finding| Some(finding.key.as_ref()?.id.clone())).collect();
         let mut pairs: Vec<_> = self.set.keys().filter(|key| key.kind == Kind::Pair).collect();
         pairs.sort_by_key(|key| (!beside.contains(&key.id), key.revoked_at.is_some(), key.id.clone()));
         let slow = pairs.iter().filter(|key| key.hash.algorithm().is_slow()).count();
-        let unknown = |finding: &&mut Finding| finding.what == What::ConsumerSecret && !finding.verified;
         let secrets = findings.iter_mut().filter(unknown);
         for (index, finding) in secrets.enumerate() {
             // The first one is tried to the end, however many keys there are.
@@ -78,34 +124,11 @@ impl Known {
             if index == 0 && slow > 500 {
                 console.say(format_args!("Comparing a consumer secret with {slow} slow hashes …"));
             }
-            if let Some(key) = self.whose(&finding.text, &pairs) {
+            if let Some(key) = whose(&finding.text, &pairs, pepper) {
                 finding.key = Some(key);
                 finding.verified = true;
             }
         }
-    }
-
-    fn whose(&self, secret: &str, keys: &[&Arc<KeyRecord>]) -> Option<Arc<KeyRecord>> {
-        let secret = Secret::new(secret.as_bytes());
-        let (next, found) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
-        std::thread::scope(|scope| {
-            let search = || {
-                let mut memory = Memory::default();
-                while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if found.load(Ordering::Relaxed) {
-                        return None;
-                    }
-                    if key.hash.check(&secret, self.pepper.as_ref(), &mut memory) {
-                        found.store(true, Ordering::Relaxed);
-                        return Some(Arc::clone(key));
-                    }
-                }
-                None
-            };
-            let searching: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
-            searching.into_iter().filter_map(|thread| thread.join().ok().flatten()).next()
-        })
     }
 
     /// The pair of this consumer key. A name that somebody chose may stand in any text, and means nothing there.
@@ -126,6 +149,30 @@ impl Known {
         }
         begins
     }
+}
+
+/// The key whose secret it is, by its hash.
+fn whose(secret: &str, keys: &[&Arc<KeyRecord>], pepper: Option<&Secret>) -> Option<Arc<KeyRecord>> {
+    let secret = Secret::new(secret.as_bytes());
+    let (next, found) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
+    std::thread::scope(|scope| {
+        let search = || {
+            let mut memory = Memory::default();
+            while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if found.load(Ordering::Relaxed) {
+                    return None;
+                }
+                if key.hash.check(&secret, pepper, &mut memory) {
+                    found.store(true, Ordering::Relaxed);
+                    return Some(Arc::clone(key));
+                }
+            }
+            None
+        };
+        let searching: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+        searching.into_iter().filter_map(|thread| thread.join().ok().flatten()).next()
+    })
 }
 
 /// Whether this is what may be shown of the key.

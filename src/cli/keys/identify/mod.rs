@@ -2,6 +2,7 @@
 
 mod find;
 mod known;
+mod there;
 
 use std::io::Read as _;
 
@@ -12,6 +13,7 @@ use super::{
     console::{Console, Failure, Output},
     list::plain,
     place::PlaceArgs,
+    remote::RemoteArgs,
 };
 use crate::{
     cli::Exit,
@@ -19,12 +21,16 @@ use crate::{
 };
 use find::{Finding, Lines, find};
 use known::Known;
+use there::There;
 
 /// Say which keys stand in a text that was found in a log, a repository or a chat. It is read from standard input, never
 /// from the command line.
 ///
 /// Finds keys anywhere in it: in a URL, as key:secret, in a Basic header, encoded in base64. Exit status 0 where
 /// something has the shape of a key or is in the key file, 1 where nothing is.
+///
+/// With --control, what comes near a key of the control plane, or has the shape of a secret, is sent there to be compared:
+/// only it has the hashes. It needs the role operator, and leaves an entry in the audit log without the string.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The key file to look keys up in.
@@ -33,6 +39,8 @@ pub(super) struct Args {
     /// The configuration: names the key file and the shapes of keys.
     #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration())]
     config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Print the regular expression by which secrets can be searched for, and read nothing.
     #[arg(long)]
     pattern: bool,
@@ -53,17 +61,23 @@ impl Args {
                 Some(place.settle()?)
             }
         };
-        let shapes = place.as_ref().map_or_else(mint::Settings::default, |place| place.mint.clone());
+        let there = self.remote.open()?.map(There::new);
+        let shapes = match (&there, &place) {
+            (Some(there), _) => there.shapes()?,
+            (None, Some(place)) => vec![place.mint.clone()],
+            (None, None) => vec![mint::Settings::default()],
+        };
         if self.pattern {
-            console.print(pattern(&shapes))?;
+            console.print(shapes.iter().map(pattern).collect::<Vec<_>>().join("\n"))?;
             return Ok(Exit::Done);
         }
         let text = read(console)?;
-        let known = match &place {
-            Some(place) => Some(Known::load(place, console)?),
-            None => None,
+        let known = match (there, &place) {
+            (Some(there), _) => Some(Known::of_control(there, console)?),
+            (None, Some(place)) => Some(Known::load(place, console)?),
+            (None, None) => None,
         };
-        let mut findings = find(&shapes, known.as_ref(), &text);
+        let mut findings = find_all(&shapes, known.as_ref(), &text);
         if let Some(known) = &known {
             known.try_consumer_secrets(&mut findings, console);
         }
@@ -93,8 +107,27 @@ impl Args {
         if findings.iter().any(Finding::is_secret) {
             console.say("Where a secret was found, others may have found it: rotate or revoke its key.");
         }
+        if let Some(failure) = known.as_ref().and_then(Known::failure) {
+            let message = format!("not all of it was compared: {}", failure.message);
+            return Err(Failure { message, ..failure });
+        }
         Ok(if findings.is_empty() { Exit::Failed } else { Exit::Done })
     }
+}
+
+/// Every key of a text, of any of these shapes, once: as that which says most of it.
+fn find_all(shapes: &[mint::Settings], known: Option<&Known>, text: &str) -> Vec<Finding> {
+    let mut all: Vec<Finding> = Vec::new();
+    for shape in shapes {
+        for finding in find(shape, known, text) {
+            match all.iter_mut().find(|found| *found.text == *finding.text) {
+                Some(found) if found.is_foreign() && !finding.is_foreign() => *found = finding,
+                Some(_) => {}
+                None => all.push(finding),
+            }
+        }
+    }
+    all
 }
 
 /// The text of standard input.

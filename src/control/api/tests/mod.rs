@@ -2,6 +2,7 @@
 
 mod access;
 mod hostile;
+mod identify;
 mod life;
 mod once;
 
