@@ -9,6 +9,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue, Method};
@@ -17,16 +18,25 @@ use super::{
     Exit,
     keys::{
         console::{Console, Failure, Output},
+        moments::typed,
         place::{self, Named, Place},
     },
 };
-use crate::keys::{KeyRecord, KeyStore, store::Terms};
+use crate::{
+    clock::Wall,
+    config::Control,
+    keys::{KeyRecord, KeyStore, document::Document, store::Terms},
+    sync::endpoint,
+};
 use trace::{Question, Rules, Upstreams, Verdict};
 
 /// Explain every step of the decision about a request, or, without one, what a key could do.
 ///
 /// The secret is not asked for: it is taken to be right. Exit status 0 where the request is allowed, 1 where it is
 /// refused.
+///
+/// Where keys come from a control endpoint, they are those that the sidecar last kept in its state folder; the endpoint is
+/// not asked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration of the sidecar.
@@ -78,18 +88,81 @@ pub(super) fn run(args: &Args) -> Exit {
     })
 }
 
+/// Where the keys are.
+struct Source {
+    place: Place,
+    /// The endpoint that they come from, and how long they are served without it.
+    endpoint: Option<(Control, endpoint::Limits)>,
+}
+
 /// What the configuration decides by, and where its keys are.
-fn load(path: &Path) -> Result<(Rules, Place), Failure> {
+fn load(path: &Path) -> Result<(Rules, Source), Failure> {
     let config = place::load(path)?;
     let upstreams = Upstreams { url: config.upstream.url.clone(), modes: config.upstream.modes.clone() };
     let secure = config.listener.tls.is_some();
     let rules = Rules::new(config.facts.clone(), &config.policy, config.limits.clone(), upstreams, secure);
-    Ok((rules, Place::try_from(config)?))
+    let limits = endpoint::Limits { reads: config.keys.max_stale, writes: config.keys.max_stale_write };
+    let endpoint = config.keys.control().cloned().map(|control| (control, limits));
+    let place = match &endpoint {
+        None => Place::try_from(config)?,
+        Some((control, _)) => {
+            let journal = config.keys.state.join(endpoint::JOURNAL);
+            Place { typed: format!("--control {}", control.client.url), ..Place::of(config, journal) }
+        }
+    };
+    Ok((rules, Source { place, endpoint }))
+}
+
+impl Source {
+    /// The keys as they are in force: with the revocations that the state folder remembers.
+    fn document(&self, console: &mut Console<'_>) -> Result<Document, Failure> {
+        let place = &self.place;
+        let document = match &self.endpoint {
+            None => place.read()?,
+            Some((control, limits)) => kept(place, control, *limits, console)?,
+        };
+        Ok(place.recall(document, console))
+    }
+}
+
+/// The keys that the sidecar has kept; says of which revision they are, and how old.
+fn kept(
+    place: &Place,
+    control: &Control,
+    limits: endpoint::Limits,
+    console: &mut Console<'_>,
+) -> Result<Document, Failure> {
+    let (url, file) = (&control.client.url, place.file.display());
+    let state = place.file.parent().unwrap_or(Path::new(""));
+    let kept = endpoint::kept(state, url).map_err(|why| Failure::new(format!("cannot use {file}: {why}")))?;
+    let kept = kept.ok_or_else(|| {
+        Failure::new(format!(
+            "{} holds no keys of {url}: no sidecar with this configuration has taken any yet, or it runs elsewhere",
+            state.display()
+        ))
+    })?;
+    let now = console.now.wall;
+    let age = |at: Wall| Duration::from_millis(u64::try_from(now.unix_millis() - at.unix_millis()).unwrap_or(0));
+    let whole = |age: Duration| typed(Duration::from_secs(age.as_secs()));
+    let since = kept.confirmed.map_or_else(
+        || "it is not known when that was its newest".to_owned(),
+        |at| format!("its newest at {at}, {} ago", whole(age(at))),
+    );
+    console.say(format_args!("The keys are of revision {} of {url}, as {file} has them: {since}.", kept.revision));
+    let longest = limits.reads.min(limits.writes);
+    if let Some(age) = kept.confirmed.map(age).filter(|age| *age > longest) {
+        console.warn(format_args!(
+            "a sidecar that has heard nothing newer refuses {} with keys_unavailable: they are served for {}",
+            if age > limits.reads { "every request with a key" } else { "what does not only read" },
+            typed(if age > limits.reads { limits.reads } else { limits.writes }),
+        ));
+    }
+    Ok(kept.document)
 }
 
 impl Args {
-    fn explain(&self, rules: &Rules, place: &Place, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let key = find(place, &self.key, console)?;
+    fn explain(&self, rules: &Rules, source: &Source, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let key = find(source, &self.key, console)?;
         let now = console.now.wall;
         let Some(question) = self.request.question(rules, &key) else {
             let (about, abilities) = (trace::about(rules, &key, now), rules.policy.abilities(&key));
@@ -125,9 +198,10 @@ impl RequestArgs {
     }
 }
 
-/// The key as the sidecar would have it in force: with the revocations that the state folder remembers.
-fn find(place: &Place, reference: &str, console: &mut Console<'_>) -> Result<Arc<KeyRecord>, Failure> {
-    let document = place.recall(place.read()?, console);
+/// The key as the sidecar would have it in force.
+fn find(source: &Source, reference: &str, console: &mut Console<'_>) -> Result<Arc<KeyRecord>, Failure> {
+    let place = &source.place;
+    let document = source.document(console)?;
     let named = place.find(&document, reference)?;
     let was_revoked = document.revoked.contains_key(named.id());
     let store = KeyStore::default();

@@ -4,7 +4,7 @@ use clap::Parser as _;
 use serde_json::Value;
 
 use super::{
-    Args,
+    Args, Source,
     trace::{Rules, Upstreams},
 };
 use crate::{
@@ -129,7 +129,8 @@ fn run(line: &str) -> (Exit, String) {
         now: Now { wall: Wall::from_unix_millis(1_795_219_200_000), ..Now::default() },
     };
     let place = Place { state: Some(folder.path().join("state")), ..Place::at(file) };
-    let exit = match line.args.explain(&rules(), &place, &mut console) {
+    let source = Source { place, endpoint: None };
+    let exit = match line.args.explain(&rules(), &source, &mut console) {
         Ok(exit) => exit,
         Err(failure) => return (failure.exit, failure.message),
     };
@@ -252,9 +253,9 @@ fn rules_and_keys_come_from_the_configuration() {
     let text = "[listen]\nplaintext = true\naddress = \"127.0.0.1:8443\"\n\n[keys]\nfile = \"my-keys.toml\"\n\n\
                 [[route]]\npath = \"/v1/**\"\nscope = \"v1:read\"\n";
     fs::write(&file, text).unwrap();
-    let (rules, place) = super::load(&file).unwrap_or_else(|failure| panic!("{}", failure.message));
-    assert_eq!(place.file, folder.path().join("my-keys.toml"));
-    assert_eq!(place.state, Some(folder.path().join("state/")));
+    let (rules, source) = super::load(&file).unwrap_or_else(|failure| panic!("{}", failure.message));
+    assert_eq!(source.place.file, folder.path().join("my-keys.toml"));
+    assert_eq!(source.place.state, Some(folder.path().join("state/")));
     assert!(!rules.secure);
     assert_eq!(rules.policy.scopes_asked().iter().map(ToString::to_string).collect::<Vec<_>>(), ["v1:read"]);
 

@@ -132,7 +132,7 @@ impl TryFrom<Config> for Place {
 
 impl Place {
     /// This file, with what the configuration says of its keys.
-    fn of(config: Config, file: PathBuf) -> Self {
+    pub(crate) fn of(config: Config, file: PathBuf) -> Self {
         let takes_pairs = config.credential.basic || config.credential.query.is_some();
         Self {
             file,

@@ -23,7 +23,8 @@ use crate::{
     usage::Folder,
 };
 
-pub(super) const JOURNAL: &str = "keys.journal";
+/// The file in the state folder.
+pub const JOURNAL: &str = "keys.journal";
 const CONFIRMED: &str = "confirmed";
 const FORMAT: &str = "keyside-keys";
 
@@ -74,13 +75,9 @@ pub(super) fn render(url: &Url, position: &Position, rows: &Rows) -> io::Result<
 
 /// Reads what was kept of this endpoint; none where nothing was. A file that is damaged is set aside.
 pub(super) fn read(folder: &Folder, url: &Url) -> Option<Whole> {
-    let fault = match folder.read(JOURNAL) {
-        Ok(None) => return None,
-        Ok(Some(text)) => match parse(&text, url) {
-            Ok(whole) => return whole,
-            Err(fault) => fault,
-        },
-        Err(error) => error.to_string(),
+    let fault = match look(folder, url) {
+        Ok(whole) => return whole,
+        Err(fault) => fault,
     };
     let aside = folder.set_aside(JOURNAL);
     let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
@@ -89,6 +86,15 @@ pub(super) fn read(folder: &Folder, url: &Url) -> Option<Whole> {
         "the kept key set is damaged; it is set aside, and no keys are served until the control endpoint has answered"
     );
     None
+}
+
+/// As [`read`], for whoever only looks: a file that is damaged is left where it is.
+pub(super) fn look(folder: &Folder, url: &Url) -> Result<Option<Whole>, String> {
+    match folder.read(JOURNAL) {
+        Ok(Some(text)) => parse(&text, url),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse(text: &[u8], url: &Url) -> Result<Option<Whole>, String> {
@@ -197,6 +203,11 @@ impl Confirmed {
         let confirmed: Self = serde_json::from_slice(&text).ok()?;
         let is_older = confirmed.revision <= position.revision && confirmed.epoch == position.epoch;
         (confirmed.url == url.to_string() && is_older).then_some(confirmed)
+    }
+
+    /// When it was, by the wall clock.
+    pub(super) fn at(&self) -> Wall {
+        Wall::from_unix_millis(self.at)
     }
 
     /// The moment, by the clocks of this process: whichever clock makes it older counts. None where no clock can tell,

@@ -27,7 +27,7 @@ mod tests;
 
 use std::{
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc::RecvTimeoutError},
     thread::JoinHandle,
     time::Duration,
@@ -38,16 +38,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use engine::Report;
 use engine::{Engine, Parts};
 use journal::Confirmed;
+pub use journal::JOURNAL;
 use keeper::Keeper;
 use reports::{Facts, Reports};
 use session::Session;
 
 use super::file::{Prepare, Reloaded, Status};
 use crate::{
-    client::{self, Client, SettingsError},
-    clock,
+    client::{self, Client, SettingsError, Url},
+    clock::{self, Wall},
     keys::{
         KeyStore, Purpose,
+        document::Document,
         store::{Applied, Terms},
     },
     usage::{Folder, Revoked},
@@ -90,6 +92,32 @@ impl Limits {
     fn each(self) -> [(Purpose, Duration); 2] {
         [(Purpose::Read, self.reads), (Purpose::Write, self.writes)]
     }
+}
+
+/// What a sidecar keeps of its endpoint's keys, for a start without it.
+#[derive(Debug)]
+pub struct Kept {
+    /// Owners, keys and revocations.
+    pub document: Document,
+    /// The revision that they are of.
+    pub revision: u64,
+    /// When the endpoint last said that this was its newest, as far as that was noted: it is every ten seconds.
+    pub confirmed: Option<Wall>,
+}
+
+/// Looks at what the sidecar with this state folder keeps of this endpoint; changes nothing.
+///
+/// # Errors
+///
+/// It cannot be read, or is damaged.
+pub fn kept(state: &Path, url: &Url) -> Result<Option<Kept>, String> {
+    let folder = Folder::new(state);
+    let Some(whole) = journal::look(&folder, url)? else { return Ok(None) };
+    Ok(Some(Kept {
+        document: whole.rows.document(&whole.revoked, &whole.faults),
+        revision: whole.position.revision,
+        confirmed: Confirmed::read(&folder, url, &whole.position).map(|confirmed| confirmed.at()),
+    }))
 }
 
 /// What happened with the endpoint, as it is told to whoever counts.

@@ -29,7 +29,7 @@ struct Bench {
     durable: watch::Receiver<Option<Position>>,
 }
 
-fn url() -> client::Url {
+fn url() -> Url {
     "https://control:8444".parse().unwrap()
 }
 

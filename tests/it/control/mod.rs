@@ -3,6 +3,7 @@
 mod api;
 mod commands;
 mod crowd;
+mod explain;
 mod fleet;
 mod pages;
 mod planes;
