@@ -38,7 +38,19 @@ pub struct LoadedControl {
     pub warnings: Vec<Fault>,
     /// Every setting with where it came from.
     pub effective: Effective,
+    secret_files: Vec<(&'static str, PathBuf)>,
 }
+
+impl LoadedControl {
+    /// The files that secrets are referred to in, by setting.
+    pub fn secret_files(&self) -> &[(&'static str, PathBuf)] {
+        &self.secret_files
+    }
+}
+
+/// What is a secret, and only ever referred to.
+const SECRETS: [&str; 6] =
+    ["store.password", "sync.tokens", "sync.gateway", "setup.password", "setup.token", "keys.pepper"];
 
 const MINUTE: Duration = Duration::from_secs(60);
 const MONTH: Duration = Duration::from_secs(31 * 24 * 60 * 60);
@@ -79,13 +91,15 @@ pub fn load_text(
     overlay(&mut table, environment::read(&environment), "");
     let reader = Reader::new(path, &environment);
     let settings = reader.read(&table, &defaults, read);
+    let secret_files = SECRETS.into_iter().filter_map(|name| Some((name, reader.referred(name)?))).collect();
     let findings = reader.finish();
     faults.extend(findings.faults);
     faults.sort_by_cached_key(|fault| (fault.file.clone(), fault.line, fault.column));
     faults.dedup();
     match settings {
         Some(settings) if !faults.iter().any(Fault::is_error) => {
-            Ok(LoadedControl { settings, warnings: faults, effective: Effective::new(findings.settings) })
+            let effective = Effective::new(findings.settings);
+            Ok(LoadedControl { settings, warnings: faults, effective, secret_files })
         }
         _ => Err(Faults(faults)),
     }

@@ -21,18 +21,7 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
     let config = &loaded.config;
     let mut about = |setting: &str, fault: Fault| faults.push(loaded.effective.mark(setting, fault));
     if let Some(settings) = &config.listener.tls {
-        if let Some(fault) = unusable(settings) {
-            about("listen.tls.certificate", fault);
-        }
-        if let Some(fault) = validity(&settings.certificate, now) {
-            about("listen.tls.certificate", fault);
-        }
-        if let Some(fault) = settings.client_ca.as_ref().and_then(|authority| validity(authority, now)) {
-            about("listen.tls.client_ca", fault);
-        }
-        if let Some(fault) = open_to_all(&settings.private_key) {
-            about("listen.tls.private_key", fault);
-        }
+        listen(settings, "listen.tls.client_ca", now, &mut about);
     }
     upstreams(loaded, now, &mut about);
     control(loaded, now, &mut about);
@@ -40,6 +29,22 @@ pub(super) fn check(loaded: &Loaded, now: Wall, faults: &mut Vec<Fault>) {
         if let Some(fault) = loaded.secret_file(setting).and_then(open_to_all) {
             about(setting, fault);
         }
+    }
+}
+
+/// Checks what is shown to clients; `client_ca` is the setting that names the authority of theirs.
+pub(super) fn listen(settings: &tls::Settings, client_ca: &str, now: Wall, about: &mut impl FnMut(&str, Fault)) {
+    if let Some(fault) = unusable(settings) {
+        about("listen.tls.certificate", fault);
+    }
+    if let Some(fault) = validity(&settings.certificate, now) {
+        about("listen.tls.certificate", fault);
+    }
+    if let Some(fault) = settings.client_ca.as_ref().and_then(|authority| validity(authority, now)) {
+        about(client_ca, fault);
+    }
+    if let Some(fault) = open_to_all(&settings.private_key) {
+        about("listen.tls.private_key", fault);
     }
 }
 
@@ -112,7 +117,7 @@ fn validity(path: &Path, now: Wall) -> Option<Fault> {
 }
 
 /// A file with a secret that everybody on the machine may read.
-fn open_to_all(path: &Path) -> Option<Fault> {
+pub(super) fn open_to_all(path: &Path) -> Option<Fault> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     let fault = Fault::warning(format!("{} may be read by everybody (mode {:04o})", path.display(), mode & 0o7777));
     (mode & 0o007 != 0).then(|| fault.suggest(format!("chmod 600 {}", path.display())))

@@ -3,6 +3,8 @@
 mod files;
 mod keyfile;
 mod partial;
+#[cfg(feature = "control")]
+mod plane;
 
 use std::{
     io::Write as _,
@@ -21,9 +23,13 @@ use crate::{
 /// Check the configuration, the key file and the certificates: all faults at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The configuration.
+    /// The configuration: of a sidecar, or of a control plane, which is told by what stands in it.
     #[arg(long, value_name = "FILE", value_parser = crate::cli::configuration(), default_value = "keyside.toml")]
     config: PathBuf,
+    /// The configuration of a control plane.
+    #[cfg(feature = "control")]
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    control: Option<PathBuf>,
     /// How faults are printed: for people on standard error, or as one JSON value on standard output.
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -38,21 +44,35 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let faults = examine(&args.config, config::environment(), clock::now().wall);
-    match args.output {
+    let now = clock::now().wall;
+    #[cfg(feature = "control")]
+    if let Some(file) = args.control.as_ref().or_else(|| Some(&args.config).filter(|file| plane::is_one(file))) {
+        let file = if file.is_dir() { &file.join("control.toml") } else { file };
+        let faults = plane::examine(file, config::environment(), now);
+        return tell(args.output, file, &faults);
+    }
+    let faults = examine(&args.config, config::environment(), now);
+    let exit = tell(args.output, &args.config, &faults);
+    if args.output == Output::Text
+        && let Ok(loaded) = config::load(&args.config, config::environment())
+        && let Some(control) = loaded.config.keys.control()
+    {
+        anstream::eprintln!("keys come from {}, which was not asked", control.client.url);
+    }
+    exit
+}
+
+/// Prints the faults of this file and of those that it names.
+fn tell(output: Output, path: &Path, faults: &[Fault]) -> Exit {
+    match output {
         Output::Text => {
-            for fault in &faults {
+            for fault in faults {
                 anstream::eprintln!("{fault}\n");
             }
-            anstream::eprintln!("{}", summary(&args.config, &faults));
-            if let Ok(loaded) = config::load(&args.config, config::environment())
-                && let Some(control) = loaded.config.keys.control()
-            {
-                anstream::eprintln!("keys come from {}, which was not asked", control.client.url);
-            }
+            anstream::eprintln!("{}", summary(path, faults));
         }
         // A reader that has seen enough, as `| head` has, is no fault of what was checked.
-        Output::Json => _ = writeln!(anstream::stdout(), "{:#}", report(&faults)),
+        Output::Json => _ = writeln!(anstream::stdout(), "{:#}", report(faults)),
     }
     if faults.iter().any(Fault::is_error) { Exit::Misconfigured } else { Exit::Done }
 }

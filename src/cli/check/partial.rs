@@ -19,6 +19,13 @@ pub(super) fn check(path: &Path, faults: &mut Vec<Fault>) {
     if file.is_file() {
         keyfile::check_alone(&file, faults);
     }
+    certificate(path, &table, faults);
+}
+
+/// Checks the certificate that a configuration shows to clients, by itself.
+pub(super) fn certificate(path: &Path, table: &Table, faults: &mut Vec<Fault>) {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let named = |section: &Value, name: &str| Some(folder.join(section.get(name)?.as_str()?));
     let settings = table.get("listen").and_then(|listen| listen.get("tls")).and_then(|section| {
         let (certificate, private_key) = (named(section, "certificate")?, named(section, "private_key")?);
         Some(tls::Settings {

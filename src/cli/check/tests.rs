@@ -287,3 +287,36 @@ fn the_report_is_one_value_for_programs() {
     assert_eq!(report["faults"][0]["source_line"], "per_ip = [\"600/1m\", \"30/5s\"]");
     assert_eq!(summary(Path::new("f"), &faults), "f: no errors, 1 warning");
 }
+
+/// What is wrong with the configuration of a control plane, whatever it is called.
+#[cfg(feature = "control")]
+#[test]
+fn the_configuration_of_a_control_plane_is_checked_too() {
+    let folder = Folder::new("", "");
+    let path = folder.path().join("plane.toml");
+    let faults = |text: &str| -> Vec<String> {
+        folder.write("plane.toml", text);
+        assert!(plane::is_one(&path), "{text}");
+        let found = plane::examine(&path, [], now());
+        found.iter().map(|fault| format!("{}:{} {}", fault.line, fault.column, fault.message)).collect()
+    };
+    let base = "[listen]\naddress = \"127.0.0.1:0\"\nplaintext = true\n";
+    assert_eq!(faults(&format!("{base}[sync]\n")), [""; 0]);
+    folder.write("tokens", &"t".repeat(40));
+    fs::set_permissions(folder.path().join("tokens"), fs::Permissions::from_mode(0o644)).unwrap();
+    let found =
+        faults(&format!("{base}[sync]\ntokens = {{ file = \"tokens\" }}\n[store]\nurl = \"sqlite:none/c.db\"\n"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("5:") && found[0].contains("may be read by everybody"), "{found:?}");
+    assert!(found[1].starts_with("7:") && found[1].contains("there is no folder"), "{found:?}");
+    let found = faults("[listen]\nplaintext = true\n[sync]\ntokns = { file = \"tokens\" }\n");
+    assert!(found.iter().any(|fault| fault.starts_with("4:1 unknown field `tokns`")), "{found:?}");
+    let tls =
+        "[listen]\naddress = \"127.0.0.1:0\"\n[listen.tls]\ncertificate = \"a.crt\"\nprivate_key = \"a.key\"\n[sync]\n";
+    let found = faults(tls);
+    assert!(found[0].starts_with("4:") && found[0].contains("a.crt"), "{found:?}");
+
+    assert!(!plane::is_one(&folder.path().join("keyside.toml")));
+    folder.write("control.toml", base);
+    assert!(plane::is_one(&folder.path().join("control.toml")), "by its name");
+}
