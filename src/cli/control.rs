@@ -1,6 +1,6 @@
 //! `keyside control`: the control plane.
 
-use std::path::PathBuf;
+use std::{io::Write as _, path::PathBuf};
 
 use sd_notify::NotifyState;
 
@@ -16,7 +16,11 @@ use crate::{
 
 /// Run the control plane: mint, rotate and revoke keys, for people and programs, and feed the sidecars.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "SIGTERM and SIGINT drain, a second one ends at once. A new certificate is taken by itself.")]
+#[command(
+    after_help = "The log goes to standard error. While nobody can sign in, each start writes a link to standard output by which \
+                        the first operator does, once.\n\nSIGTERM and SIGINT drain, a second one ends at once. A new \
+                        certificate is taken by itself."
+)]
 pub struct Args {
     /// The configuration.
     #[arg(long, short, value_name = "FILE", default_value = "control.toml")]
@@ -72,10 +76,18 @@ pub(super) fn run(args: &Args) -> Exit {
     };
     if let (Some(link), Some(address)) = (plane.setup(), plane.addresses().first()) {
         let here = || format!("{}://{address}", if is_tls { "https" } else { "http" });
-        anstream::eprintln!(
+        // Not to the log, which is read by others and kept: whoever opens it first is an admin.
+        let written = writeln!(
+            anstream::stdout(),
             "\nNobody can sign in yet. Open this link, once, to choose a name and a password:\n\n  {}{link}\n",
             public_url.unwrap_or_else(here)
         );
+        match written {
+            Ok(()) => tracing::warn!("nobody can sign in yet: a link that works once was written to standard output"),
+            Err(error) => {
+                tracing::error!(%error, "nobody can sign in yet, and the link for it could not be written to standard output");
+            }
+        }
     }
     runtime.block_on(async {
         notify(&[NotifyState::Ready]);

@@ -18,10 +18,10 @@ async fn the_first_operator_signs_in_over_http_2() {
         trap 'kill $pids 2> kill.err || :' EXIT
         {keyside} init --control .
         sed -i 's|127.0.0.1:8444|127.0.0.1:{port}|; s|^#address = "127.0.0.1:9091"|address = "127.0.0.1:0"|' control.toml
-        {keyside} control --config control.toml 2> control.log & pids=$!
+        {keyside} control --config control.toml > control.out & pids=$!
         call() {{ curl -sS --noproxy '*' --http2 --cacert tls/ca.crt -b jar -c jar "$@"; }}
         call -o /dev/null --retry 20 --retry-connrefused https://localhost:{port}/
-        token=$(sed -n 's/.*setup?token=//p' control.log)
+        token=$(sed -n 's/.*setup?token=//p' control.out)
         csrf() {{ grep -o 'name="csrf" value="[^"]*"' "$1" | head -n 1 | cut -d '"' -f 4; }}
         call "https://localhost:{port}/setup?token=$token" > page
         post() {{ call -o answer -w '%{{http_version}} %{{http_code}}\n' "$@"; }}

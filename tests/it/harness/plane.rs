@@ -50,6 +50,8 @@ pub(crate) struct Plane {
     pub(crate) admin: SocketAddr,
     /// The operator's log.
     pub(crate) log: Lines,
+    /// Standard output: the link by which the first operator signs in.
+    pub(crate) out: Lines,
 }
 
 /// A key that was minted, and its credential.
@@ -158,7 +160,7 @@ async fn spawn_with(folder: TempDir, through: Vec<String>, more: &[&str]) -> Res
     };
     let address = sockets(&line["listener.addresses"])[0];
     let admin = sockets(&line["admin.address"])[0];
-    Ok(Plane { process, folder, through, address, admin, log })
+    Ok(Plane { process, folder, through, address, admin, log, out })
 }
 
 impl Plane {

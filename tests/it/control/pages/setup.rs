@@ -8,7 +8,7 @@ use crate::harness::Plane;
 /// What the control plane printed at its start.
 async fn link(plane: &Plane) -> String {
     let find = |line: &str| line.split_once("/setup?token=").map(|(_, token)| token.trim().to_owned());
-    plane.log.find("the set-up link", find).await
+    plane.out.find("the set-up link", find).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

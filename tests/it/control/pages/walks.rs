@@ -41,7 +41,7 @@ async fn walk(way: &str, name: &str, more: &str, plane: PlaneBuilder) {
 /// The token of the link that the first start prints.
 async fn token(plane: &Plane) -> String {
     let find = |line: &str| line.split_once("/setup?token=").map(|(_, token)| token.trim().to_owned());
-    plane.log.find("the set-up link", find).await
+    plane.out.find("the set-up link", find).await
 }
 
 /// Walks this way from this link.
