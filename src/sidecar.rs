@@ -110,7 +110,11 @@ impl Sidecar {
         let [stdout, stderr] = outputs.clone();
         log::install(&stderr, config.log.format, std::env::var("RUST_LOG").ok().as_deref());
         for warning in &warnings {
-            tracing::warn!(fault.message = %warning.message, fault.line = warning.line, "the configuration may surprise");
+            let file = warning.file.as_deref().map(|file| file.display().to_string());
+            tracing::warn!(
+                fault.message = %warning.message, fault.file = file, fault.line = warning.line,
+                fault.suggestion = warning.suggestion, "the configuration may surprise"
+            );
         }
 
         // What can fail because of the outside comes first, so that nothing has to be taken back.

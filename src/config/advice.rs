@@ -7,7 +7,7 @@ use crate::{
     fault::Fault,
     keys::secret::Algorithm,
     limits::Quota,
-    policy::Policy,
+    policy::{Policy, RouteSettings},
     proxy::settings::{Endpoint, UpstreamUrl},
 };
 
@@ -182,10 +182,11 @@ fn routes(reader: &Reader<'_>, config: &Config) {
         let (route, by) = (path(shadowed.route), path(shadowed.by));
         let earlier = reader.place(&by).map_or(String::new(), |place| format!(" ({})", place.origin()));
         let fault = Fault::warning(format!(
-            "route {} can never match: route {} \"{}\"{earlier}, which comes before it, covers all that it covers",
+            "route {} can never match: route {} \"{}\"{earlier}, which comes before it, covers all that it covers{}",
             shadowed.route + 1,
             shadowed.by + 1,
             config.policy.routes[shadowed.by].path,
+            not_asked_for(&config.policy.routes[shadowed.route], &config.policy.routes[shadowed.by]),
         ));
         reader.about(&[&format!("{route}.path"), &route], fault);
     }
@@ -212,6 +213,26 @@ fn routes(reader: &Reader<'_>, config: &Config) {
             ));
             reader.about(&[&format!("route[{index}].hosts")], fault);
         }
+    }
+}
+
+/// What a route that takes the requests of another one does not ask for, and that one would.
+fn not_asked_for(of: &RouteSettings, by: &RouteSettings) -> String {
+    let mut lost = Vec::new();
+    // Any one of a list will do: who asks for some of them asks for more.
+    if !of.scope.is_empty() && (by.scope.is_empty() || by.scope.iter().any(|scope| !of.scope.contains(scope))) {
+        let scopes: Vec<_> = of.scope.iter().map(ToString::to_string).collect();
+        lost.push(format!("the scope {}", scopes.join(" or ")));
+    }
+    if let Some(capability) = of.capability.as_deref().filter(|asked| by.capability.as_deref() != Some(*asked)) {
+        lost.push(format!("the capability {capability}"));
+    }
+    if of.kyc && !by.kyc {
+        lost.push("an approved KYC".to_owned());
+    }
+    match &lost[..] {
+        [] => String::new(),
+        lost => format!(", and does not ask for {}", lost.join(" and ")),
     }
 }
 

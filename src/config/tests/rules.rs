@@ -81,6 +81,15 @@ fn settings_that_contradict_one_another_are_errors() {
             "5:7 `route[0].kyc`: a public route asks for no key, so it cannot ask for this",
         ],
     );
+    // What the later one asks for is asked for nowhere.
+    check(
+        "[[route]]\npath = \"/v1/**\"\nscope = \"a:read\"\n\
+         [[route]]\npath = \"/v1/keys\"\nscope = \"keys:manage\"\nkyc = true\n",
+        &[
+            "5:8 warning: route 2 can never match: route 1 \"/v1/**\" (keyside.toml:1), which comes before it, covers all \
+         that it covers, and does not ask for the scope keys:manage and an approved KYC",
+        ],
+    );
     check(
         "[policy]\neffective_path_prefix = \"/wp-json/\"\nfront_controllers = [\"/\", \"/a/../b\", \"index.php\", \"/a/\", \"/a//\"]\n",
         &[
