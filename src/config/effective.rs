@@ -60,8 +60,12 @@ impl Effective {
     /// it.
     #[must_use]
     pub fn mark(&self, setting: &str, fault: Fault) -> Fault {
+        let (route, setting) = match setting.split_once("].") {
+            Some((route, setting)) => (Some(route), setting),
+            None => (None, setting),
+        };
         let is_it = |row: &&Row| {
-            let rest = row.name.strip_prefix(setting).filter(|_| row.route.is_none());
+            let rest = row.name.strip_prefix(setting).filter(|_| row.route.as_deref() == route);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         let mut places = self.0.iter().filter(is_it).filter_map(|row| row.place.as_ref());

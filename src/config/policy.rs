@@ -7,14 +7,15 @@ use http::{HeaderName, Method};
 use super::{
     layer::Node,
     reader::Section,
-    upstream::{TAKEN, authorization, fold, url},
+    upstream::{TAKEN, authorization, fold, tls, url},
     value::{self, Read, Wrong, boolean, choice, duration, list, one_or_list, parsed, parsed_as, size, word},
 };
 use crate::{
     credential::{self, OtherAuthorization, QueryNames},
     facts::{MethodOverride, OddFieldNames, Oddity},
     keys::{Mode, Permission},
-    policy::{Methods, PathPattern, RouteSettings, RouteUpstream},
+    policy::{Methods, PathPattern, RouteSettings, RouteTls, RouteUpstream},
+    proxy::settings::Endpoint,
 };
 
 pub(super) fn credentials(section: &Section<'_>) -> credential::Settings {
@@ -185,7 +186,16 @@ fn route_upstream(section: &Section<'_>) -> Option<RouteUpstream> {
     if authorization.is_some() && url.is_none() {
         section.error("authorization", "goes to the upstream of this route, and it has none of its own");
     }
-    url.map(|url| RouteUpstream { url: url.to_string().into(), authorization })
+    let tls = section.section("tls", tls).map(|tls| RouteTls {
+        ca: tls.ca,
+        server_name: tls.server_name,
+        identity: tls.certificate.zip(tls.private_key),
+    });
+    let is_secure = url.as_ref().is_some_and(|url| matches!(url.endpoint, Endpoint::Https { .. }));
+    if tls.is_some() && !is_secure {
+        section.error("tls", "is for an upstream of this route whose url begins with https, and it has none");
+    }
+    url.map(|url| RouteUpstream { url: url.to_string().into(), authorization, tls })
 }
 
 /// A method as it is sent: the case counts (RFC 9110 §9.1).

@@ -42,7 +42,8 @@ pub(super) fn authorization(section: &Section<'_>) -> Option<Secret> {
     })
 }
 
-fn tls(section: &Section<'_>) -> Option<UpstreamTls> {
+/// How TLS with an upstream is done, where something is said of it.
+pub(super) fn tls(section: &Section<'_>) -> Option<UpstreamTls> {
     let file = |name| section.optional(name, value::path).map(|path| section.reader().resolve(&path));
     let (ca, certificate, private_key) = (file("ca"), file("certificate"), file("private_key"));
     let server_name = section.optional("server_name", word);

@@ -29,4 +29,4 @@ pub use need::{Need, Reading};
 pub use pattern::PathPattern;
 pub use permit::{Identity, Observed, Open, OpenFor, Passage, Permit};
 pub use route::{Policy, Route, Shadowed};
-pub use settings::{Methods, RouteSettings, RouteUpstream, Settings};
+pub use settings::{Methods, RouteSettings, RouteTls, RouteUpstream, Settings};

@@ -1,6 +1,6 @@
 //! What the policy is told.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use http::Method;
 
@@ -84,19 +84,32 @@ pub struct RouteUpstream {
     pub url: Box<str>,
     /// What it gets as `Authorization` in place of the client's. That of the other upstream it never gets.
     pub authorization: Option<Secret>,
+    /// How TLS with it is done; absent: as with the other upstream.
+    pub tls: Option<RouteTls>,
+}
+
+/// How TLS with the upstream of a route is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteTls {
+    /// The only roots that are trusted; the system's when absent.
+    pub ca: Option<PathBuf>,
+    /// The name asked for and checked, where it is not the url's host.
+    pub server_name: Option<Box<str>>,
+    /// The client certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// One that gets no `Authorization` of ours.
 impl From<&str> for RouteUpstream {
     fn from(url: &str) -> Self {
-        Self { url: url.into(), authorization: None }
+        Self { url: url.into(), authorization: None, tls: None }
     }
 }
 
 impl PartialEq for RouteUpstream {
     fn eq(&self, other: &Self) -> bool {
         let authorization = |upstream: &Self| upstream.authorization.as_ref().map(|secret| secret.expose().to_vec());
-        self.url == other.url && authorization(self) == authorization(other)
+        self.url == other.url && self.tls == other.tls && authorization(self) == authorization(other)
     }
 }
 

@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::{
     headers::HeaderRules,
-    settings::{HostRule, OwnerHeaderSettings, UpstreamSettings, UpstreamUrl},
+    settings::{HostRule, OwnerHeaderSettings, UpstreamSettings, UpstreamTls, UpstreamUrl},
     upstream::{Destination, DestinationError, InFlight, Pool},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     facts,
     keys::{Mode, secret::Secret},
     limits::{self, HeaderStyle},
-    policy::{self, Policy, RouteUpstream},
+    policy::{self, Policy, RouteTls, RouteUpstream},
     rejection::Format,
 };
 
@@ -136,23 +136,25 @@ impl Live {
     pub fn new(settings: Settings) -> Result<Self, LiveError> {
         let upstream = settings.upstream;
         let mut destinations = Vec::new();
-        let mut add = |url: &UpstreamUrl| {
-            let destination = Destination::new(url, upstream.tls.as_ref(), upstream.connect_timeout)
+        let mut add = |url: &UpstreamUrl, tls: Option<&RouteTls>| {
+            let own = tls.map(UpstreamTls::from);
+            let tls = own.as_ref().or(upstream.tls.as_ref());
+            let destination = Destination::new(url, tls, upstream.connect_timeout)
                 .map_err(|source| LiveError::Destination { url: url.clone(), source })?;
             destinations.push(Arc::new(destination));
             Ok(destinations.len() - 1)
         };
-        add(&upstream.url)?;
+        add(&upstream.url, None)?;
         let mut of_mode = [None; 2];
         for (mode, url) in &upstream.modes {
-            of_mode[mode_index(*mode)] = Some(add(url)?);
+            of_mode[mode_index(*mode)] = Some(add(url, None)?);
         }
         let policy = Policy::new(&settings.policy);
         let mut of_route = Vec::new();
-        for RouteUpstream { url, authorization } in policy.upstreams() {
+        for RouteUpstream { url, authorization, tls } in policy.upstreams() {
             let url = url.parse().map_err(|why| LiveError::RouteUpstream { url: url.clone(), why })?;
             let authorization = authorization.as_ref().map(field_value).transpose()?;
-            of_route.push(OfRoute { destination: add(&url)?, authorization });
+            of_route.push(OfRoute { destination: add(&url, tls.as_ref())?, authorization });
         }
         let authorization = upstream.authorization.as_ref().map(field_value).transpose()?;
         let client_ip_header = settings.facts.client_ip_header.clone();
@@ -231,7 +233,11 @@ impl Local {
             .destinations
             .iter()
             .map(|destination| {
-                let same = unmatched.iter().position(|pool| pool.destination().leads_where(destination));
+                // Those of the same place that are trusted and shown alike first: routes may differ in nothing else.
+                let at = |same: fn(&Destination, &Destination) -> bool| {
+                    unmatched.iter().position(|pool| same(pool.destination(), destination))
+                };
+                let same = at(Destination::is_like).or_else(|| at(Destination::leads_where));
                 let older = same.map(|at| unmatched.remove(at));
                 Pool::new(Arc::clone(destination), live.idle_timeout, share, older.map(|older| &**older))
             })

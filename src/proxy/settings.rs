@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 
 use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
 
-use crate::keys::{Mode, secret::Secret};
+use crate::{
+    keys::{Mode, secret::Secret},
+    policy::RouteTls,
+};
 
 /// How the upstream is reached.
 #[derive(Clone, Debug)]
@@ -42,6 +45,13 @@ pub struct UpstreamTls {
     pub certificate: Option<PathBuf>,
     /// The key of the client certificate, in PEM.
     pub private_key: Option<PathBuf>,
+}
+
+impl From<&RouteTls> for UpstreamTls {
+    fn from(tls: &RouteTls) -> Self {
+        let (certificate, private_key) = tls.identity.clone().unzip();
+        Self { ca: tls.ca.clone(), server_name: tls.server_name.clone(), certificate, private_key }
+    }
 }
 
 /// What `Host` the upstream gets.

@@ -10,7 +10,10 @@ use crate::{
     config::Loaded,
     fault::Fault,
     listener::tls,
-    proxy::{settings::Endpoint, upstream::Destination},
+    proxy::{
+        settings::{Endpoint, UpstreamTls, UpstreamUrl},
+        upstream::Destination,
+    },
 };
 
 /// A certificate that ends sooner is warned of.
@@ -70,9 +73,16 @@ pub(super) fn unusable(settings: &tls::Settings) -> Option<Fault> {
 
 fn upstreams(loaded: &Loaded, now: Wall, about: &mut impl FnMut(&str, Fault)) {
     let upstream = &loaded.config.upstream;
-    let routes = loaded.config.policy.routes.iter().filter_map(|route| route.upstream.as_ref()?.url.parse().ok());
-    let mut urls: Vec<_> = upstream.modes.values().cloned().chain(routes).collect();
-    urls.insert(0, upstream.url.clone());
+    let (mut urls, mut own) = (vec![upstream.url.clone()], Vec::new());
+    urls.extend(upstream.modes.values().cloned());
+    for (index, route) in loaded.config.policy.routes.iter().enumerate() {
+        let Some(of_route) = &route.upstream else { continue };
+        let Ok(url) = of_route.url.parse::<UpstreamUrl>() else { continue };
+        match &of_route.tls {
+            None => urls.push(url),
+            Some(tls) => own.push((index, url, UpstreamTls::from(tls))),
+        }
+    }
     let setting = if upstream.tls.is_some() { "upstream.tls" } else { "upstream.url" };
     // The same files serve all upstreams: one fault of theirs is not said for each.
     let mut said = Vec::new();
@@ -85,7 +95,19 @@ fn upstreams(loaded: &Loaded, now: Wall, about: &mut impl FnMut(&str, Fault)) {
             }
         }
     }
-    let Some(tls) = &upstream.tls else { return };
+    for (index, url, tls) in &own {
+        let setting = format!("route[{index}].tls");
+        if let Err(error) = Destination::new(url, Some(tls), upstream.connect_timeout) {
+            about(&setting, Fault::error(format!("route {}: `tls`: {}", index + 1, chain(&error))));
+        }
+        upstream_files(tls, &setting, now, about);
+    }
+    if let Some(tls) = &upstream.tls {
+        upstream_files(tls, setting, now, about);
+    }
+}
+
+fn upstream_files(tls: &UpstreamTls, setting: &str, now: Wall, about: &mut impl FnMut(&str, Fault)) {
     for file in [&tls.ca, &tls.certificate].into_iter().flatten() {
         if let Some(fault) = validity(file, now) {
             about(setting, fault);

@@ -21,7 +21,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::proxy::settings::{Endpoint, UpstreamTls, UpstreamUrl};
+use super::trouble::Told;
+use crate::{
+    clock,
+    proxy::settings::{Endpoint, UpstreamTls, UpstreamUrl},
+};
 
 /// One upstream, as all serving threads share it.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Destination {
     /// The host and port of its url, as a `Host` field.
     pub authority: HeaderValue,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls_settings: Option<UpstreamTls>,
+    told: Told,
     connect_timeout: Duration,
     /// Where the name led last; served on when the resolver fails.
     last_good: Mutex<Option<SocketAddr>>,
@@ -70,7 +76,7 @@ impl Destination {
         tls: Option<&UpstreamTls>,
         connect_timeout: Duration,
     ) -> Result<Self, DestinationError> {
-        let default = UpstreamTls::default();
+        let (default, tls_settings) = (UpstreamTls::default(), tls.cloned());
         let tls = match &url.endpoint {
             Endpoint::Https { host, .. } => Some(client_config(host, tls.unwrap_or(&default))?),
             Endpoint::Http { .. } | Endpoint::Unix(_) => None,
@@ -80,6 +86,8 @@ impl Destination {
             base_path: url.base_path.clone(),
             authority: HeaderValue::try_from(url.authority()).unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             tls,
+            tls_settings,
+            told: Told::default(),
             connect_timeout,
             last_good: Mutex::new(None),
         })
@@ -88,6 +96,11 @@ impl Destination {
     /// Whether both lead to the same place.
     pub fn leads_where(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint
+    }
+
+    /// Whether both lead to the same place, by the same settings of TLS.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.leads_where(other) && self.tls_settings == other.tls_settings
     }
 
     /// How long a connection may take to open.
@@ -102,6 +115,14 @@ impl Destination {
     /// `TimedOut` after the connect timeout; else whatever the network, the resolver or TLS said.
     pub async fn connect(&self) -> io::Result<UpstreamStream> {
         self.connect_by(lookup_host).await
+    }
+
+    /// Tells the operator of an error of TLS. With TLS 1.3 an upstream refuses us after the handshake, where the answer is
+    /// waited for.
+    pub fn tell(&self, error: &io::Error) {
+        if self.tls.is_some() {
+            self.told.tell(self.authority.to_str().unwrap_or_default(), error, clock::mono());
+        }
     }
 
     async fn connect_by<L, A>(&self, lookup: impl FnOnce(String) -> L) -> io::Result<UpstreamStream>
@@ -132,7 +153,8 @@ impl Destination {
             None => Ok(UpstreamStream::Tcp(tcp)),
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                Ok(UpstreamStream::Tls(Box::new(connector.connect(name.clone(), tcp).await?)))
+                let connected = connector.connect(name.clone(), tcp).await;
+                Ok(UpstreamStream::Tls(Box::new(connected.inspect_err(|error| self.tell(error))?)))
             }
         }
     }

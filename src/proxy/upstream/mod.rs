@@ -15,6 +15,7 @@ mod outflow;
 mod places;
 mod pool;
 mod share;
+mod trouble;
 pub mod wire;
 
 #[cfg(test)]
@@ -206,8 +207,16 @@ pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendE
                 kept = false;
                 Box::pin(lease.move_to_fresh(caller)).await?;
             }
-            Err(Broken::Unsent(error)) => return Err(SendError::Request(error)),
-            Err(Broken::Failed(error)) => return Err(error),
+            Err(broken) => {
+                let error = match broken {
+                    Broken::Unsent(error) => SendError::Request(error),
+                    Broken::Failed(error) => error,
+                };
+                if let SendError::Request(error) | SendError::Answer(AnswerError::Io(error)) = &error {
+                    lease.pool.destination().tell(error);
+                }
+                return Err(error);
+            }
         }
     }
 }

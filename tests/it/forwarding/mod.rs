@@ -8,6 +8,7 @@ mod framing;
 mod hops;
 mod pool;
 mod target;
+mod tls;
 mod upgrades;
 
 use crate::harness::{Builder, H1, H2, Key, Sidecar, Upstream, Version};

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Authority,
+    Authority, Issued,
     certificates::server_config,
     http1::{Framing, Head, Stream, Wire},
     within,
@@ -108,9 +108,14 @@ impl Upstream {
 
     /// An upstream over TLS, with a certificate of this authority for `localhost`.
     pub(crate) async fn over_tls(authority: &Authority) -> Self {
+        Self::over_tls_with(&authority.issue(&["localhost"])).await
+    }
+
+    /// An upstream over TLS at `localhost`, with this certificate.
+    pub(crate) async fn over_tls_with(issued: &Issued) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let config = server_config(&authority.issue(&["localhost"]));
+        let config = server_config(issued);
         Self::on_tcp(listener, format!("https://localhost:{port}"), Some(config))
     }
 
