@@ -153,6 +153,20 @@ pub enum ClientError {
     Coded,
 }
 
+impl ClientError {
+    /// Whether the certificate of whoever answered is of an authority that is not trusted here: of an unknown one, or of
+    /// another one of the same name.
+    pub fn is_untrusted(&self) -> bool {
+        use rustls::{
+            CertificateError::{BadSignature, UnknownIssuer},
+            Error::InvalidCertificate,
+        };
+        let Self::Tls { source, .. } = self else { return false };
+        let error = source.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        matches!(error, Some(InvalidCertificate(UnknownIssuer | BadSignature)))
+    }
+}
+
 impl Client {
     /// Reads certificates and keys; opens nothing.
     ///
@@ -179,6 +193,11 @@ impl Client {
     /// Where it leads.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Whether it shows a certificate of ours.
+    pub fn shows_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|(config, _)| config.client_auth_cert_resolver.has_certs())
     }
 
     /// Opens a connection.

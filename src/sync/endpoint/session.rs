@@ -70,9 +70,18 @@ enum End {
     Doubted(String),
 }
 
+/// What went wrong, and what to do about it where that is known.
+fn told(error: &ClientError) -> String {
+    let mut why = chain(error);
+    if error.is_untrusted() {
+        why.push_str("; name the authority of its certificate: [keys.control] ca = \"…\"");
+    }
+    why
+}
+
 impl From<ClientError> for End {
     fn from(error: ClientError) -> Self {
-        let why = chain(&error);
+        let why = told(&error);
         match error {
             ClientError::Redirect { .. } | ClientError::TooLarge { .. } | ClientError::Coded => Self::Doubted(why),
             _ => Self::Lost(why),
@@ -312,7 +321,9 @@ impl Session {
         let path = format!("/sync/v1/changes?{}&epoch=&since=0&digest=", self.query());
         match client.stream(&path, MAX_SET, TRIAL).await {
             Ok(Opened::Other(answer)) if matches!(answer.status.as_u16(), 401 | 403) => Err(answered(&answer)),
-            Err(error @ ClientError::Tls { .. }) => Err(chain(&error)),
+            Err(error @ ClientError::Tls { .. }) => Err(told(&error)),
+            // With TLS 1.3 a certificate of ours is refused after the handshake, instead of an answer.
+            Err(error @ ClientError::Http(_)) if client.shows_certificate() => Err(told(&error)),
             // Where nobody answers, nobody has refused.
             _ => Ok(()),
         }
