@@ -217,6 +217,9 @@ fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fiel
 fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: bool) -> Result<Exit, Failure> {
     let words = if lift { "is no longer suspended" } else { "is suspended: every key of it is refused" };
     if let Some(remote) = place.remote()? {
+        if !lift {
+            remote.list_owner(id)?;
+        }
         return remote.change_owner(console, id, &json!({ "suspended": !lift }), words);
     }
     let place = place.settle()?;

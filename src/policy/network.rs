@@ -12,10 +12,29 @@ pub struct Network(IpNet);
 
 /// Why a text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{entry}\" is neither an IP address nor a network such as 198.51.100.0/24 or 2001:db8::/32")]
+#[error("\"{entry}\" is neither an IP address nor a network such as 198.51.100.0/24 or 2001:db8::/32{}", hint(entry))]
 pub struct NetworkFault {
     /// The text as it was written.
     pub entry: Box<str>,
+}
+
+/// What somebody may have meant.
+fn hint(entry: &str) -> &'static str {
+    let (address, prefix) = entry.split_once('/').unwrap_or((entry, ""));
+    match address.parse::<IpAddr>() {
+        _ if entry.contains(char::is_whitespace) => "; one entry is one address or network",
+        Ok(IpAddr::V4(_)) if !prefix.is_empty() => "; what follows the slash is a number from 0 to 32",
+        Ok(IpAddr::V6(_)) if !prefix.is_empty() => "; what follows the slash is a number from 0 to 128",
+        _ if address.parse::<std::net::SocketAddr>().is_ok() => "; leave the port out",
+        _ if entry.contains('*') => "; all addresses that begin alike are a network: 198.51.100.0/24",
+        _ if entry.contains('-') && entry.starts_with(|first: char| first.is_ascii_digit()) => {
+            "; a range is written as networks"
+        }
+        _ if address.contains(|char: char| char.is_ascii_alphabetic()) && !address.contains(':') => {
+            "; names are not looked up"
+        }
+        _ => "",
+    }
 }
 
 /// The number of the leading bits of an IPv6 address that say that it is a mapped IPv4 address.
@@ -173,6 +192,22 @@ mod tests {
         check("2001:DB8:0:0::1", Some("2001:db8::1"));
         check("0.0.0.0/0", Some("0.0.0.0/0"));
         check("::/0", Some("::/0"));
+    }
+
+    #[test]
+    fn what_was_meant_is_guessed() {
+        for (entry, hint) in [
+            ("198.51.100.0/33", "0 to 32"),
+            ("2001:db8::/129", "0 to 128"),
+            ("198.51.100.7:443", "leave the port out"),
+            ("198.51.100.*", "are a network"),
+            ("198.51.100.1-198.51.100.9", "a range"),
+            ("api.example.com", "not looked up"),
+            ("198.51.100.1 198.51.100.2", "one entry is one"),
+        ] {
+            let fault = entry.parse::<Network>().unwrap_err().to_string();
+            assert!(fault.contains(hint) && fault.contains(entry), "{fault}");
+        }
     }
 
     #[test]

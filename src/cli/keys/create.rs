@@ -164,7 +164,7 @@ impl Args {
                 return Err(Failure::usage("--mode none is for key files: leave --mode out"));
             }
             Some(Chosen(mode)) => mode,
-            None => None,
+            None => self.usual_mode(remote)?,
         };
         let texts = |texts: Vec<String>| serde_json::Value::from(texts);
         remote.create(
@@ -178,6 +178,22 @@ impl Args {
                 "expires_at": expires_at.map(|at| at.to_string()),
             }),
         )
+    }
+}
+
+impl Args {
+    /// The mode of a key of which none is said: live for a token, where the preset has modes.
+    fn usual_mode(&self, remote: &Remote) -> Result<Option<Mode>, Failure> {
+        let offered = remote.ask(http::Method::GET, "/v1/presets", None)?;
+        let mut presets = offered["presets"].as_array().into_iter().flatten();
+        let meant = match &self.preset {
+            Some(name) => presets.find(|preset| preset["name"] == name.as_str()),
+            None => presets.next(),
+        };
+        let Some(preset) = meant else { return Ok(None) };
+        let is_token = self.kind.map_or_else(|| preset["kind"] == "token", |kind| kind == Kind::Token);
+        let has_live = preset["environments"].as_array().is_some_and(|modes| modes.iter().any(|mode| mode == "live"));
+        Ok((is_token && has_live).then_some(Mode::Live))
     }
 }
 

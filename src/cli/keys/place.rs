@@ -48,7 +48,7 @@ pub(crate) struct PlaceArgs {
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
     /// The state folder of the running sidecar; default: the configuration's, else state/ beside the key file.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "control")]
     pub(crate) state: Option<PathBuf>,
 }
 

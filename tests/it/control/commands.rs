@@ -85,7 +85,10 @@ async fn keys_live_as_in_a_file() {
     let gone = plane.run(&format!("keys show {old}")).await;
     assert!(gone.status == 1 && gone.stderr.contains("no key has the id"), "{gone:?}");
 
-    plane.run("owners create svc --capability manage --kyc approved").await.done();
+    // Who has no entry can be suspended all the same, as in a file.
+    plane.run("owners suspend svc").await.done();
+    plane.run("owners suspend svc --lift").await.done();
+    plane.run("owners set svc --capability manage --kyc approved").await.done();
     plane.run("owners set svc --name Service").await.done();
     plane.run("owners suspend svc").await.done();
     let list = plane.run("keys list").await.done().stdout;
@@ -157,6 +160,26 @@ async fn a_string_that_was_found_is_named() {
     assert!(asked >= 3, "{log:?}");
     let everywhere = [format!("{log:?}"), plane.log.all().join("\n")].concat();
     assert!([secret, whole, &mistyped].into_iter().all(|secret| !everywhere.contains(secret)), "a secret is in a log");
+}
+
+/// What goes wrong is said so that somebody who types can mend it.
+#[tokio::test]
+async fn a_command_says_what_to_type() {
+    let plane = Plane::prepare().config("[presets]\nnames = [\"web3pay\"]").start().await;
+    let create = "keys create --preset web3pay --name n --owner svc --scope onramp:read --output json";
+    let usual = plane.run(create).await.done().json();
+    assert_eq!(usual["mode"], "live", "as its prefix says");
+    let test = plane.run(&format!("{create} --mode test")).await.done().json();
+    assert_eq!(test["mode"], "test");
+    let wrong = plane.run(&create.replace("onramp:read", "onramp:raed")).await;
+    assert!(wrong.stderr.contains("onramp:read") && wrong.stderr.contains("--scope"), "{wrong:?}");
+    let address = plane.run(&format!("{create} --allow-ip 203.0.113.7,203.0.113.0/33")).await;
+    assert!(address.stderr.contains("203.0.113.0/33") && address.stderr.contains("0 to 32"), "{address:?}");
+
+    let other = plane.path("other-token");
+    std::fs::write(&other, format!("{}x", &ADMIN_TOKEN[..ADMIN_TOKEN.len() - 1])).unwrap();
+    let refused = keyside(["keys", "list", "--control", &plane.url(), "--token-file", other.to_str().unwrap()]).await;
+    assert!(refused.status == 1 && refused.stderr.contains("other-token was not accepted"), "{refused:?}");
 }
 
 #[tokio::test]

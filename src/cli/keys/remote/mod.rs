@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::Method;
+use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -48,6 +48,8 @@ pub(crate) struct Remote {
     runtime: tokio::runtime::Runtime,
     /// How it was named on the command line.
     typed: String,
+    /// Where the token was taken from.
+    token_of: String,
 }
 
 /// What a control plane knows of keys.
@@ -86,6 +88,10 @@ impl RemoteArgs {
             ),
             None => Zeroizing::new(std::env::var(TOKEN).unwrap_or_default()),
         };
+        let token_of = match &self.token_file {
+            Some(file) => file.display().to_string(),
+            None => format!("the environment variable {TOKEN}"),
+        };
         let token = token.trim();
         if token.is_empty() {
             return Err(Failure::usage(format!("an operator's token is needed: --token-file FILE, or {TOKEN}")));
@@ -100,7 +106,7 @@ impl RemoteArgs {
                 typed.push_str(&format!(" {option} {}", word(file)));
             }
         }
-        Ok(Some(Remote { client, runtime: runtime.map_err(|error| Failure::of(&error))?, typed }))
+        Ok(Some(Remote { client, runtime: runtime.map_err(|error| Failure::of(&error))?, typed, token_of }))
     }
 }
 
@@ -120,13 +126,26 @@ impl Remote {
         let body = body.map(|body| body.to_string().into_bytes());
         let asked = self.client.request(method, path, body, MOST, PATIENCE + wait);
         let answer = self.runtime.block_on(asked);
-        let answer = answer.map_err(|error| Failure::new(format!("{}: {}", self.client.url(), chain(&error))))?;
+        let answer = answer.map_err(|error| {
+            let hint = if error.is_untrusted() { "\n--ca FILE names the authority of its certificate" } else { "" };
+            Failure::new(format!("{}: {}{hint}", self.client.url(), chain(&error)))
+        })?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            return Err(Failure::new(format!(
+                "{}: the operator's token in {} was not accepted: it is mistyped, was removed or has expired",
+                self.client.url(),
+                self.token_of
+            )));
+        }
         let odd = || Failure::new(format!("{} answered {} and no JSON of ours", self.client.url(), answer.status));
         let body: Value = serde_json::from_slice(&answer.body).map_err(|_| odd())?;
         match (&body["success"], &body["data"], &body["error"]["message"]) {
             (Value::Bool(true), data, _) if answer.status.is_success() => Ok(data.clone()),
             (_, _, Value::String(message)) => {
-                let plain: String = message.chars().filter(|char| !char.is_control()).collect();
+                let mut plain: String = message.chars().filter(|char| !char.is_control()).collect();
+                if let Some(option) = body["error"]["field"].as_str().and_then(option_of) {
+                    plain.push_str(&format!(" ({option})"));
+                }
                 Err(Failure::new(plain))
             }
             _ => Err(odd()),
@@ -183,6 +202,20 @@ impl Remote {
         let row = take(&mut known, &key, console)?;
         Ok((row, known))
     }
+}
+
+/// The option that a field of a request is set by.
+fn option_of(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "environment" => "--mode live|test",
+        "permissions" => "--scope",
+        "allow_ips" => "--allow-ip",
+        "limits" => "--limit",
+        "expires_at" => "--expires",
+        "kind" => "--kind",
+        "preset" => "--preset",
+        _ => return None,
+    })
 }
 
 /// A text, as a part of a path or a query.

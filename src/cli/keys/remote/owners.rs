@@ -44,6 +44,18 @@ impl Remote {
         told(console, &owner, id, words)
     }
 
+    /// Adds an entry for an owner that has keys and none: it can be suspended all the same.
+    pub(crate) fn list_owner(&self, id: &OwnerId) -> Result<(), Failure> {
+        let name = encoded(id.as_str());
+        let found = self.ask(Method::GET, &format!("/v1/owners?limit={PAGE}&search={name}"), None)?;
+        let mut listed = found["owners"].as_array().into_iter().flatten();
+        let keys = self.ask(Method::GET, &format!("/v1/keys?limit=1&owner={name}"), None)?;
+        if !listed.any(|owner| owner["id"] == id.as_str()) && keys["total"].as_u64().is_some_and(|count| count > 0) {
+            self.ask(Method::POST, "/v1/owners", Some(&json!({ "id": id.as_str() })))?;
+        }
+        Ok(())
+    }
+
     /// Removes an owner.
     pub(crate) fn delete_owner(&self, console: &mut Console<'_>, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
         self.ask(Method::GET, &path(id), None)?;
