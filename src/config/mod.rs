@@ -314,7 +314,7 @@ fn read(root: &Section<'_>, preset: Option<&'static str>, path: &Path) -> Option
 
 /// The files that secrets are referred to in, by setting.
 fn secret_files(reader: &Reader<'_>) -> Vec<(&'static str, PathBuf)> {
-    let settings = ["upstream.authorization", "keys.pepper"];
+    let settings = ["upstream.authorization", "keys.pepper", "keys.control.token"];
     settings.into_iter().filter_map(|setting| Some((setting, reader.referred(setting)?))).collect()
 }
 

@@ -320,3 +320,13 @@ fn the_configuration_of_a_control_plane_is_checked_too() {
     folder.write("control.toml", base);
     assert!(plane::is_one(&folder.path().join("control.toml")), "by its name");
 }
+
+#[test]
+fn a_token_for_the_endpoint_that_everybody_may_read_is_warned_of() {
+    let config = "[keys.control]\nurl = \"http://127.0.0.1:1\"\ntoken = { file = \"token\" }";
+    let folder = Folder::new(config, "");
+    folder.write("token", &"t".repeat(40));
+    assert_eq!(folder.faults(), [""; 0]);
+    fs::set_permissions(folder.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(folder.faults(), ["keyside.toml:3:9 warning: token may be read by everybody (mode 0644)"]);
+}

@@ -108,7 +108,7 @@ async fn a_control_plane_of_another_authority_is_not_talked_to() {
     let bench = Bench::start().await;
     let shown = bench.callers.issue(&["sidecar"]);
     let sidecar = bench.sidecar(Some(&shown)).file("plane-ca.crt", Authority::new().pem()).ready_or_not().start().await;
-    let line = sidecar.log.object("the loss", |line| is_lost(line)).await;
+    let line = sidecar.log.object("the loss", is_lost).await;
     assert!(line["error"].as_str().unwrap().contains("[keys.control] ca"), "{line}");
 
     let token = bench.plane.path("admin-token").display().to_string();

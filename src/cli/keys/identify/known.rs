@@ -45,7 +45,7 @@ enum Proof {
     /// The hashes of the key file, with this pepper.
     Here(Option<Secret>),
     /// The control plane, which has them.
-    There(There),
+    There(Box<There>),
 }
 
 impl Known {
@@ -60,7 +60,12 @@ impl Known {
         let document = there.keys(console)?;
         // The hashes are of nothing. One that needs a pepper is set aside without one.
         let pepper = Some(Secret::new(&[0; 32]));
-        Ok(Self::of(document, &Terms { mint: mint::Settings::default(), pepper }, Proof::There(there), console))
+        Ok(Self::of(
+            document,
+            &Terms { mint: mint::Settings::default(), pepper },
+            Proof::There(Box::new(there)),
+            console,
+        ))
     }
 
     fn of(document: Document, terms: &Terms, proof: Proof, console: &Console<'_>) -> Self {
