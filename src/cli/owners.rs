@@ -12,6 +12,7 @@ use super::{
         describe::{administrator, owner},
         list::{plain, table, verdict},
         place::{Edit, Place, PlaceArgs, Tolerate},
+        wait::{WaitArgs, conclude},
     },
 };
 use crate::{
@@ -61,6 +62,8 @@ enum Command {
         id: Id,
         #[command(flatten)]
         fields: Fields,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Suspend an owner: all keys of the owner are refused until that is lifted.
     Suspend {
@@ -71,6 +74,8 @@ enum Command {
         /// Lift the suspension.
         #[arg(long)]
         lift: bool,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Remove the entry of an owner. Keys keep working, without capabilities and KYC.
     Delete {
@@ -81,6 +86,8 @@ enum Command {
         /// Do not ask for the owner's id.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
 }
 
@@ -131,9 +138,9 @@ impl Args {
         match &self.command {
             Command::Create { place, id, fields } => create(console, place, id.get()?, fields),
             Command::List { place } => list_owners(console, place),
-            Command::Set { place, id, fields } => set(console, place, id.get()?, fields),
-            Command::Suspend { place, id, lift } => suspend(console, place, id.get()?, *lift),
-            Command::Delete { place, id, yes } => delete(console, place, id.get()?, *yes),
+            Command::Set { place, id, fields, wait } => set(console, place, id.get()?, fields, wait),
+            Command::Suspend { place, id, lift, wait } => suspend(console, place, id.get()?, *lift, wait),
+            Command::Delete { place, id, yes, wait } => delete(console, place, id.get()?, *yes, wait),
         }
     }
 }
@@ -179,7 +186,13 @@ fn create(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &F
     finish(console, edit, id, "is added")
 }
 
-fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fields) -> Result<Exit, Failure> {
+fn set(
+    console: &mut Console<'_>,
+    place: &PlaceArgs,
+    id: &OwnerId,
+    fields: &Fields,
+    wait: &WaitArgs,
+) -> Result<Exit, Failure> {
     if let Some(remote) = place.remote()? {
         let mut body = serde_json::Map::new();
         for (name, value) in [
@@ -193,9 +206,10 @@ fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fiel
         if body.is_empty() {
             return Err(Failure::usage("nothing to change: give --name, --capability, --kyc or --plan"));
         }
-        return remote.change_owner(console, id, &Value::Object(body), "is changed");
+        return remote.change_owner(console, id, &Value::Object(body), "is changed", wait.asked());
     }
     let place = place.settle()?;
+    let waiting = wait.begin(&place)?;
     let mut edit = place.edit(Tolerate::Nothing)?;
     known(&place, &edit.document, id)?;
     let mut changes: Vec<(&'static str, Option<toml::Value>)> = Vec::new();
@@ -211,18 +225,28 @@ fn set(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, fields: &Fiel
     for (field, value) in changes {
         edit.draft.set(List::Owners, id.as_str(), field, value.as_ref());
     }
-    finish(console, edit, id, "is changed")
+    finish(console, edit, id, "is changed")?;
+    conclude(console, waiting.map(|waiting| waiting.until_in_force("the owner is changed")))?;
+    Ok(Exit::Done)
 }
 
-fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: bool) -> Result<Exit, Failure> {
+fn suspend(
+    console: &mut Console<'_>,
+    place: &PlaceArgs,
+    id: &OwnerId,
+    lift: bool,
+    wait: &WaitArgs,
+) -> Result<Exit, Failure> {
     let words = if lift { "is no longer suspended" } else { "is suspended: every key of it is refused" };
     if let Some(remote) = place.remote()? {
-        if !lift {
-            remote.list_owner(id)?;
+        if lift {
+            return remote.change_owner(console, id, &json!({ "suspended": false }), words, wait.asked());
         }
-        return remote.change_owner(console, id, &json!({ "suspended": !lift }), words);
+        remote.list_owner(id)?;
+        return remote.suspend_owner(console, id, words, wait.asked());
     }
     let place = place.settle()?;
+    let waiting = wait.begin(&place)?;
     let mut edit = place.edit(if lift { Tolerate::Nothing } else { Tolerate::BadEntries })?;
     edit.tell_faults(console);
     if !lift && owner(&edit.document, id).is_none() && edit.document.keys.iter().any(|key| key.owner == *id) {
@@ -233,14 +257,24 @@ fn suspend(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, lift: boo
     }
     let at = (!lift).then(|| moment(console.now.wall));
     edit.draft.set(List::Owners, id.as_str(), "suspended_at", at.as_ref());
-    finish(console, edit, id, words)
+    finish(console, edit, id, words)?;
+    let done = if lift { "the suspension is lifted" } else { "the owner is suspended" };
+    conclude(console, waiting.map(|waiting| waiting.until_in_force(done)))?;
+    Ok(Exit::Done)
 }
 
-fn delete(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
+fn delete(
+    console: &mut Console<'_>,
+    place: &PlaceArgs,
+    id: &OwnerId,
+    yes: bool,
+    wait: &WaitArgs,
+) -> Result<Exit, Failure> {
     if let Some(remote) = place.remote()? {
-        return remote.delete_owner(console, id, yes);
+        return remote.delete_owner(console, id, yes, wait.asked());
     }
     let place = place.settle()?;
+    let waiting = wait.begin(&place)?;
     let document = place.read()?;
     let row = known(&place, &document, id)?;
     if !yes {
@@ -271,6 +305,7 @@ fn delete(console: &mut Console<'_>, place: &PlaceArgs, id: &OwnerId, yes: bool)
     if console.output == Output::Json {
         console.print_json(&json!({ "id": id.as_str(), "deleted": true }))?;
     }
+    conclude(console, waiting.map(|waiting| waiting.until_in_force("the owner is deleted")))?;
     Ok(Exit::Done)
 }
 

@@ -1,6 +1,6 @@
 //! What can be done with owners. Operators keep them; keys may not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
@@ -8,6 +8,7 @@ use super::{
     answer::Problem,
     caller::Caller,
     desk::Desk,
+    fleet::Receipt,
     keys::{difference, name, standing},
     ledger::{Draft, Image},
     store::{Change, Role},
@@ -168,12 +169,18 @@ pub async fn create(desk: &Arc<Desk>, caller: &Caller, new: NewOwner) -> Result<
     show(desk, caller, id.as_str())
 }
 
-/// Changes an owner: also suspends it, and lifts that.
+/// Changes an owner: also suspends it, and lifts that. Waits for the sidecars: the change may let fewer in.
 ///
 /// # Errors
 ///
 /// There is none, the change is none, the caller may not, or the store failed.
-pub async fn change(desk: &Arc<Desk>, caller: &Caller, id: &str, change: OwnerChange) -> Result<Owned, Problem> {
+pub async fn change(
+    desk: &Arc<Desk>,
+    caller: &Caller,
+    id: &str,
+    change: OwnerChange,
+    wait: Duration,
+) -> Result<Receipt, Problem> {
     caller.needs(Role::Operator)?;
     let name = change.name.map(|name| optional("name", name.as_deref())).transpose()?;
     let plan = change.plan.map(|plan| optional("plan", plan.as_deref())).transpose()?;
@@ -210,16 +217,16 @@ pub async fn change(desk: &Arc<Desk>, caller: &Caller, id: &str, change: OwnerCh
         };
         Ok((Some(draft), ()))
     };
-    desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    show(desk, caller, id)
+    let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
+    Ok(desk.fleet.receipt(written.head.revision, wait).await)
 }
 
-/// Removes an owner that no key names which is not revoked.
+/// Removes an owner that no key names which is not revoked, and waits for the sidecars.
 ///
 /// # Errors
 ///
 /// There is none, keys name it, the caller may not, or the store failed.
-pub async fn delete(desk: &Arc<Desk>, caller: &Caller, id: &str) -> Result<(), Problem> {
+pub async fn delete(desk: &Arc<Desk>, caller: &Caller, id: &str, wait: Duration) -> Result<Receipt, Problem> {
     caller.needs(Role::Operator)?;
     let (then, id) = (caller.clone(), id.to_owned());
     let judge = move |image: &Image, now: Wall| {
@@ -241,8 +248,8 @@ pub async fn delete(desk: &Arc<Desk>, caller: &Caller, id: &str) -> Result<(), P
         };
         Ok((Some(draft), ()))
     };
-    desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(())
+    let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
+    Ok(desk.fleet.receipt(written.head.revision, wait).await)
 }
 
 fn find<'a>(image: &'a Image, id: &str) -> Result<&'a Arc<OwnerRow>, Problem> {

@@ -12,7 +12,7 @@ mod rotate;
 mod set;
 #[cfg(test)]
 pub(crate) mod tests;
-mod wait;
+pub(crate) mod wait;
 
 use console::{Console, Failure, Output};
 

@@ -6,6 +6,7 @@ use super::{
     describe::{listed, sentence, status},
     moments::{Expiry, expiry},
     place::{Named, PlaceArgs, Tolerate},
+    wait::{WaitArgs, conclude},
 };
 use crate::{
     cli::Exit,
@@ -28,6 +29,8 @@ pub(super) struct Args {
     key: String,
     #[command(flatten)]
     changes: Changes,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// What is not given stays; a list that is given replaces all there was.
@@ -93,9 +96,10 @@ impl Args {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let now = console.now.wall;
         if let Some(remote) = self.place.remote()? {
-            return remote.set(console, &self.key, |old| self.changes.of(old, now));
+            return remote.set(console, &self.key, |old| self.changes.of(old, now), self.wait.asked());
         }
         let place = self.place.settle()?;
+        let waiting = self.wait.begin(&place)?;
         let mut edit = place.edit(Tolerate::Nothing)?;
         let old = place.find_living(&edit.document, &self.key, console)?;
         let row = self.changes.of(&old, now)?;
@@ -123,6 +127,7 @@ impl Args {
             let used = place.last_used(console).unwrap_or_default();
             console.print_json(&listed(&key, &document, used.get(&row.id), now))?;
         }
+        conclude(console, waiting.map(|waiting| waiting.until_in_force("the key is changed")))?;
         Ok(Exit::Done)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 
 /// Whether to wait for the running sidecar.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct WaitArgs {
+pub(in crate::cli) struct WaitArgs {
     /// Return when the running sidecar has it.
     #[arg(long)]
     wait: bool,
@@ -27,7 +27,7 @@ pub(super) struct WaitArgs {
 }
 
 /// What is waited for.
-pub(super) struct Waiting {
+pub(in crate::cli) struct Waiting {
     file: PathBuf,
     state: PathBuf,
     timeout: Duration,
@@ -35,12 +35,12 @@ pub(super) struct Waiting {
 
 impl WaitArgs {
     /// How long to wait, where that was asked for.
-    pub(super) fn asked(&self) -> Option<Duration> {
+    pub(in crate::cli) fn asked(&self) -> Option<Duration> {
         self.wait.then_some(self.timeout)
     }
 
     /// To be asked before anything is changed: that nobody can be waited for is a wrong command line.
-    pub(super) fn begin(&self, place: &Place) -> Result<Option<Waiting>, Failure> {
+    pub(in crate::cli) fn begin(&self, place: &Place) -> Result<Option<Waiting>, Failure> {
         match &place.state {
             _ if !self.wait => Ok(None),
             None => Err(Failure::usage(
@@ -54,7 +54,7 @@ impl WaitArgs {
 impl Waiting {
     /// Waits until the sidecar says that what is in force is the key file as it is now, which holds what was `done`.
     /// Whether the sidecar could also keep its revocations on its disk.
-    pub(super) fn until_in_force(&self, done: &str) -> Result<Durable, Failure> {
+    pub(in crate::cli) fn until_in_force(&self, done: &str) -> Result<Durable, Failure> {
         let folder = StateFolder::new(&self.state);
         let began = clock::mono();
         let mut last = format!("none ever said in {} what it has in force", self.state.display());
@@ -85,10 +85,13 @@ impl Waiting {
 
 /// Whether what a sidecar has in force survives a restart with an older key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Durable(pub(super) bool);
+pub(in crate::cli) struct Durable(pub(in crate::cli) bool);
 
 /// Says that it is in force, where that was waited for.
-pub(super) fn conclude(console: &mut Console<'_>, in_force: Option<Result<Durable, Failure>>) -> Result<(), Failure> {
+pub(in crate::cli) fn conclude(
+    console: &mut Console<'_>,
+    in_force: Option<Result<Durable, Failure>>,
+) -> Result<(), Failure> {
     match in_force.transpose()? {
         None => {}
         Some(Durable(true)) => console.say("The running sidecar has it."),

@@ -180,6 +180,7 @@ fn in_path(path: &str, name: &str) -> Value {
     let what = match (path.split('/').nth(2), name) {
         (Some("keys"), _) => "The id of a key",
         (Some("owners"), _) => "The id of an owner",
+        (Some("receipts"), _) => "The number of a revision",
         (Some("sidecars"), _) => "The name that the sidecar gives itself",
         (_, "id") => "The id of a token",
         _ => "The name of an operator",

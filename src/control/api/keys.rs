@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
     body::{Asked, At, Body, Fields, OptionalBody, malformed, present},
-    view::{Identified, Key, Keys, NewKey, Revoked},
+    view::{ChangedKey, Identified, Key, Keys, NewKey, Revoked, RotatedKey},
 };
 use crate::{
     control::{
@@ -22,7 +22,7 @@ use crate::{
     keys::{Kind, Mode, Standing, moments::span, secret::Secret},
 };
 
-/// How long a revoke waits for the sidecars, unless it is said.
+/// How long a change waits for the sidecars, unless it is said.
 const WAIT: Duration = Duration::from_secs(2);
 /// The longest it may be asked to.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -193,27 +193,32 @@ pub(super) async fn create(
         limits: body.limits.unwrap_or_default(),
         expires_at: body.expires_at,
     };
-    keys::create(&desk, &caller, new, idempotency.as_deref()).await.map(|made| answer(&made))
+    let made = keys::create(&desk, &caller, new, idempotency.as_deref()).await?;
+    Ok(answer(&made, &NewKey::from(&made)))
 }
 
 pub(super) async fn rotate(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
     At(id): At<String>,
+    mut asked: Asked,
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<RotateKey>,
 ) -> Result<Response, Problem> {
+    let wait = wait(&mut asked)?;
+    asked.finish()?;
     let body = body.unwrap_or_default();
     let invalid = |why| Problem::invalid("overlap", format!("`overlap`: {why}."));
     let overlap = body.overlap.map(|text| span(&text).map_err(invalid)).transpose()?.unwrap_or(OVERLAP);
-    let how = Rotation { overlap, expires_at: body.expires_at, idempotency: idempotency(&headers)? };
-    keys::rotate_with(&desk, &caller, &id, &how).await.map(|made| answer(&made))
+    let how = Rotation { overlap, expires_at: body.expires_at, idempotency: idempotency(&headers)?, wait };
+    let (made, receipt) = keys::rotate(&desk, &caller, &id, &how).await?;
+    Ok(answer(&made, &RotatedKey { key: NewKey::from(&made), receipt: receipt.into() }))
 }
 
 /// 201 with the secret; 200 without it, when it was made before.
-fn answer(made: &Made) -> Response {
+fn answer(made: &Made, shown: &impl Serialize) -> Response {
     let status = if made.replayed { StatusCode::OK } else { StatusCode::CREATED };
-    let mut response = data(status, &NewKey::from(made));
+    let mut response = data(status, shown);
     if made.replayed {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
@@ -267,8 +272,11 @@ pub(super) async fn change(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
     At(id): At<String>,
+    mut asked: Asked,
     Body(body): Body<ChangeKey>,
 ) -> Result<Response, Problem> {
+    let wait = wait(&mut asked)?;
+    asked.finish()?;
     let change = KeyChange {
         name: body.name,
         owner: body.owner,
@@ -278,8 +286,9 @@ pub(super) async fn change(
         limits: body.limits.map(Option::unwrap_or_default),
         expires_at: body.expires_at,
     };
-    keys::change(&desk, &caller, &id, change).await?;
-    keys::show(&desk, &caller, &id).map(|listed| data(StatusCode::OK, &Key::from(&listed)))
+    let receipt = keys::change(&desk, &caller, &id, change, wait).await?;
+    let key = Key::from(&keys::show(&desk, &caller, &id)?);
+    Ok(data(StatusCode::OK, &ChangedKey { key, receipt: receipt.into() }))
 }
 
 /// Revokes; with `purge=true`, removes the row.
@@ -290,7 +299,7 @@ pub(super) async fn delete(
     mut asked: Asked,
     OptionalBody(body): OptionalBody<PurgeKey>,
 ) -> Result<Response, Problem> {
-    let wait = asked.read("wait", waiting)?.unwrap_or(WAIT);
+    let wait = wait(&mut asked)?;
     let purge = asked.read("purge", |text| text.parse::<bool>().map_err(|_| "expected true or false"))?;
     asked.finish()?;
     let name = body.and_then(|body| body.name);
@@ -311,6 +320,11 @@ pub(super) async fn delete(
         (_, None) => Revoked::new("API key revoked successfully", keys::revoke(&desk, &caller, &id, wait).await?),
     };
     Ok(data(StatusCode::OK, &receipt))
+}
+
+/// How long the sidecars are waited for.
+pub(super) fn wait(asked: &mut Asked) -> Result<Duration, Problem> {
+    Ok(asked.read("wait", waiting)?.unwrap_or(WAIT))
 }
 
 /// `2`, `2s`: seconds.

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use super::{
     body::{Asked, At, Body, Fields, malformed, present},
-    keys::missing,
-    view::{Done, Owner, Owners},
+    keys::{missing, wait},
+    view::{ChangedOwner, Owner, Owners, Revoked},
 };
 use crate::{
     control::{
@@ -122,8 +122,11 @@ pub(super) async fn change(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
     At(id): At<String>,
+    mut asked: Asked,
     Body(body): Body<ChangeOwner>,
 ) -> Result<Response, Problem> {
+    let wait = wait(&mut asked)?;
+    asked.finish()?;
     let change = OwnerChange {
         name: body.name,
         capabilities: body.capabilities.map(Option::unwrap_or_default),
@@ -131,15 +134,19 @@ pub(super) async fn change(
         plan: body.plan,
         suspended: body.suspended,
     };
-    let owned = owners::change(&desk, &caller, &id, change).await?;
-    Ok(data(StatusCode::OK, &Owner::from(&owned)))
+    let receipt = owners::change(&desk, &caller, &id, change, wait).await?;
+    let owner = Owner::from(&owners::show(&desk, &caller, &id)?);
+    Ok(data(StatusCode::OK, &ChangedOwner { owner, receipt: receipt.into() }))
 }
 
 pub(super) async fn delete(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
     At(id): At<String>,
+    mut asked: Asked,
 ) -> Result<Response, Problem> {
-    owners::delete(&desk, &caller, &id).await?;
-    Ok(data(StatusCode::OK, &Done { message: "Owner deleted successfully" }))
+    let wait = wait(&mut asked)?;
+    asked.finish()?;
+    let receipt = owners::delete(&desk, &caller, &id, wait).await?;
+    Ok(data(StatusCode::OK, &Revoked::new("Owner deleted successfully", receipt)))
 }

@@ -1,13 +1,13 @@
 //! How what there is becomes what the API says of it.
 
 use super::view::{
-    AuditEntry, Identified, Key, NewKey, NewToken, OperatorView, Owner, PendingSidecar, Preset, RefusedUse, Revoked,
-    Sidecar, TokenView,
+    AuditEntry, Identified, Key, NewKey, NewToken, OperatorView, Owner, PendingSidecar, Preset, Receipt, RefusedUse,
+    Revoked, Sidecar, TokenView,
 };
 use crate::{
     clock::Wall,
     control::{
-        fleet::{Pending, Receipt, SidecarView},
+        fleet::{self, Pending, SidecarView},
         keys::{self, Listed, Made, sentence},
         operators::MadeToken,
         owners::Owned,
@@ -124,7 +124,13 @@ impl From<&Made> for NewKey {
 
 impl Revoked {
     /// A receipt, with what was done.
-    pub fn new(message: &'static str, receipt: Receipt) -> Self {
+    pub fn new(message: &'static str, receipt: fleet::Receipt) -> Self {
+        Self { message, receipt: receipt.into() }
+    }
+}
+
+impl From<fleet::Receipt> for Receipt {
+    fn from(receipt: fleet::Receipt) -> Self {
         let one = |pending: Pending| PendingSidecar {
             instance: pending.instance,
             last_seen: pending.last_seen.to_string(),
@@ -133,7 +139,6 @@ impl Revoked {
         };
         let late = |late: Vec<Pending>| late.into_iter().map(one).collect();
         Self {
-            message,
             revision: receipt.revision,
             acknowledged: receipt.acknowledged,
             pending: late(receipt.pending),

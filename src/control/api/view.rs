@@ -161,11 +161,52 @@ pub struct Identified {
     pub complete: bool,
 }
 
-/// Which sidecars have it in force, and which may be serving without it.
+/// Something lets fewer callers in, or none; and which sidecars have it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Revoked {
     /// For people.
     pub message: &'static str,
+    /// Which sidecars have it.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+}
+
+/// A key that takes the place of another, and which sidecars have both.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RotatedKey {
+    /// The new key.
+    #[serde(flatten)]
+    pub key: NewKey,
+    /// Which sidecars have it, and the end of the old one.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+}
+
+/// A key as it was changed, and which sidecars have it so.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangedKey {
+    /// The key.
+    #[serde(flatten)]
+    pub key: Key,
+    /// Which sidecars have it so.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+}
+
+/// An owner as it was changed, and which sidecars have it so.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangedOwner {
+    /// The owner.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// Which sidecars have it so.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+}
+
+/// Which sidecars have a change in force, and which may be serving without it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Receipt {
     /// The revision that the sidecars must have.
     pub revision: u64,
     /// Who has it in force: no request that starts from now on passes them.

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::{
     body::{Asked, At},
-    view::{AuditEntry, AuditHead, AuditPage, Done, Me, Preset, Presets, Sidecar, Sidecars},
+    keys::wait,
+    view::{AuditEntry, AuditHead, AuditPage, Done, Me, Preset, Presets, Receipt, Sidecar, Sidecars},
 };
 use crate::{
     clock::{self, Wall},
@@ -97,6 +98,22 @@ pub(super) async fn audit(
     let head = AuditHead { epoch: head.epoch, entries: head.entries, hash: head.hash };
     let entries = entries.into_iter().map(AuditEntry::from).collect();
     Ok(data(StatusCode::OK, &AuditPage { entries, next, head }))
+}
+
+/// Which sidecars have a revision in force: also for what was answered before they had it.
+pub(super) async fn receipt(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    At(revision): At<String>,
+    mut asked: Asked,
+) -> Result<Response, Problem> {
+    stands(&desk, &caller, Role::Viewer)?;
+    let wait = wait(&mut asked)?;
+    asked.finish()?;
+    let newest = desk.ledger.read(|image| image.head().revision);
+    let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= newest);
+    let revision = revision.ok_or_else(|| Problem::not_found("revision"))?;
+    Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.receipt(revision, wait).await)))
 }
 
 pub(super) async fn sidecars(caller: Caller, State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {

@@ -169,12 +169,16 @@ pub(super) async fn mint_once(
                 asked.clone().map(|(key, request)| Remembered { key, request, made: row.id.clone(), at: now });
             Ok((Some(draft), Said::Made(row, warnings)))
         });
-        match written_now.await?.said {
+        let written_now = written_now.await?;
+        let revision = written_now.head.revision;
+        match written_now.said {
             Said::Made(row, warnings) => {
                 let row = desk.ledger.read(|image| written(image, row));
-                return Ok(Made { row, secret: Some(minted.secret), replayed: false, warnings });
+                return Ok(Made { row, secret: Some(minted.secret), replayed: false, warnings, revision });
             }
-            Said::Replayed(row) => return Ok(Made { row, secret: None, replayed: true, warnings: Vec::new() }),
+            Said::Replayed(row) => {
+                return Ok(Made { row, secret: None, replayed: true, warnings: Vec::new(), revision });
+            }
             Said::Taken => {}
         }
     }

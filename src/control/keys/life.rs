@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Made,
     create::{Asking, asking, expires, mint_once, must_live, no_later, no_manager, no_wider, offer, when},
-    described, difference, find, key_change, name, networks, owner_id, quotas, scopes, warnings, whole, written,
+    described, difference, find, key_change, name, networks, owner_id, quotas, scopes, warnings, whole,
 };
 use crate::{
     clock::Wall,
@@ -55,23 +55,16 @@ pub struct Rotation {
     pub expires_at: Option<String>,
     /// So that it is done once.
     pub idempotency: Option<String>,
+    /// How long the sidecars are waited for.
+    pub wait: Duration,
 }
 
-/// Mints a key with the same rights; the old one works until the overlap ends.
-///
-/// # Errors
-///
-/// As of [`rotate_with`].
-pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, overlap: Duration) -> Result<Made, Problem> {
-    rotate_with(desk, caller, id, &Rotation { overlap, ..Rotation::default() }).await
-}
-
-/// Mints a key with the same rights; the old one works until the overlap ends.
+/// Mints a key with the same rights, and waits for the sidecars; the old one works until the overlap ends.
 ///
 /// # Errors
 ///
 /// There is no such key for the caller, it is revoked or has expired, or the store failed.
-pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation) -> Result<Made, Problem> {
+pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation) -> Result<(Made, Receipt), Problem> {
     caller.power.needs_or_key(Role::Operator)?;
     let expiry = how.expires_at.as_deref().map(when).transpose()?;
     let request = format!("rotate {id} {:?} {:?}", how.overlap, how.expires_at);
@@ -81,7 +74,7 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
     let once = Asking { kind: old.kind, mode: old.mode, shapes, asked };
     let (id, overlap, by) = (id.to_owned(), how.overlap, caller.actor.name.clone());
     let managers = desk.settings.managers_mint_managers;
-    mint_once(desk, caller, once, move |image, now, power, minted| {
+    let made = mint_once(desk, caller, once, move |image, now, power, minted| {
         power.needs_or_key(Role::Operator)?;
         let old = find(image, power, &id)?;
         must_live(image, old, now)?;
@@ -137,7 +130,9 @@ pub async fn rotate_with(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rota
         said.retain(|warning| !warning.starts_with("Another key"));
         Ok((draft, row, said))
     })
-    .await
+    .await?;
+    let receipt = desk.fleet.receipt(made.revision, how.wait).await;
+    Ok((made, receipt))
 }
 
 /// The shapes of the offer whose prefix the key has; the first offer of its kind where none fits.
@@ -229,12 +224,19 @@ pub async fn purge(
     Ok(desk.fleet.receipt(written.head.revision, wait).await)
 }
 
-/// Changes a key. Only operators do: a key that could change itself would have no bounds.
+/// Changes a key, and waits for the sidecars: the change may let fewer in. Only operators do: a key that could change
+/// itself would have no bounds.
 ///
 /// # Errors
 ///
 /// There is no such key, it is revoked, the change is none, or the store failed.
-pub async fn change(desk: &Arc<Desk>, caller: &Caller, id: &str, change: KeyChange) -> Result<Arc<KeyRow>, Problem> {
+pub async fn change(
+    desk: &Arc<Desk>,
+    caller: &Caller,
+    id: &str,
+    change: KeyChange,
+    wait: Duration,
+) -> Result<Receipt, Problem> {
     caller.needs(Role::Operator)?;
     let KeyChange { name: new_name, owner, offer: preset, scopes: asked, allow_ips, limits, expires_at } = change;
     let new_name = new_name.as_deref().map(|text| name("name", text)).transpose()?;
@@ -264,7 +266,7 @@ pub async fn change(desk: &Arc<Desk>, caller: &Caller, id: &str, change: KeyChan
             None => {}
         }
         if row == **old {
-            return Ok((None, Arc::clone(old)));
+            return Ok((None, ()));
         }
         let row = Arc::new(row);
         let draft = Draft {
@@ -274,8 +276,8 @@ pub async fn change(desk: &Arc<Desk>, caller: &Caller, id: &str, change: KeyChan
             changes: vec![key_change(&row)],
             ..Draft::default()
         };
-        Ok((Some(draft), row))
+        Ok((Some(draft), ()))
     };
-    let done = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(desk.ledger.read(|image| written(image, done.said)))
+    let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
+    Ok(desk.fleet.receipt(written.head.revision, wait).await)
 }

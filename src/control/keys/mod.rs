@@ -37,7 +37,7 @@ pub mod list;
 pub use crate::keys::words::sentence;
 pub use create::{NewKey, create};
 pub use identify::{Identified, identify};
-pub use life::{KeyChange, Rotation, change, purge, revoke, rotate, rotate_with};
+pub use life::{KeyChange, Rotation, change, purge, revoke, rotate};
 pub use list::{Filter, Listed, Page, list, live_minted_by, show};
 
 /// A key that was minted.
@@ -51,6 +51,8 @@ pub struct Made {
     pub replayed: bool,
     /// What is likely not meant.
     pub warnings: Vec<String>,
+    /// The revision that holds it.
+    pub revision: u64,
 }
 
 /// Whether a key may be used, and if not, the gravest reason.

@@ -12,7 +12,7 @@ use super::{
     },
     form::{Fields, Form, escaped},
     page::{Shell, Sorry, go, page},
-    visit::{Posted, Visit},
+    visit::{Posted, Visit, WAIT},
     words::Moment,
 };
 use crate::{
@@ -62,7 +62,8 @@ struct OwnerPage {
     owner: Row,
     warnings: Vec<String>,
     choices: Choices,
-    done: bool,
+    /// The revision by which it was changed just now.
+    done: Option<u64>,
 }
 
 /// What may be chosen.
@@ -172,11 +173,11 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
     fields.set("capabilities", owned.row.capabilities.join("\n"));
     fields.set("kyc", document::kyc_str(owned.row.kyc));
     fields.set("plan", owned.row.plan.as_deref().unwrap_or_default());
-    let done = !visit.query.one("done").is_empty();
+    let done = visit.query.some("changed").and_then(|revision| revision.parse().ok());
     owner_page(&visit, Form::new(fields), &owned, done)
 }
 
-fn owner_page(visit: &Visit, form: Form, owned: &Owned, done: bool) -> Result<Response, Sorry> {
+fn owner_page(visit: &Visit, form: Form, owned: &Owned, done: Option<u64>) -> Result<Response, Sorry> {
     let status = form.problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
     let owner = OwnerPage {
         shell: Shell::of(visit, "owners"),
@@ -197,8 +198,8 @@ pub(super) async fn send(posted: Posted) -> Result<Response, Sorry> {
     let there = owners::show(&visit.desk, &caller, &id)?;
     let change = match fields.one("do") {
         "delete" => {
-            owners::delete(&visit.desk, &caller, &id).await?;
-            return Ok(go("/owners"));
+            let receipt = owners::delete(&visit.desk, &caller, &id, WAIT).await?;
+            return Ok(go(&format!("/receipts/{}?did=remove", receipt.revision)));
         }
         "suspend" => Ok(OwnerChange { suspended: Some(true), ..OwnerChange::default() }),
         "lift" => Ok(OwnerChange { suspended: Some(false), ..OwnerChange::default() }),
@@ -211,11 +212,14 @@ pub(super) async fn send(posted: Posted) -> Result<Response, Sorry> {
         }),
     };
     let changed = match change {
-        Ok(change) => owners::change(&visit.desk, &caller, &id, change).await,
+        Ok(change) => owners::change(&visit.desk, &caller, &id, change, WAIT).await,
         Err(problem) => Err(problem),
     };
     match changed {
-        Ok(_) => Ok(go(&format!("/owner?id={}&done=1", escaped(&id)))),
-        Err(problem) => owner_page(&visit, Form::wrong(fields, problem), &there, false),
+        Ok(receipt) if fields.one("do") == "suspend" => {
+            Ok(go(&format!("/receipts/{}?did=suspend&owner={}", receipt.revision, escaped(&id))))
+        }
+        Ok(receipt) => Ok(go(&format!("/owner?id={}&changed={}", escaped(&id), receipt.revision))),
+        Err(problem) => owner_page(&visit, Form::wrong(fields, problem), &there, None),
     }
 }

@@ -9,7 +9,7 @@ use crate::harness::{ADMIN_TOKEN, Ended, Plane, Upstream, eventually, keyside, k
 
 impl Plane {
     /// Runs a command on it, by the first operator's token.
-    async fn run(&self, line: &str) -> Ended {
+    pub(super) async fn run(&self, line: &str) -> Ended {
         let url = self.url();
         let token = self.path("admin-token");
         let words = line.split(' ').map(str::to_owned);

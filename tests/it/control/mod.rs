@@ -7,6 +7,7 @@ mod explain;
 mod fleet;
 mod pages;
 mod planes;
+mod receipts;
 mod secure;
 mod tls;
 mod web3pay;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cli::Exit,
-    clock::{self, Wall},
+    clock::Wall,
     keys::{
         KeyId,
         document::{KeyRow, json::write_key, moment},
@@ -27,11 +27,6 @@ use crate::{
 
 /// The longest that a control plane waits for its sidecars.
 const LONGEST: Duration = Duration::from_secs(30);
-/// How often it is asked who has a change, where it does not wait by itself.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// Who may be serving without a change, and how long.
-struct Pending(Vec<String>);
 
 impl Remote {
     /// Mints a key.
@@ -62,6 +57,7 @@ impl Remote {
         console: &mut Console<'_>,
         reference: &str,
         change: impl FnOnce(&KeyRow) -> Result<KeyRow, Failure>,
+        wait: Option<Duration>,
     ) -> Result<Exit, Failure> {
         let old = self.find_living(console, reference)?;
         let new = change(&old)?;
@@ -70,7 +66,8 @@ impl Remote {
         let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
         let body: Map<String, Value> =
             differs.map(|name| (name.to_owned(), after.get(name).cloned().unwrap_or_default())).collect();
-        self.ask(Method::PATCH, &path(&old.id), Some(&Value::Object(body)))?;
+        let at = waiting(&path(&old.id), wait);
+        let receipt = self.ask_for(Method::PATCH, &at, Some(&Value::Object(body)), wait.unwrap_or_default())?;
         let (row, (document, used)) = self.show(console, &old.id)?;
         let key = Named::Row(row.clone());
         let now = console.now.wall;
@@ -82,7 +79,10 @@ impl Remote {
         if console.output == Output::Json {
             console.print_json(&listed(&key, &document, used.get(&row.id), now))?;
         }
-        Ok(Exit::Done)
+        match wait {
+            Some(_) => conclude(console, &receipt, wait, "the key is changed"),
+            None => Ok(Exit::Done),
+        }
     }
 
     /// Revokes a key, and waits so long for the sidecars.
@@ -104,16 +104,15 @@ impl Remote {
         if row.scopes.iter().any(|scope| scope == "keys:manage") {
             self.tell_minted(console, &row.id)?;
         }
-        let pending = Pending::of(&receipt);
         if console.output == Output::Json {
             console.print_json(&json!({
                 "id": row.id.as_str(), "revoked_at": at.map(|at| at.to_string()),
-                "already_revoked": row.revoked_at.is_some(), "in_force": pending.0.is_empty() && receipt["complete"] != false, "durable": null,
+                "already_revoked": row.revoked_at.is_some(), "in_force": is_in_force(&receipt), "durable": null,
                 "revision": receipt["revision"], "acknowledged": receipt["acknowledged"], "pending": receipt["pending"],
                 "stopped": receipt["stopped"],
             }))?;
         }
-        pending.conclude(console, &receipt, wait, "the key is revoked")
+        conclude(console, &receipt, wait, "the key is revoked")
     }
 
     /// Says how many keys that work this one has minted: they are not revoked with it.
@@ -144,19 +143,17 @@ impl Remote {
         }
         let receipt = self.end(&row.id, "&purge=true", Some(&json!({ "name": &*row.name })), wait)?;
         console.say(format_args!("Key {label} is deleted."));
-        let pending = Pending::of(&receipt);
         if console.output == Output::Json {
             console.print_json(&json!({
-                "id": row.id.as_str(), "deleted": true, "in_force": pending.0.is_empty() && receipt["complete"] != false, "pending": receipt["pending"],
+                "id": row.id.as_str(), "deleted": true, "in_force": is_in_force(&receipt), "pending": receipt["pending"],
             }))?;
         }
-        pending.conclude(console, &receipt, wait, "the key is deleted")
+        conclude(console, &receipt, wait, "the key is deleted")
     }
 
     fn end(&self, id: &KeyId, more: &str, body: Option<&Value>, wait: Option<Duration>) -> Result<Value, Failure> {
-        let wait = wait.unwrap_or_default().min(LONGEST);
-        let path = format!("{}?wait={}{more}", path(id), wait.as_secs());
-        self.ask_for(Method::DELETE, &path, body, wait)
+        let at = format!("{}{more}", waiting(&path(id), wait));
+        self.ask_for(Method::DELETE, &at, body, wait.unwrap_or_default())
     }
 
     /// Mints a key with the same rights; the old one works until the overlap ends.
@@ -173,7 +170,7 @@ impl Remote {
         if let Some(at) = expires_at {
             body["expires_at"] = at.to_string().into();
         }
-        let made = self.ask(Method::POST, &format!("{}/rotate", path(&old.id)), Some(&body))?;
+        let made = self.ask(Method::POST, &format!("{}/rotate?wait=0", path(&old.id)), Some(&body))?;
         // The secret first: whatever becomes of the rest, it is shown this once.
         let exit = self.hand_out(console, &made)?;
         let (after, _) = self.show(console, &old.id)?;
@@ -181,77 +178,77 @@ impl Remote {
             Some(at) => console.say(format_args!("The old key {} works until {at} ({}).", old.id, typed(overlap))),
             None => console.say(format_args!("The old key {} is revoked.", old.id)),
         }
-        if let Some(wait) = wait {
-            self.until_acknowledged(wait)?.conclude(console, &Value::Null, Some(wait), "the key is rotated")?;
+        // An old key that goes on for a while is no danger: only who asked for it is told who has the new one.
+        if wait.is_some() || overlap.is_zero() {
+            let receipt = match wait {
+                Some(wait) => self.receipt(&made["revision"], wait)?,
+                None => made,
+            };
+            conclude(console, &receipt, wait, "the key is rotated")?;
         }
         Ok(exit)
     }
 
-    /// Waits until all sidecars that are heard have the newest revision.
-    fn until_acknowledged(&self, wait: Duration) -> Result<Pending, Failure> {
-        let began = clock::mono();
-        loop {
-            let fleet = self.ask(Method::GET, "/v1/sidecars", None)?;
-            let known = fleet["sidecars"].as_array().into_iter().flatten().filter(|one| one["known"] == true);
-            let lag: Vec<&Value> = known.filter(|one| one["lag"].as_u64() != Some(0)).collect();
-            if lag.is_empty() || clock::mono().since(began) >= wait {
-                return Ok(Pending(lag.into_iter().map(described).collect()));
-            }
-            std::thread::sleep(LOOK);
-        }
+    /// Which sidecars have a revision, once all that are heard have it, or after so long.
+    fn receipt(&self, revision: &Value, wait: Duration) -> Result<Value, Failure> {
+        let wait = wait.min(LONGEST);
+        self.ask_for(Method::GET, &format!("/v1/receipts/{revision}?wait={}", wait.as_secs()), None, wait)
     }
 }
 
-impl Pending {
-    fn of(receipt: &Value) -> Self {
-        Self(receipt["pending"].as_array().into_iter().flatten().map(described).collect())
-    }
+/// A path, with how long the sidecars are waited for.
+pub(super) fn waiting(path: &str, wait: Option<Duration>) -> String {
+    format!("{path}?wait={}", wait.unwrap_or_default().min(LONGEST).as_secs())
+}
 
-    /// Says who has it; where that was waited for, who has it not is a failure.
-    fn conclude(
-        self,
-        console: &mut Console<'_>,
-        receipt: &Value,
-        wait: Option<Duration>,
-        done: &str,
-    ) -> Result<Exit, Failure> {
-        let acknowledged = receipt["acknowledged"].as_array().map_or(0, Vec::len);
-        let stopped: Vec<_> = receipt["stopped"].as_array().into_iter().flatten().map(described).collect();
-        if !stopped.is_empty() {
-            console.warn(format_args!(
-                "these were stopped without it, and would serve what is on their disk if they were started without reaching a \
-                 control plane:\n  {}",
-                stopped.join("\n  ")
-            ));
-        }
-        if receipt["complete"] == false {
-            let why = "the store could not be asked which sidecars other control planes know";
-            return match wait {
-                Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
-                None => {
-                    console.warn(format_args!("{why}: they may be serving without it"));
-                    Ok(Exit::Done)
-                }
-            };
-        }
-        if self.0.is_empty() {
-            if wait.is_some() || acknowledged > 0 {
-                console.say("Every known sidecar has it.");
-            }
-            return Ok(Exit::Done);
-        }
-        let pending = self.0.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n  ");
-        match wait {
-            Some(wait) => Err(Failure::new(format!(
-                "{done}, but not every sidecar confirmed it within {}:\n  {pending}",
-                typed(wait)
-            ))),
+/// Whether no sidecar may be serving without it.
+pub(super) fn is_in_force(receipt: &Value) -> bool {
+    receipt["pending"].as_array().is_none_or(Vec::is_empty) && receipt["complete"] != false
+}
+
+/// Says who has it; where that was waited for, who has it not is a failure.
+pub(super) fn conclude(
+    console: &mut Console<'_>,
+    receipt: &Value,
+    wait: Option<Duration>,
+    done: &str,
+) -> Result<Exit, Failure> {
+    let acknowledged = receipt["acknowledged"].as_array().map_or(0, Vec::len);
+    let stopped: Vec<_> = receipt["stopped"].as_array().into_iter().flatten().map(described).collect();
+    if !stopped.is_empty() {
+        console.warn(format_args!(
+            "these were stopped without it, and would serve what is on their disk if they were started without reaching a \
+             control plane:\n  {}",
+            stopped.join("\n  ")
+        ));
+    }
+    if receipt["complete"] == false {
+        let why = "the store could not be asked which sidecars other control planes know";
+        return match wait {
+            Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
             None => {
-                console.warn(format_args!(
-                    "these sidecars may be serving without it (--wait waits for them):\n  {pending}"
-                ));
+                console.warn(format_args!("{why}: they may be serving without it"));
                 Ok(Exit::Done)
             }
+        };
+    }
+    let pending: BTreeSet<_> = receipt["pending"].as_array().into_iter().flatten().map(described).collect();
+    if pending.is_empty() {
+        if wait.is_some() || acknowledged > 0 {
+            console.say("Every known sidecar has it.");
+        }
+        return Ok(Exit::Done);
+    }
+    let pending = pending.into_iter().collect::<Vec<_>>().join("\n  ");
+    match wait {
+        Some(wait) => Err(Failure::new(format!(
+            "{done}, but not every sidecar confirmed it within {}:\n  {pending}",
+            typed(wait)
+        ))),
+        None => {
+            console
+                .warn(format_args!("these sidecars may be serving without it (--wait waits for them):\n  {pending}"));
+            Ok(Exit::Done)
         }
     }
 }

@@ -122,7 +122,13 @@ impl Remote {
     }
 
     /// Asks for something that may take so long.
-    fn ask_for(&self, method: Method, path: &str, body: Option<&Value>, wait: Duration) -> Result<Value, Failure> {
+    pub(super) fn ask_for(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Duration,
+    ) -> Result<Value, Failure> {
         let body = body.map(|body| body.to_string().into_bytes());
         let asked = self.client.request(method, path, body, MOST, PATIENCE + wait);
         let answer = self.runtime.block_on(asked);

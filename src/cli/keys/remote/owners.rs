@@ -1,16 +1,22 @@
 //! What is changed by a control plane: the commands on owners.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{
     super::console::{Console, Failure, Output},
-    Remote, encoded,
+    Remote,
+    change::{conclude, is_in_force, waiting},
+    encoded,
 };
 use crate::{cli::Exit, keys::OwnerId};
 
 /// How many owners are asked for at once.
 const PAGE: usize = 1000;
+/// What is said of the sidecars.
+const RECEIPT: [&str; 4] = ["revision", "acknowledged", "pending", "stopped"];
 
 impl Remote {
     /// All owners, as they are listed.
@@ -39,9 +45,39 @@ impl Remote {
         id: &OwnerId,
         body: &Value,
         words: &str,
+        wait: Option<Duration>,
     ) -> Result<Exit, Failure> {
-        let owner = self.ask(Method::PATCH, &path(id), Some(body))?;
-        told(console, &owner, id, words)
+        let owner = self.patch(id, body, wait)?;
+        told(console, &owner, id, words)?;
+        match wait {
+            Some(_) => conclude(console, &owner, wait, "the owner is changed"),
+            None => Ok(Exit::Done),
+        }
+    }
+
+    /// Suspends an owner, and waits so long for the sidecars.
+    pub(crate) fn suspend_owner(
+        &self,
+        console: &mut Console<'_>,
+        id: &OwnerId,
+        words: &str,
+        wait: Option<Duration>,
+    ) -> Result<Exit, Failure> {
+        let owner = self.patch(id, &json!({ "suspended": true }), wait)?;
+        say(console, &owner, id, words);
+        if console.output == Output::Json {
+            let mut shown = described(&owner);
+            shown["in_force"] = is_in_force(&owner).into();
+            for name in RECEIPT {
+                shown[name] = owner[name].clone();
+            }
+            console.print_json(&shown)?;
+        }
+        conclude(console, &owner, wait, "the owner is suspended")
+    }
+
+    fn patch(&self, id: &OwnerId, body: &Value, wait: Option<Duration>) -> Result<Value, Failure> {
+        self.ask_for(Method::PATCH, &waiting(&path(id), wait), Some(body), wait.unwrap_or_default())
     }
 
     /// Adds an entry for an owner that has keys and none: it can be suspended all the same.
@@ -57,25 +93,35 @@ impl Remote {
     }
 
     /// Removes an owner.
-    pub(crate) fn delete_owner(&self, console: &mut Console<'_>, id: &OwnerId, yes: bool) -> Result<Exit, Failure> {
+    pub(crate) fn delete_owner(
+        &self,
+        console: &mut Console<'_>,
+        id: &OwnerId,
+        yes: bool,
+        wait: Option<Duration>,
+    ) -> Result<Exit, Failure> {
         self.ask(Method::GET, &path(id), None)?;
         if !yes {
             console.confirm(&format!("Deleting owner {id} takes its entry away."), id.as_str())?;
         }
-        self.ask(Method::DELETE, &path(id), None)?;
+        let receipt = self.ask_for(Method::DELETE, &waiting(&path(id), wait), None, wait.unwrap_or_default())?;
         console.say(format_args!("Owner {id} is deleted."));
         if console.output == Output::Json {
-            console.print_json(&json!({ "id": id.as_str(), "deleted": true }))?;
+            console.print_json(&json!({ "id": id.as_str(), "deleted": true, "in_force": is_in_force(&receipt), "pending": receipt["pending"] }))?;
         }
-        Ok(Exit::Done)
+        conclude(console, &receipt, wait, "the owner is deleted")
     }
 }
 
-fn told(console: &mut Console<'_>, owner: &Value, id: &OwnerId, words: &str) -> Result<Exit, Failure> {
+fn say(console: &mut Console<'_>, owner: &Value, id: &OwnerId, words: &str) {
     console.say(format_args!("Owner {id} {words}."));
     for warning in owner["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         console.warn(warning);
     }
+}
+
+fn told(console: &mut Console<'_>, owner: &Value, id: &OwnerId, words: &str) -> Result<Exit, Failure> {
+    say(console, owner, id, words);
     if console.output == Output::Json {
         console.print_json(&described(owner))?;
     }

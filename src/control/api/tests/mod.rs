@@ -6,7 +6,7 @@ mod identify;
 mod life;
 mod once;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{document, list};
 use crate::control::sample::{ADMIN, As, Bench, OPERATOR};
@@ -101,25 +101,50 @@ async fn answers_have_the_fields_of_the_document() {
     for endpoint in list::all().into_iter().filter(|endpoint| endpoint.method == "GET") {
         let path = match endpoint.path {
             "/v1/keys/{id}" => path(&key),
-            path => path.replace("{id}", "acct").replace("{name}", "viewer"),
+            path => path.replace("{id}", "acct").replace("{name}", "viewer").replace("{revision}", "1"),
         };
         let data = bench.ask(ADMIN, "GET", &path, Value::Null).await.data(200);
         check(&document, &(endpoint.answer.name)(), &data);
     }
     check(&document, "NewKey", &key);
+    // Whatever may let fewer in answers with its receipt.
+    let rotated = bench.ask(ADMIN, "POST", &format!("{}/rotate?wait=0", path(&key)), Value::Null).await.data(201);
+    check(&document, "RotatedKey", &rotated);
+    let changed = bench.ask(ADMIN, "PATCH", &path(&rotated), json!({ "name": "Other" })).await.data(200);
+    check(&document, "ChangedKey", &changed);
+    check(&document, "Revoked", &bench.ask(ADMIN, "DELETE", &path(&rotated), Value::Null).await.data(200));
+    check(&document, "Revoked", &bench.ask(ADMIN, "DELETE", &path(&key), Value::Null).await.data(200));
+    let changed = bench.ask(ADMIN, "PATCH", "/v1/owners/acct", json!({ "suspended": true })).await.data(200);
+    check(&document, "ChangedOwner", &changed);
+    let removed = bench.ask(ADMIN, "DELETE", "/v1/owners/acct?wait=1s", Value::Null).await.data(200);
+    check(&document, "Revoked", &removed);
+    assert_eq!((&removed["revision"], &removed["complete"]), (&json!(8), &json!(true)));
+    bench.ask(ADMIN, "GET", "/v1/receipts/9", Value::Null).await.error(404, "no such revision");
+}
+
+/// The fields of a schema, and those that are always there, with those of the schemas that it consists of.
+fn fields_of(document: &Value, schema: &Value, properties: &mut Map<String, Value>, required: &mut Vec<Value>) {
+    let path = schema["$ref"].as_str().map(|path| path.trim_start_matches('#'));
+    let schema = path.map_or(schema, |path| document.pointer(path).unwrap());
+    properties.extend(schema["properties"].as_object().cloned().unwrap_or_default());
+    required.extend(schema["required"].as_array().cloned().unwrap_or_default());
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        fields_of(document, part, properties, required);
+    }
 }
 
 #[track_caller]
 fn check(document: &Value, name: &str, value: &Value) {
-    let schema = &document["components"]["schemas"][name];
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    fields_of(document, &document["components"]["schemas"][name], &mut properties, &mut required);
     let names = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     for field in names(value) {
-        assert!(schema["properties"].get(&field).is_some(), "{name} says nothing of {field}");
+        assert!(properties.contains_key(&field), "{name} says nothing of {field}");
     }
-    for field in schema["required"].as_array().unwrap() {
+    for field in &required {
         assert!(value.get(field.as_str().unwrap()).is_some(), "{name} lacks {field}");
     }
-    for (field, property) in schema["properties"].as_object().unwrap() {
+    for (field, property) in &properties {
         let of = property["items"]["$ref"].as_str().and_then(|path| path.rsplit('/').next());
         if let (Some(of), Some(items)) = (of, value[field].as_array()) {
             items.iter().for_each(|item| check(document, of, item));

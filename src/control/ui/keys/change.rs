@@ -14,7 +14,7 @@ use super::{
         },
         form::{Fields, Form, escaped},
         page::{Shell, Sorry, go, page},
-        visit::{Posted, Visit},
+        visit::{Posted, Visit, WAIT},
     },
     find, over,
     picker::Picker,
@@ -99,8 +99,8 @@ pub(in super::super) async fn send(Path(id): Path<String>, posted: Posted) -> Re
         expires_at: (!same_expiry).then(|| fields.some("expires_at").map(str::to_owned)),
         ..KeyChange::default()
     };
-    match keys::change(&visit.desk, &visit.caller(), &id, change).await {
-        Ok(_) => Ok(go(&format!("/keys/{}?done=change", escaped(&id)))),
+    match keys::change(&visit.desk, &visit.caller(), &id, change, WAIT).await {
+        Ok(receipt) => Ok(go(&format!("/keys/{}?changed={}", escaped(&id), receipt.revision))),
         Err(problem) => {
             let status = problem.status;
             page(status, &change_page(&visit, Form::wrong(fields, problem), &row)?)

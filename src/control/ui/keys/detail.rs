@@ -68,7 +68,8 @@ struct DetailPage {
     live: bool,
     /// It can be rotated.
     rotates: bool,
-    changed: bool,
+    /// The revision by which it was changed just now.
+    changed: Option<u64>,
 }
 
 /// Who minted a key, and where to look at them.
@@ -169,7 +170,7 @@ pub(in super::super) async fn show(visit: Visit, Path(id): Path<String>) -> Resu
         minted: minted(&visit, row),
         live: row.revoked_at.is_none(),
         rotates: listed.standing == Standing::Active || listed.standing == Standing::Suspended,
-        changed: visit.query.one("done") == "change",
+        changed: visit.query.some("changed").and_then(|revision| revision.parse().ok()),
     };
     page(StatusCode::OK, &detail)
 }

@@ -8,7 +8,12 @@ use http::StatusCode;
 
 use super::{
     super::{
-        super::{answer::Problem, fleet::Receipt, keys, store::Role},
+        super::{
+            answer::Problem,
+            fleet::{Pending, Receipt},
+            keys, owners,
+            store::Role,
+        },
         form::{Fields, Form, escaped},
         page::{Shell, Sorry, go, page},
         visit::{Posted, Visit, WAIT},
@@ -45,23 +50,63 @@ struct DeletePage {
 #[template(path = "receipt.html", config = "src/control/ui/askama.toml")]
 struct ReceiptPage {
     shell: Shell,
-    revision: u64,
-    acknowledged: Vec<String>,
-    pending: Vec<Late>,
-    stopped: Vec<Late>,
-    complete: bool,
+    title: &'static str,
+    told: Told,
     /// The key's page, where there still is one.
     key: Option<String>,
-    deleted: bool,
+    /// Whether it was revoked, so that it may be deleted next.
+    revoked: bool,
+    /// The owner's page.
+    owner: Option<String>,
     again: String,
 }
 
+/// Which sidecars have a change.
+pub(super) struct Told {
+    pub(super) revision: u64,
+    pub(super) acknowledged: Vec<String>,
+    pub(super) pending: Vec<Late>,
+    pub(super) stopped: Vec<Late>,
+    pub(super) complete: bool,
+    /// What that means.
+    pub(super) says: &'static str,
+}
+
+impl Told {
+    pub(super) fn new(receipt: Receipt, says: &'static str) -> Self {
+        let now = clock::now().wall;
+        let late = |one: Pending| Late {
+            instance: one.instance,
+            last_seen: Moment::new(one.last_seen, now),
+            reads: Moment::new(one.may_serve_reads_until, now),
+            writes: Moment::new(one.may_serve_writes_until, now),
+        };
+        let Receipt { revision, acknowledged, pending, stopped, complete } = receipt;
+        let (pending, stopped) = (pending.into_iter().map(late).collect(), stopped.into_iter().map(late).collect());
+        Self { revision, acknowledged, pending, stopped, complete, says }
+    }
+}
+
+/// What was done, by the word of it in the address: what it is called, and what is true once all sidecars have it.
+fn done(word: &str) -> (&'static str, &'static str) {
+    const BEFORE: &str = "what was allowed before, and is not now, gets through no more.";
+    match word {
+        "delete" => ("The key is deleted", "no request that starts now gets through with this key."),
+        "rotate" => ("The key is rotated", "no request that starts now gets through with a key that has ended."),
+        "change" => ("The key is changed", BEFORE),
+        "owner" => ("The owner is changed", BEFORE),
+        "suspend" => ("The owner is suspended", "no request that starts now gets through with a key of this owner."),
+        "remove" => ("The owner is removed", BEFORE),
+        _ => ("The key is revoked", "no request that starts now gets through with this key."),
+    }
+}
+
 /// A sidecar that may be serving without the change.
-struct Late {
-    instance: String,
-    last_seen: Moment,
-    reads: Moment,
-    writes: Moment,
+pub(super) struct Late {
+    pub(super) instance: String,
+    pub(super) last_seen: Moment,
+    pub(super) reads: Moment,
+    pub(super) writes: Moment,
 }
 
 /// `GET /keys/{id}/revoke`
@@ -111,7 +156,7 @@ pub(in super::super) async fn send_delete(Path(id): Path<String>, posted: Posted
     visit.caller().needs(Role::Admin)?;
     let row = find(&visit, &id)?.row;
     match keys::purge(&visit.desk, &visit.caller(), &id, fields.one("name").trim(), WAIT).await {
-        Ok(receipt) => Ok(go(&format!("/receipts/{}?deleted=1", receipt.revision))),
+        Ok(receipt) => Ok(go(&format!("/receipts/{}?did=delete", receipt.revision))),
         Err(problem) if problem.field == Some("name") => {
             let told = Problem::invalid("name", "This is not the name of the key. Type it as it stands above.");
             page(told.status, &delete_page(&visit, Form::wrong(fields, told), &row))
@@ -126,25 +171,19 @@ pub(in super::super) async fn receipt(visit: Visit, Path(revision): Path<String>
     if revision > visit.desk.ledger.read(|image| image.head().revision) {
         return Err(Problem::not_found("change").into());
     }
-    let Receipt { revision, acknowledged, pending, stopped, complete } =
-        visit.desk.fleet.receipt(revision, Duration::ZERO).await;
-    let now = clock::now().wall;
-    let late = |one: super::super::super::fleet::Pending| Late {
-        instance: one.instance,
-        last_seen: Moment::new(one.last_seen, now),
-        reads: Moment::new(one.may_serve_reads_until, now),
-        writes: Moment::new(one.may_serve_writes_until, now),
-    };
+    let receipt = visit.desk.fleet.receipt(revision, Duration::ZERO).await;
     let query = visit.query.query();
+    let did = visit.query.one("did");
+    let (title, says) = done(did);
+    let here = if ["owner", "suspend", "remove"].contains(&did) { "owners" } else { "keys" };
+    let id = visit.query.some("owner").filter(|id| owners::show(&visit.desk, &visit.caller(), id).is_ok());
     let receipt = ReceiptPage {
-        shell: Shell::of(&visit, "keys"),
-        revision,
-        acknowledged,
-        pending: pending.into_iter().map(late).collect(),
-        stopped: stopped.into_iter().map(late).collect(),
-        complete,
+        shell: Shell::of(&visit, here),
+        title,
+        told: Told::new(receipt, says),
         key: visit.query.some("key").and_then(|id| find(&visit, id).ok()).map(|key| escaped(key.row.id.as_str())),
-        deleted: !visit.query.one("deleted").is_empty(),
+        revoked: did.is_empty(),
+        owner: id.map(escaped),
         again: format!("/receipts/{revision}?{query}"),
     };
     page(StatusCode::OK, &receipt)

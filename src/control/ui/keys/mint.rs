@@ -18,6 +18,7 @@ use super::{
         visit::{Posted, Visit},
     },
     Reveal,
+    end::Told,
     picker::{self, COMBOS, Combo, EXAMPLES, OwnerSays, Picker},
 };
 use crate::keys::Mode;
@@ -53,6 +54,8 @@ pub(super) struct MadePage {
     reveal: Option<Reveal>,
     /// For a rotated key: until when the old one works.
     old: Option<String>,
+    /// Where the old one has ended: which sidecars have that.
+    told: Option<Told>,
 }
 
 impl MadePage {
@@ -68,7 +71,13 @@ impl MadePage {
             warnings: made.warnings.clone(),
             reveal,
             old,
+            told: None,
         }
+    }
+
+    /// The same, with which sidecars have the end of the old key.
+    pub(super) fn with(self, told: Option<Told>) -> Self {
+        Self { told, ..self }
     }
 }
 

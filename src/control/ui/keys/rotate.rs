@@ -14,9 +14,10 @@ use super::{
         },
         form::{Fields, Form, escaped},
         page::{Shell, Sorry, page},
-        visit::{Posted, Visit},
+        visit::{Posted, Visit, WAIT},
     },
     detail::overlap_says,
+    end::Told,
     find,
     mint::MadePage,
     over,
@@ -78,14 +79,18 @@ pub(in super::super) async fn send(Path(id): Path<String>, posted: Posted) -> Re
         }
     };
     let idempotency = fields.some("once").map(|once| format!("page-{once}"));
-    let how = Rotation { overlap, idempotency, ..Rotation::default() };
-    match keys::rotate_with(&visit.desk, &visit.caller(), &id, &how).await {
-        Ok(made) => {
+    let how = Rotation { overlap, idempotency, expires_at: None, wait: WAIT };
+    match keys::rotate(&visit.desk, &visit.caller(), &id, &how).await {
+        Ok((made, receipt)) => {
             // Which field the key is sent in is what the offer of its kind says.
             let offers = &visit.desk.settings.offers;
             let offer = offers.iter().find(|offer| offer.kind == row.kind && row.kind == Kind::Token);
             let offer = offer.map(|offer| offer.name.clone());
-            page(StatusCode::OK, &MadePage::new(&visit, &made, offer.as_deref(), Some(overlap_says(overlap))))
+            let told = overlap
+                .is_zero()
+                .then(|| Told::new(receipt, "no request that starts now gets through with the old key."));
+            let made = MadePage::new(&visit, &made, offer.as_deref(), Some(overlap_says(overlap)));
+            page(StatusCode::OK, &made.with(told))
         }
         Err(problem) => {
             let status = problem.status;
