@@ -51,6 +51,8 @@ pub struct Client {
     url: Url,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
+    /// What every request carries besides.
+    fields: HeaderMap,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
@@ -187,7 +189,13 @@ impl Client {
         let host = HeaderValue::try_from(settings.url.authority())
             .map_err(|_| SettingsError::ServerName(settings.url.host().into()))?;
         let tls = settings.url.is_secure().then(|| connect::tls(settings)).transpose()?;
-        Ok(Self { url: settings.url.clone(), host, authorization, tls })
+        Ok(Self { url: settings.url.clone(), host, authorization, fields: HeaderMap::new(), tls })
+    }
+
+    /// The same, with these fields in every request.
+    #[must_use]
+    pub fn with(self, fields: HeaderMap) -> Self {
+        Self { fields, ..self }
     }
 
     /// Where it leads.
@@ -230,14 +238,20 @@ impl Client {
         tokio::time::timeout(patience, exchange).await.unwrap_or(Err(ClientError::Late("the answer")))
     }
 
-    /// Asks for lines (`application/x-ndjson`) on a connection of its own. A line may have a MiB, all together `most`
+    /// Asks for lines (`application/x-ndjson`) on a connection of its own, with these fields besides. A line may have a MiB, all together `most`
     /// bytes; who sends no whole line for `idle` is given up.
     ///
     /// # Errors
     ///
     /// There is no head of an answer, or it is a redirect. Any other status is an answer.
-    pub async fn stream(&self, path: &str, most: u64, idle: Duration) -> Result<Opened, ClientError> {
-        let open = async { self.connect().await?.open_lines(self, path, most, idle).await };
+    pub async fn stream(
+        &self,
+        path: &str,
+        fields: &HeaderMap,
+        most: u64,
+        idle: Duration,
+    ) -> Result<Opened, ClientError> {
+        let open = async { self.connect().await?.open_lines(self, path, fields, most, idle).await };
         tokio::time::timeout(idle, open).await.unwrap_or(Err(ClientError::Late("the answer")))
     }
 }

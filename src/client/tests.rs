@@ -111,7 +111,8 @@ fn a_connection_is_asked_again_and_again() {
 fn a_stalled_answer_is_given_up() {
     run(async {
         let (client, listener) = pair().await;
-        let asking = client.stream("/x", 100, Duration::from_millis(50));
+        let fields = HeaderMap::new();
+        let asking = client.stream("/x", &fields, 100, Duration::from_millis(50));
         let (peer, opened) = tokio::join!(asked(&listener), asking);
         assert!(matches!(opened, Err(ClientError::Late(_))), "{opened:?}");
         drop(peer);
@@ -124,7 +125,8 @@ async fn lines(client: &Client, listener: &TcpListener, idle: Duration) -> (Box<
         peer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         peer
     };
-    match tokio::join!(client.stream("/x", 3 * 1024 * 1024, idle), answering) {
+    let fields = HeaderMap::new();
+    match tokio::join!(client.stream("/x", &fields, 3 * 1024 * 1024, idle), answering) {
         (Ok(Opened::Lines(lines)), peer) => (lines, peer),
         (other, _) => panic!("{other:?}"),
     }

@@ -74,7 +74,7 @@ impl Connection {
         body: Option<Vec<u8>>,
         most: usize,
     ) -> Result<Answer, ClientError> {
-        let response = self.send(client, method, path, body, JSON).await?;
+        let response = self.send(client, method, path, body, (JSON, &HeaderMap::new())).await?;
         self.whole(response, most).await
     }
 
@@ -82,10 +82,11 @@ impl Connection {
         mut self,
         client: &Client,
         path: &str,
+        fields: &HeaderMap,
         most: u64,
         idle: Duration,
     ) -> Result<Opened, ClientError> {
-        let response = self.send(client, Method::GET, path, None, NDJSON).await?;
+        let response = self.send(client, Method::GET, path, None, (NDJSON, fields)).await?;
         if response.status() != http::StatusCode::OK {
             return self.whole(response, REFUSAL).await.map(Opened::Other);
         }
@@ -99,13 +100,16 @@ impl Connection {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-        accept: HeaderValue,
+        (accept, fields): (HeaderValue, &HeaderMap),
     ) -> Result<Response<Incoming>, ClientError> {
         let mut request = Request::new(Payload(body.map(Bytes::from)));
         let target = format!("{}{path}", client.url.base_path());
         *request.uri_mut() = target.parse().unwrap_or_default();
         *request.method_mut() = method;
         let headers = request.headers_mut();
+        for (name, value) in client.fields.iter().chain(fields) {
+            headers.append(name, value.clone());
+        }
         headers.insert(header::HOST, client.host.clone());
         headers.insert(header::USER_AGENT, AGENT);
         headers.insert(header::ACCEPT, accept);

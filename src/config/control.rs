@@ -53,6 +53,7 @@ const SECRETS: [&str; 6] =
     ["store.password", "sync.tokens", "sync.gateway", "setup.password", "setup.token", "keys.pepper"];
 
 const MINUTE: Duration = Duration::from_secs(60);
+const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 const MONTH: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 /// The least that a token of sidecars has: 32 hexadecimal digits.
 const TOKEN: usize = 32;
@@ -262,8 +263,13 @@ fn sync(section: &Section<'_>) -> (SyncSettings, Option<PathBuf>) {
     if certified_gateway && client_ca.is_none() {
         section.error("certified_gateway", "there is no client_ca whose certificates could be believed");
     }
-    let settings =
-        SyncSettings { tokens: tokens.unwrap_or_default(), gateway, certified: client_ca.is_some(), certified_gateway };
+    let settings = SyncSettings {
+        tokens: tokens.unwrap_or_default(),
+        gateway,
+        certified: client_ca.is_some(),
+        certified_gateway,
+        max_stale: section.required("max_stale", duration(MINUTE..=TEN_YEARS)),
+    };
     (settings, client_ca)
 }
 

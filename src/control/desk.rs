@@ -49,7 +49,7 @@ impl Desk {
         Ok(Arc::new(Self {
             fleet,
             usage,
-            feed: Feed::new(&settings.sync),
+            feed: Feed::new(&settings.sync, &metrics),
             failures: Failures::default(),
             guesses: Failures::default(),
             metrics,

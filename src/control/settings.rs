@@ -63,6 +63,8 @@ pub struct SyncSettings {
     pub certified: bool,
     /// Whether the owner headers of such a one are believed.
     pub certified_gateway: bool,
+    /// The longest that a sidecar may serve without a word of us.
+    pub max_stale: Duration,
 }
 
 /// The admin pages.

@@ -185,7 +185,7 @@ impl From<SidecarView> for Sidecar {
     fn from(view: SidecarView) -> Self {
         let sidecar = view.sidecar;
         Self {
-            instance: sidecar.instance,
+            instance: sidecar.claim.instance,
             address: sidecar.address.map(|address| address.to_string()),
             first_seen: sidecar.first_seen.to_string(),
             last_seen: sidecar.last_seen.to_string(),

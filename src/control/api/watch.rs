@@ -130,7 +130,7 @@ pub(super) async fn forget(
     At(instance): At<String>,
 ) -> Result<Response, Problem> {
     stands(&desk, &caller, Role::Admin)?;
-    if !desk.fleet.sidecars().iter().any(|view| view.sidecar.instance == instance) {
+    if !desk.fleet.sidecars().iter().any(|view| view.sidecar.claim.instance == instance) {
         return Err(Problem::not_found("sidecar"));
     }
     // Written down first: that it was forgotten may be all that is left of it.

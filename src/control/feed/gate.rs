@@ -5,12 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use prometheus::IntCounter;
 use subtle::ConstantTimeEq as _;
 
-use crate::control::{answer::Problem, caller::Failures, front::Peer, settings::SyncSettings, store::Revision, wire};
+use crate::control::{
+    answer::Problem, audit, caller::Failures, front::Peer, metrics::Metrics, settings::SyncSettings, store::Revision,
+    wire,
+};
 
 /// How many revisions are kept as they are sent.
 const WRITTEN: usize = 256;
@@ -21,6 +24,8 @@ pub struct Feed {
     tokens: Vec<Token>,
     /// Whether a certificate of the client CA will do.
     certified: bool,
+    /// How often somebody spoke for an instance that is bound to somebody else.
+    pub(super) strangers: IntCounter,
     /// The newest revisions, as they are sent: each is written once, however many streams it goes to.
     written: Mutex<VecDeque<Written>>,
 }
@@ -47,13 +52,17 @@ struct Written {
 
 impl Feed {
     /// What all sidecars are sent.
-    pub fn new(settings: &SyncSettings) -> Self {
+    pub fn new(settings: &SyncSettings, metrics: &Metrics) -> Self {
         let token = |digest: &String| Token { digest: digest.clone() };
         let tokens = settings.tokens.iter().map(token).collect();
-        Self { tokens, certified: settings.certified, written: Mutex::default() }
+        let strangers = metrics.add(IntCounter::new(
+            "keyside_sync_instances_refused_total",
+            "Requests in the name of a sidecar's instance that is bound to somebody else",
+        ));
+        Self { tokens, certified: settings.certified, strangers, written: Mutex::default() }
     }
 
-    /// Lets a sidecar in.
+    /// Lets a sidecar in. Gives the name of its credential, which is not secret.
     ///
     /// # Errors
     ///
@@ -63,14 +72,14 @@ impl Feed {
         failures: &Failures,
         headers: &HeaderMap,
         peer: Peer,
-    ) -> Result<(), Problem> {
+    ) -> Result<String, Problem> {
         if self.certified && peer.certified {
-            return Ok(());
+            return Ok("certificate".to_owned());
         }
         let presented = bearer(headers).ok_or_else(|| unauthorized("Send \"Authorization: Bearer TOKEN\"."))?;
         // A token that nobody can guess is not kept out by what others at its address get wrong.
-        if self.find(presented) {
-            return Ok(());
+        if let Some(credential) = self.find(presented) {
+            return Ok(credential);
         }
         if let Some(seconds) = failures.wait(peer.ip) {
             return Err(Problem::too_many(seconds));
@@ -86,11 +95,10 @@ impl Feed {
     }
 
     /// Looks at every token, so that time tells nothing of which was nearly right.
-    fn find(&self, presented: &[u8]) -> bool {
-        let digest = digest::digest(&digest::SHA256, presented);
-        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    fn find(&self, presented: &[u8]) -> Option<String> {
+        let digest = audit::hex_of(presented);
         let same = |token: &Token| bool::from(token.digest.as_bytes().ct_eq(digest.as_bytes()));
-        self.tokens.iter().filter(|token| same(token)).count() > 0
+        (self.tokens.iter().filter(|token| same(token)).count() > 0).then(|| format!("token:{}", &digest[..16]))
     }
 
     /// The lines of a revision.

@@ -9,9 +9,14 @@
 //!
 //! Whoever is sent anything is registered before it is read (see [`fleet`](super::fleet)), and what is read is no older
 //! than that. Nobody is told that a set is the newest unless the store said so within five seconds.
+//!
+//! Two fields of ours, which a sidecar of somebody else need not send, say who speaks (see `instance`):
+//! `Keyside-Instance-Secret: SECRET` with every request, and `Keyside-Replaces: NAME SECRET` for each process whose state
+//! folder the sidecar has taken over.
 
 mod changes;
 mod gate;
+mod instance;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -36,16 +41,13 @@ use super::{
     desk::Desk,
     fleet::Asker,
     front::{Peer, REPORT},
+    store::Claim,
 };
 
 /// Text is handed out in pieces of at most this size, as the listener asks.
 const PIECE: usize = 64 * 1024;
 /// How long a sidecar that says nothing of it serves what it has.
 const DEFAULT_STALE: u64 = 24 * 60 * 60;
-/// The longest that it may say: ten years.
-const MOST_STALE: u64 = 10 * 366 * 24 * 60 * 60;
-/// The longest name of a sidecar.
-const MOST_NAME: usize = 200;
 /// The longest digest, and the longest name of an epoch.
 const MOST_DIGEST: usize = 128;
 
@@ -79,10 +81,12 @@ async fn keys(
     headers: HeaderMap,
     query: Result<Query<Asking>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    desk.feed.admit(&desk.failures, &headers, peer)?;
+    let credential = desk.feed.admit(&desk.failures, &headers, peer)?;
     let Query(asking) = query.map_err(bad_query)?;
-    let asker = asker(asking.instance, peer.ip, asking.max_stale, asking.max_stale_write)?;
-    let attached = desk.fleet.register(&asker).await?;
+    let claim = instance::claim(&headers, asking.instance, credential)?;
+    let asker = asker(&desk, claim, &headers, peer.ip, [asking.max_stale, asking.max_stale_write])?;
+    let attached =
+        desk.fleet.register(&asker).await.map_err(|why| instance::refused(&desk, &asker.claim, peer, why))?;
     desk.ledger.refresh().await?;
     Ok(lines(whole::stream(&desk, attached)))
 }
@@ -93,16 +97,17 @@ async fn changes(
     headers: HeaderMap,
     query: Result<Query<Since>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    desk.feed.admit(&desk.failures, &headers, peer)?;
+    let credential = desk.feed.admit(&desk.failures, &headers, peer)?;
     let Query(from) = query.map_err(bad_query)?;
-    let asker = asker(from.instance, peer.ip, from.max_stale, from.max_stale_write)?;
+    let claim = instance::claim(&headers, from.instance, credential)?;
+    let asker = asker(&desk, claim, &headers, peer.ip, [from.max_stale, from.max_stale_write])?;
     if from.epoch.len() > MOST_DIGEST || from.digest.len() > MOST_DIGEST {
         return Err(Problem::invalid("digest", "An epoch and a digest have at most 128 characters."));
     }
     if *desk.draining().borrow() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "This one is going away: ask another."));
     }
-    let attached = desk.fleet.attach(&asker).await?;
+    let attached = desk.fleet.attach(&asker).await.map_err(|why| instance::refused(&desk, &asker.claim, peer, why))?;
     // Whoever was not known was not waited for, so what it is told must be the newest there is.
     desk.ledger.refresh().await?;
     let position = changes::Position { epoch: from.epoch, revision: from.since, digest: from.digest };
@@ -119,31 +124,33 @@ async fn report(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    desk.feed.admit(&desk.failures, &headers, peer)?;
-    let answer = report::take(&desk, &body).await?;
+    let credential = desk.feed.admit(&desk.failures, &headers, peer)?;
+    let answer = report::take(&desk, &headers, credential, peer, &body).await?;
     let mut response = axum::Json(answer).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-fn asker(instance: String, address: IpAddr, reads: Option<u64>, writes: Option<u64>) -> Result<Asker, Problem> {
-    check_instance(&instance)?;
+fn asker(
+    desk: &Desk,
+    claim: Claim,
+    headers: &HeaderMap,
+    address: IpAddr,
+    [reads, writes]: [Option<u64>; 2],
+) -> Result<Asker, Problem> {
+    let most = desk.settings.sync.max_stale.as_secs();
     let limit = |field: &'static str, seconds: Option<u64>| match seconds.unwrap_or(DEFAULT_STALE) {
-        seconds if seconds <= MOST_STALE => Ok(seconds),
-        _ => Err(Problem::invalid(field, format!("At most {MOST_STALE} seconds."))),
+        seconds if seconds <= most => Ok(seconds),
+        seconds => {
+            let advice = "lower max_stale and max_stale_write of the sidecar, or raise max_stale in [sync] here";
+            let message = format!("{seconds} seconds without a word of us are too long, {most} is the most: {advice}.");
+            tracing::warn!(instance = claim.instance, from = %address, "{message}");
+            Err(Problem::invalid(field, message))
+        }
     };
     let (max_stale, max_stale_write) = (limit("max_stale", reads)?, limit("max_stale_write", writes)?);
-    Ok(Asker { instance, address, max_stale, max_stale_write })
-}
-
-/// A sidecar's name ends up in answers, logs and pages.
-fn check_instance(instance: &str) -> Result<(), Problem> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if instance.is_empty() || instance.len() > MOST_NAME || !instance.bytes().all(plain) {
-        let message = "Expected NAME.RANDOM: 1 to 200 letters, digits, \"-\", \"_\", \".\" and \":\".";
-        return Err(Problem::invalid("instance", message));
-    }
-    Ok(())
+    let replaces = instance::replaced(headers)?;
+    Ok(Asker { claim, replaces, address, max_stale, max_stale_write })
 }
 
 fn bad_query(rejection: QueryRejection) -> Problem {

@@ -2,16 +2,18 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{MOST_DIGEST, check_instance};
+use super::{MOST_DIGEST, instance};
 use crate::{
     clock::{self, Wall},
     control::{
         answer::Problem,
         desk::Desk,
-        store::{Refusal, Usage, Used},
+        front::Peer,
+        store::{Added, Claim, Refusal, Usage, Used},
         usage::day,
     },
     keys::KeyId,
@@ -66,22 +68,31 @@ struct LastRefusal {
 /// # Errors
 ///
 /// It says what cannot be, or the store failed; then its use is not counted, and it may be sent again.
-pub(super) async fn take(desk: &Arc<Desk>, body: &[u8]) -> Result<Value, Problem> {
+pub(super) async fn take(
+    desk: &Arc<Desk>,
+    headers: &HeaderMap,
+    credential: String,
+    peer: Peer,
+    body: &[u8],
+) -> Result<Value, Problem> {
     let report: Report = serde_json::from_slice(body)
         .map_err(|error| Problem::invalid("body", format!("This is no report: {error}")))?;
+    let claim = instance::claim(headers, report.instance.clone(), credential)?;
     check(&report)?;
     let known = desk.fleet.has(&report.instance).await;
+    if !desk.fleet.is_theirs(&claim) {
+        return Err(instance::not_theirs(desk, &claim, peer));
+    }
     let revision = acknowledged(desk, &report).await?;
     desk.fleet.heard(&report.instance, revision, report.durable, report.goodbye);
     if let Some(seq) = report.seq {
-        count(desk, report.instance, seq, report.usage).await?;
+        count(desk, &claim, peer, seq, report.usage).await?;
     }
     let head = desk.ledger.read(|image| image.head().revision);
     Ok(json!({ "acknowledged": revision.filter(|_| known), "revision": head }))
 }
 
 fn check(report: &Report) -> Result<(), Problem> {
-    check_instance(&report.instance)?;
     if report.epoch.len() > MOST_DIGEST {
         return Err(Problem::invalid("epoch", "An epoch has at most 128 characters."));
     }
@@ -119,7 +130,7 @@ async fn acknowledged(desk: &Arc<Desk>, report: &Report) -> Result<Option<u64>, 
     Ok(Some(revision).filter(|_| report.digest.as_ref().is_none_or(fits)))
 }
 
-async fn count(desk: &Arc<Desk>, instance: String, seq: u64, usage: Vec<Entry>) -> Result<(), Problem> {
+async fn count(desk: &Arc<Desk>, claim: &Claim, peer: Peer, seq: u64, usage: Vec<Entry>) -> Result<(), Problem> {
     let now = clock::now().wall;
     let mut used = Vec::with_capacity(usage.len());
     for entry in usage {
@@ -129,10 +140,12 @@ async fn count(desk: &Arc<Desk>, instance: String, seq: u64, usage: Vec<Entry>) 
             used.push(Used { key: id, usage: entry.usage(now) });
         }
     }
-    let store = Arc::clone(desk.ledger.store());
-    let added = desk.ledger.run(async move { store.used(&instance, seq, day(now), &used).await }).await?;
-    if added {
-        desk.usage.reported();
+    let (store, who) = (Arc::clone(desk.ledger.store()), claim.clone());
+    match desk.ledger.run(async move { store.used(&who, seq, day(now), &used).await }).await? {
+        Added::Now => desk.usage.reported(),
+        Added::Before => {}
+        Added::NotTheirs => return Err(instance::not_theirs(desk, claim, peer)),
+        Added::Ahead => return Err(Problem::invalid("seq", "This number is far ahead of the last one.")),
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ impl Fleet {
                 }
                 let mut state = self.lock();
                 for sidecar in unsaved.iter() {
-                    if let Some(member) = state.members.get_mut(&sidecar.instance) {
+                    if let Some(member) = state.members.get_mut(&sidecar.claim.instance) {
                         member.unsaved = true;
                     }
                 }
@@ -109,6 +109,7 @@ impl Fleet {
             if self.save().await.is_err() {
                 sleep(WRITE).await;
             }
+            self.forget_replaced().await;
         }
     }
 
@@ -166,7 +167,8 @@ impl Fleet {
         let head = self.ledger.read(|image| image.head().revision);
         let now = clock::now();
         let mut state = self.lock();
-        let mut rows: HashMap<String, Sidecar> = rows.into_iter().map(|row| (row.instance.clone(), row)).collect();
+        let mut rows: HashMap<String, Sidecar> =
+            rows.into_iter().map(|row| (row.claim.instance.clone(), row)).collect();
         let (mut news, mut done) = (false, Vec::new());
         // Whoever is not there any more was forgotten by another control plane, unless it has come since.
         state.members.retain(|instance, member| {

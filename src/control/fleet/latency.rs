@@ -25,7 +25,7 @@ impl State {
         let written = self.written.iter().find(|(number, _)| *number == revision);
         let written = written.map_or(now, |(_, at)| (*at).min(now));
         let awaited: HashSet<_> =
-            self.awaited(revision, clock::now()).map(|member| member.sidecar.instance.clone()).collect();
+            self.awaited(revision, clock::now()).map(|member| member.sidecar.claim.instance.clone()).collect();
         let acknowledged = self.members.values().filter(|member| member.sidecar.revision >= revision);
         let last = acknowledged.map(|member| member.moved).max();
         if awaited.is_empty() {

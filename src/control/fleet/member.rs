@@ -26,16 +26,18 @@ pub(super) struct Member {
     pub(super) registered: Mono,
     /// When its acknowledged revision last went up, or it said by what it asked that it keeps up.
     pub(super) moved: Mono,
+    /// Whether another process has taken its place.
+    pub(super) replaced: bool,
     /// Whether the store does not know all of this.
     pub(super) unsaved: bool,
 }
 
 impl Member {
     pub(super) fn new(sidecar: Sidecar, now: Mono) -> Self {
-        Self { sidecar, streams: Arc::default(), registered: now, moved: now, unsaved: false }
+        Self { sidecar, streams: Arc::default(), registered: now, moved: now, replaced: false, unsaved: false }
     }
 
-    fn has_stream(&self) -> bool {
+    pub(super) fn has_stream(&self) -> bool {
         Arc::strong_count(&self.streams) > 1
     }
 
@@ -109,6 +111,7 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::store::Claim;
 
     const T: Wall = Wall::from_unix_millis(1_800_000_000_000);
 
@@ -119,7 +122,7 @@ mod tests {
     /// Seen and confirmed at the beginning, with limits of a minute and half of one.
     fn member() -> Member {
         let sidecar = Sidecar {
-            instance: "a.1".to_owned(),
+            claim: Claim { instance: "a.1".to_owned(), ..Claim::default() },
             address: None,
             first_seen: T,
             last_seen: T,

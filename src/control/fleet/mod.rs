@@ -9,32 +9,38 @@ mod keep;
 mod latency;
 mod member;
 mod metrics;
+mod receipt;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
 
-use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
+pub use self::receipt::{Pending, Receipt};
 use self::{
     latency::Watched,
     member::{LINGER, Member},
 };
 use super::{
     ledger::Ledger,
-    store::{Sidecar, StoreError},
+    store::{Claim, Sidecar, StoreError},
 };
 use crate::clock::{self, Mono, Now, Wall};
 
 /// For how many of the newest revisions it is remembered when they were written.
 const REMEMBERED: usize = 1024;
+/// How many sidecars of one credential may be serving, and how many are remembered, those that have ended included.
+const MOST_SERVING: usize = 10_000;
+const MOST: usize = 50_000;
 
 /// Which sidecars may be serving, and what each has acknowledged.
 pub struct Fleet {
@@ -68,43 +74,16 @@ struct State {
 /// Who takes a set, or follows changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asker {
-    /// The name that it gives itself.
-    pub instance: String,
+    /// The name that it gives itself, and by what it is known to be its own.
+    pub claim: Claim,
+    /// Those in whose place it is, each with what it would be bound to: processes that held its state folder before it.
+    pub replaces: Vec<(String, String)>,
     /// From which address it asks.
     pub address: IpAddr,
     /// For how many seconds it serves methods that only read, after it was last told that what it has is the newest.
     pub max_stale: u64,
     /// The same for the others.
     pub max_stale_write: u64,
-}
-
-/// Which sidecars have acknowledged a revision, and which have not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The revision.
-    pub revision: u64,
-    /// Who has it in force.
-    pub acknowledged: Vec<String>,
-    /// Who may be serving without it.
-    pub pending: Vec<Pending>,
-    /// Who said goodbye without it, and would serve what is kept on their disk if they were started and could reach no
-    /// control plane. Nobody waits for them.
-    pub stopped: Vec<Pending>,
-    /// Whether these are all. They are not when the store could not be asked for those of other control planes.
-    pub complete: bool,
-}
-
-/// A sidecar that may be serving without a revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Its name.
-    pub instance: String,
-    /// When it was last heard.
-    pub last_seen: Wall,
-    /// Until when it may serve methods that only read.
-    pub may_serve_reads_until: Wall,
-    /// Until when it may serve the others.
-    pub may_serve_writes_until: Wall,
 }
 
 /// A sidecar, for people.
@@ -133,6 +112,20 @@ pub struct Counted {
     pub connected: u64,
     /// How many revisions the last of those with a stream lacks.
     pub lag: u64,
+}
+
+/// Why a sidecar is not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRegistered {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The name is bound to somebody else.
+    #[error("the instance belongs to another sidecar")]
+    NotTheirs,
+    /// There are too many of this credential.
+    #[error("too many sidecars came with this credential")]
+    TooMany,
 }
 
 /// A sidecar that is being sent a set or changes. Dropped when that has ended.
@@ -175,11 +168,11 @@ impl Fleet {
     /// # Errors
     ///
     /// The store's own: then it must be sent nothing.
-    pub async fn register(self: &Arc<Self>, asker: &Asker) -> Result<Attached, StoreError> {
+    pub async fn register(self: &Arc<Self>, asker: &Asker) -> Result<Attached, NotRegistered> {
         let now = clock::now();
-        let known = self.lock().members.get(&asker.instance).map(|member| member.sidecar.clone());
+        let known = self.lock().admit(&asker.claim, now.wall)?;
         let sidecar = Sidecar {
-            instance: asker.instance.clone(),
+            claim: asker.claim.clone(),
             address: Some(asker.address),
             first_seen: known.as_ref().map_or(now.wall, |known| known.first_seen),
             // Later than a goodbye, which this takes back.
@@ -195,14 +188,19 @@ impl Fleet {
             goodbye: false,
         };
         let (store, row) = (Arc::clone(self.ledger.store()), sidecar.clone());
-        self.ledger.run(async move { store.register(&row).await }).await?;
-        let mut state = self.lock();
-        let member =
-            state.members.entry(asker.instance.clone()).or_insert_with(|| Member::new(sidecar.clone(), now.mono));
-        member.merge(&sidecar, now.mono);
-        member.registered = clock::mono();
-        let attached = self.attached(member);
-        drop(state);
+        if !self.ledger.run(async move { store.register(&row).await }).await? {
+            return Err(NotRegistered::NotTheirs);
+        }
+        let attached = {
+            let mut state = self.lock();
+            let name = asker.claim.instance.clone();
+            let member = state.members.entry(name).or_insert_with(|| Member::new(sidecar.clone(), now.mono));
+            member.merge(&sidecar, now.mono);
+            member.sidecar.claim = sidecar.claim;
+            (member.registered, member.replaced) = (clock::mono(), false);
+            self.attached(member)
+        };
+        self.replace(asker).await;
         self.tell();
         Ok(attached)
     }
@@ -212,11 +210,13 @@ impl Fleet {
     /// # Errors
     ///
     /// The store's own.
-    pub async fn attach(self: &Arc<Self>, asker: &Asker) -> Result<Attached, StoreError> {
+    pub async fn attach(self: &Arc<Self>, asker: &Asker) -> Result<Attached, NotRegistered> {
         let now = clock::now();
-        {
+        // Whose place it takes has to be noted, too.
+        if asker.replaces.is_empty() {
             let mut state = self.lock();
-            if let Some(member) = state.members.get_mut(&asker.instance)
+            if let Some(member) = state.members.get_mut(&asker.claim.instance)
+                && member.sidecar.claim == asker.claim
                 && member.is_known(now.wall)
                 && (member.sidecar.max_stale, member.sidecar.max_stale_write)
                     == (asker.max_stale, asker.max_stale_write)
@@ -241,7 +241,13 @@ impl Fleet {
         here() || (self.look().await.is_ok() && here())
     }
 
-    /// A sidecar was heard: it has this revision in force, if any is said.
+    /// Whether whoever claims a name may speak for it, as far as is known here.
+    pub fn is_theirs(&self, claim: &Claim) -> bool {
+        let state = self.lock();
+        state.members.get(&claim.instance).is_none_or(|member| member.sidecar.claim.bound == claim.bound)
+    }
+
+    /// A sidecar was heard: it has this revision in force, if any is said. It must be [its own](Self::is_theirs) word.
     pub fn heard(&self, instance: &str, revision: Option<u64>, durable: bool, goodbye: bool) {
         let now = clock::now();
         let mut state = self.lock();
@@ -266,40 +272,11 @@ impl Fleet {
         self.tell();
     }
 
-    /// Waits until all who are waited for have acknowledged a revision, or for this long, and says who has.
-    pub async fn receipt(&self, revision: u64, wait: Duration) -> Receipt {
-        let began = clock::mono();
-        let mut news = self.news.subscribe();
-        let _waiting = self.wait_here();
-        let _ = self.look().await;
-        let done = self.lock().watch(revision, began);
-        self.observe(&done);
-        let deadline = tokio::time::sleep(wait);
-        tokio::pin!(deadline);
-        loop {
-            news.borrow_and_update();
-            let complete = self.looked.load(Ordering::Acquire) >= began.as_nanos();
-            if complete && self.lock().awaited(revision, clock::now()).next().is_none() {
-                break;
-            }
-            tokio::select! {
-                // Fails only when the sender is gone, which is ours.
-                _ = news.changed() => {}
-                () = &mut deadline => break,
-            }
-        }
-        let complete = self.looked.load(Ordering::Acquire) >= began.as_nanos();
-        if !complete {
-            tracing::error!(revision, "the store could not be asked which sidecars other control planes know");
-        }
-        self.lock().receipt(revision, clock::now().wall, complete)
-    }
-
     /// All sidecars, by name.
     pub fn sidecars(&self) -> Vec<SidecarView> {
         let (head, now) = (self.ledger.read(|image| image.head().revision), clock::now().wall);
         let mut views: Vec<_> = self.lock().members.values().map(|member| view(member, head, now)).collect();
-        views.sort_by(|one, other| one.sidecar.instance.cmp(&other.sidecar.instance));
+        views.sort_by(|one, other| one.sidecar.claim.instance.cmp(&other.sidecar.claim.instance));
         views
     }
 
@@ -339,8 +316,48 @@ impl Fleet {
         Ok(kept || here)
     }
 
+    /// Forgets those in whose place somebody is: their processes have ended, since one process at a time holds a state
+    /// folder. Whoever follows here all the same is forgotten when its stream ends: a crash shows a moment later.
+    async fn replace(&self, asker: &Asker) {
+        for (instance, bound) in &asker.replaces {
+            if *instance == asker.claim.instance || !self.has(instance).await {
+                continue;
+            }
+            let follows = {
+                let mut state = self.lock();
+                let Some(member) = state.members.get_mut(instance) else { continue };
+                if member.sidecar.claim.bound != *bound {
+                    tracing::warn!(
+                        instance,
+                        by = asker.claim.instance,
+                        "a sidecar names a predecessor that is not its own"
+                    );
+                    continue;
+                }
+                (member.replaced, member.sidecar.goodbye, member.unsaved) = (true, true, true);
+                member.has_stream()
+            };
+            tracing::info!(instance, by = asker.claim.instance, "a sidecar has taken the place of one that ended");
+            // It is tried again by whoever keeps the fleet.
+            if !follows && let Err(error) = self.forget(instance).await {
+                tracing::warn!(%error, instance, "a sidecar that was replaced could not be forgotten yet");
+            }
+        }
+    }
+
+    /// Forgets those that were replaced, and follow no longer.
+    pub(super) async fn forget_replaced(&self) {
+        let gone = |member: &&Member| member.replaced && !member.has_stream();
+        let name = |member: &Member| member.sidecar.claim.instance.clone();
+        let gone: Vec<String> = self.lock().members.values().filter(gone).map(name).collect();
+        for instance in gone {
+            // The ledger says why a store cannot be used.
+            let _ = self.forget(&instance).await;
+        }
+    }
+
     fn attached(self: &Arc<Self>, member: &Member) -> Attached {
-        let (instance, stream) = (member.sidecar.instance.clone(), Some(Arc::clone(&member.streams)));
+        let (instance, stream) = (member.sidecar.claim.instance.clone(), Some(Arc::clone(&member.streams)));
         Attached { fleet: Arc::clone(self), instance, stream, settled: true }
     }
 
@@ -374,6 +391,20 @@ impl std::fmt::Debug for Fleet {
 }
 
 impl State {
+    /// What is known of whoever wants to register, if it may.
+    fn admit(&self, claim: &Claim, now: Wall) -> Result<Option<Sidecar>, NotRegistered> {
+        if let Some(member) = self.members.get(&claim.instance) {
+            let theirs = member.sidecar.claim.bound == claim.bound;
+            return theirs.then(|| Some(member.sidecar.clone())).ok_or(NotRegistered::NotTheirs);
+        }
+        let (mut serving, mut all) = (0, 0);
+        for member in self.members.values().filter(|member| member.sidecar.claim.credential == claim.credential) {
+            all += 1;
+            serving += usize::from(member.is_known(now));
+        }
+        if serving >= MOST_SERVING || all >= MOST { Err(NotRegistered::TooMany) } else { Ok(None) }
+    }
+
     /// When the first revision after this one was written, if one was.
     fn written_after(&self, revision: u64, head: u64) -> Option<Mono> {
         if revision >= head {
@@ -391,31 +422,6 @@ impl State {
             own < revision && member.is_awaited(now, self.written_after(own, revision))
         })
     }
-
-    fn receipt(&self, revision: u64, now: Wall, complete: bool) -> Receipt {
-        let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
-        let mut receipt = Receipt { revision, acknowledged, pending, stopped, complete };
-        for member in self.members.values() {
-            let (reads, writes) = member.may_serve_until(now);
-            let late = || Pending {
-                instance: member.sidecar.instance.clone(),
-                last_seen: member.sidecar.last_seen,
-                may_serve_reads_until: reads,
-                may_serve_writes_until: writes,
-            };
-            match (member.is_known(now), member.sidecar.revision >= revision) {
-                (true, true) => receipt.acknowledged.push(member.sidecar.instance.clone()),
-                (true, false) => receipt.pending.push(late()),
-                (false, false) if reads.max(writes) > now => receipt.stopped.push(late()),
-                (false, _) => {}
-            }
-        }
-        receipt.acknowledged.sort();
-        for list in [&mut receipt.pending, &mut receipt.stopped] {
-            list.sort_by(|one, other| one.instance.cmp(&other.instance));
-        }
-        receipt
-    }
 }
 
 fn view(member: &Member, head: u64, now: Wall) -> SidecarView {
@@ -427,30 +433,6 @@ fn view(member: &Member, head: u64, now: Wall) -> SidecarView {
         lag: head.saturating_sub(member.sidecar.revision),
         may_serve_reads_until: reads,
         may_serve_writes_until: writes,
-    }
-}
-
-impl Receipt {
-    /// As the management API says it.
-    pub fn to_json(&self) -> Value {
-        let late = |late: &[Pending]| -> Vec<Value> {
-            let one = |pending: &Pending| {
-                json!({
-                    "instance": pending.instance,
-                    "last_seen": pending.last_seen.to_string(),
-                    "may_serve_reads_until": pending.may_serve_reads_until.to_string(),
-                    "may_serve_writes_until": pending.may_serve_writes_until.to_string(),
-                })
-            };
-            late.iter().map(one).collect()
-        };
-        json!({
-            "revision": self.revision,
-            "acknowledged": self.acknowledged,
-            "pending": late(&self.pending),
-            "stopped": late(&self.stopped),
-            "complete": self.complete,
-        })
     }
 }
 

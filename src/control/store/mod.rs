@@ -289,11 +289,43 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// Who speaks for a sidecar, and by what that is known.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Claim {
+    /// The name that the sidecar gives itself, random for each start of the process.
+    pub instance: String,
+    /// What the name is bound to from its first registration on: `secret:` with the SHA-256 of a secret of its own, or the
+    /// credential.
+    pub bound: String,
+    /// The credential that it came with: `token:` with the beginning of the SHA-256 of a token, or `certificate`.
+    pub credential: String,
+}
+
+/// Shows no digest.
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// What became of a report of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It was added.
+    Now,
+    /// A report of this number, or a later one, was added before.
+    Before,
+    /// The name is bound to somebody else.
+    NotTheirs,
+    /// Its number is so far ahead of the last one that it cannot be the next.
+    Ahead,
+}
+
 /// What is known of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sidecar {
-    /// The name it gives itself, random for each start of the process.
-    pub instance: String,
+    /// Its name, and who may speak for it.
+    pub claim: Claim,
     /// From which address it asks.
     pub address: Option<IpAddr>,
     /// When it took its first set.
@@ -456,17 +488,18 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// What is known of all sidecars.
     fn sidecars(&self) -> Answer<'_, Vec<Sidecar>>;
-    /// Notes that there is this sidecar, on the disk when this returns. What is known of it is merged as by `heard`.
-    fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, ()>;
+    /// Notes that there is this sidecar, on the disk when this returns. What is known of it is merged as by `heard`. False:
+    /// its name is bound to somebody else, and nothing was noted.
+    fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, bool>;
     /// Notes what was heard of sidecars. A lower revision, an earlier moment or number than what is known changes nothing
     /// of it. `seq` is not written: `used` alone does that. It need not be on the disk when this returns: what is lost is
     /// asked again. Tells other control planes.
     fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()>;
-    /// Forgets a sidecar, but for the number of its last report. True if it was known.
+    /// Forgets a sidecar, but for who may speak for it and the number of its last report. True if it was known.
     fn forget<'a>(&'a self, instance: &'a str) -> Answer<'a, bool>;
-    /// Adds what a sidecar reports, once: false when a report of this number, or a later one, was added before. The
-    /// sidecar need not be known: what one reports that was forgotten is counted, and does not bring it back.
-    fn used<'a>(&'a self, instance: &'a str, seq: u64, day: i64, used: &'a [Used]) -> Answer<'a, bool>;
+    /// Adds what a sidecar reports, once. The sidecar need not be known: what one reports that was forgotten is counted,
+    /// and does not bring it back. A name that was never heard is bound by it.
+    fn used<'a>(&'a self, claim: &'a Claim, seq: u64, day: i64, used: &'a [Used]) -> Answer<'a, Added>;
     /// The use of all keys that was written since this mark, and the next mark; 0 begins. Some may come twice.
     fn usage_since(&self, mark: i64) -> Answer<'_, (Vec<(KeyId, Usage)>, i64)>;
     /// The use of a key, day by day, since this one.

@@ -16,8 +16,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::runtime::Handle;
 
 use super::{
-    Answer, AuditFilter, Caught, Commit, Day, Entry, Head, Loaded, Operator, Remembered, Session, Sidecar, Store,
-    StoreError, Usage, Used,
+    Added, Answer, AuditFilter, Caught, Claim, Commit, Day, Entry, Head, Loaded, Operator, Remembered, Session,
+    Sidecar, Store, StoreError, Usage, Used,
     engine::{Care, Engine, Tx},
 };
 use crate::{
@@ -182,9 +182,9 @@ impl Store for Sql {
         self.read(|tx| sidecars::all(tx).boxed())
     }
 
-    fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, bool> {
         let (sidecar, me) = (sidecar.clone(), self.me.clone());
-        self.write(Care::Durable, move |tx| async move { sidecars::heard(tx, &[sidecar], &me).await }.boxed())
+        self.write(Care::Durable, move |tx| async move { sidecars::register(tx, sidecar, &me).await }.boxed())
     }
 
     fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()> {
@@ -197,9 +197,9 @@ impl Store for Sql {
         self.write(Care::Durable, move |tx| async move { sidecars::forget(tx, instance, &me).await }.boxed())
     }
 
-    fn used<'a>(&'a self, instance: &'a str, seq: u64, day: i64, used: &'a [Used]) -> Answer<'a, bool> {
-        let (instance, used) = (instance.to_owned(), used.to_vec());
-        self.write(Care::Durable, move |tx| async move { usage::used(tx, instance, seq, day, &used).await }.boxed())
+    fn used<'a>(&'a self, claim: &'a Claim, seq: u64, day: i64, used: &'a [Used]) -> Answer<'a, Added> {
+        let (claim, used) = (claim.clone(), used.to_vec());
+        self.write(Care::Durable, move |tx| async move { usage::used(tx, &claim, seq, day, &used).await }.boxed())
     }
 
     fn usage_since(&self, mark: i64) -> Answer<'_, (Vec<(KeyId, Usage)>, i64)> {

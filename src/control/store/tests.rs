@@ -47,6 +47,11 @@ macro_rules! on_both {
 }
 use on_both;
 
+/// Who speaks for a sidecar.
+fn claim(instance: &str) -> Claim {
+    Claim { instance: instance.to_owned(), bound: format!("secret:{instance}"), credential: "token:1".to_owned() }
+}
+
 /// Where a test has its store.
 struct Ground {
     place: Place,

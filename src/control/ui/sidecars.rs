@@ -38,7 +38,7 @@ struct Row {
 pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
     let now = clock::now().wall;
     let mut views = visit.desk.fleet.sidecars();
-    views.sort_by(|one, other| one.sidecar.instance.cmp(&other.sidecar.instance));
+    views.sort_by(|one, other| one.sidecar.claim.instance.cmp(&other.sidecar.claim.instance));
     let row = |view: super::super::fleet::SidecarView| Row {
         address: view.sidecar.address.map(|address| address.to_string()).unwrap_or_default(),
         connected: view.connected,
@@ -49,7 +49,7 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
         last_seen: Moment::new(view.sidecar.last_seen, now),
         reads: Moment::new(view.may_serve_reads_until, now),
         writes: Moment::new(view.may_serve_writes_until, now),
-        instance: view.sidecar.instance,
+        instance: view.sidecar.claim.instance,
     };
     let revision = visit.desk.ledger.read(|image| image.head().revision);
     let rows = views.into_iter().map(row).collect();

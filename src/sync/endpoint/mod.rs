@@ -11,10 +11,12 @@
 //! | `session` | the conversation: set, changes, loss, return |
 //! | `reports` | what the endpoint is told, on a thread of its own |
 //! | `tally` | what of the use of keys it was not told yet |
+//! | `identity` | who we are to the endpoint, and whose place we take |
 //! | `journal` | the last good set on the disk |
 //! | `keeper` | the thread that writes it |
 
 mod engine;
+mod identity;
 mod journal;
 mod keeper;
 mod protocol;
@@ -37,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use engine::Report;
 use engine::{Engine, Parts};
+use identity::Identity;
 use journal::Confirmed;
 pub use journal::JOURNAL;
 use keeper::Keeper;
@@ -168,6 +171,7 @@ pub struct Handle {
     thread: Option<JoinHandle<()>>,
     status: Arc<Mutex<Status>>,
     store: Arc<KeyStore>,
+    identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Handle {
@@ -182,14 +186,15 @@ impl fmt::Debug for Handle {
 ///
 /// See [`StartError`]. An endpoint that cannot be reached is none.
 pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Handle, StartError> {
-    let client = Arc::new(Client::new(&settings.client)?);
+    let client = Client::new(&settings.client)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let folder = Folder::new(&settings.state);
     let url = settings.client.url.clone();
     let revoked = Revoked::open(&folder);
     let store = Arc::new(KeyStore::new(revoked.all().clone()));
     let status = Arc::new(Mutex::new(Status { state_usable: true, ..Status::default() }));
-    let instance: Arc<str> = instance(settings.instance.as_deref()).into();
+    let identity = Identity::take(&folder, &url, instance(settings.instance.as_deref()).into());
+    let client = Arc::new(client.with(identity.fields()));
 
     let (applied, applied_of) = watch::channel(None);
     let (durable, durable_of) = watch::channel(None);
@@ -214,7 +219,7 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
         engine.restore(kept, confirmed, now);
     }
     let facts = Facts {
-        instance: Arc::clone(&instance),
+        instance: Arc::clone(&identity.instance),
         store: Arc::clone(&store),
         applied: applied_of,
         durable: durable_of,
@@ -223,6 +228,7 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
     };
     let reports = Reports::start(facts)?;
     let (messages, inbox) = mpsc::channel(16);
+    let of_session = Arc::clone(&identity);
     let (first, tried) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name("keys".into()).spawn(move || {
         let follow = async {
@@ -231,7 +237,7 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
             let session = Session {
                 engine,
                 client,
-                instance,
+                identity: of_session,
                 messages: inbox,
                 clients,
                 connections,
@@ -253,7 +259,7 @@ pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Han
     if tried.recv_timeout(FIRST) == Err(RecvTimeoutError::Timeout) {
         tracing::warn!(%url, "the control endpoint has not answered yet");
     }
-    Ok(Handle { messages, reports: Some(reports), thread: Some(thread), status, store })
+    Ok(Handle { messages, reports: Some(reports), thread: Some(thread), status, store, identity })
 }
 
 impl Handle {
@@ -278,7 +284,7 @@ impl Handle {
     ///
     /// They cannot be used, or the endpoint refuses them. All stays as it was.
     pub async fn reload(&self, settings: &client::Settings, terms: Terms, limits: Limits) -> Result<Reloaded, String> {
-        let client = Client::new(settings).map_err(|error| client::chain(&error))?;
+        let client = Client::new(settings).map_err(|error| client::chain(&error))?.with(self.identity.fields());
         let (answer, answered) = oneshot::channel();
         let stopped = || "the source of keys has stopped".to_owned();
         let message = Message::Reload { client: Box::new(client), terms: Box::new(terms), limits, answer };

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     Message,
     engine::{Engine, Refused},
+    identity::Identity,
     protocol::{StreamLine, stream_line},
     rows::Gathering,
 };
@@ -40,7 +41,7 @@ const TRIAL: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     pub(super) engine: Engine,
     pub(super) client: Arc<Client>,
-    pub(super) instance: Arc<str>,
+    pub(super) identity: Arc<Identity>,
     pub(super) messages: mpsc::Receiver<Message>,
     /// Who reports uses the same client.
     pub(super) clients: watch::Sender<Arc<Client>>,
@@ -160,9 +161,10 @@ impl Session {
     async fn take_whole(&mut self) -> Result<(), End> {
         let asked = clock::moment();
         let path = format!("/sync/v1/keys?{}", self.query());
-        let client = Arc::clone(&self.client);
+        let (client, identity) = (Arc::clone(&self.client), Arc::clone(&self.identity));
         let fetch = async {
-            let mut lines = lines_of(client.stream(&path, MAX_SET, SILENCE).await?)?;
+            let mut lines = lines_of(client.stream(&path, &identity.replaces(), MAX_SET, SILENCE).await?)?;
+            drop(identity.registered());
             let mut gathering = Gathering::default();
             while let Some(line) = lines.next().await? {
                 gathering.line(&line.text).map_err(End::Doubted)?;
@@ -207,11 +209,13 @@ impl Session {
             format!("/sync/v1/changes?{}&epoch={epoch}&since={}&digest={digest}", self.query(), position.revision);
         let asked = clock::moment();
         let client = Arc::clone(&self.client);
-        let opened = match self.attend(client.stream(&path, u64::MAX, SILENCE)).await? {
+        let replaces = self.identity.replaces();
+        let opened = match self.attend(client.stream(&path, &replaces, u64::MAX, SILENCE)).await? {
             Ok(Opened::Other(Answer { status: http::StatusCode::GONE, .. })) => return Ok(()),
             other => other.map_err(|error| self.judged("its changes", error.into()))?,
         };
         let mut lines = lines_of(opened).map_err(|end| self.judged("its changes", end))?;
+        drop(self.identity.registered());
         lines.asked_at(asked);
         self.connections.send_modify(|number| *number += 1);
         loop {
@@ -295,7 +299,7 @@ impl Session {
         let [(_, read), (_, write)] = self.engine.wanted().each();
         format!(
             "instance={}&max_stale={}&max_stale_write={}",
-            utf8_percent_encode(&self.instance, NON_ALPHANUMERIC),
+            utf8_percent_encode(&self.identity.instance, NON_ALPHANUMERIC),
             read.as_secs(),
             write.as_secs()
         )
@@ -319,7 +323,7 @@ impl Session {
     /// Whether the endpoint, if it can be reached, takes what this client shows it.
     async fn try_out(&self, client: &Client) -> Result<(), String> {
         let path = format!("/sync/v1/changes?{}&epoch=&since=0&digest=", self.query());
-        match client.stream(&path, MAX_SET, TRIAL).await {
+        match client.stream(&path, &HeaderMap::new(), MAX_SET, TRIAL).await {
             Ok(Opened::Other(answer)) if matches!(answer.status.as_u16(), 401 | 403) => Err(answered(&answer)),
             Err(error @ ClientError::Tls { .. }) => Err(told(&error)),
             // With TLS 1.3 a certificate of ours is refused after the handshake, instead of an answer.
@@ -341,9 +345,19 @@ fn lines_of(opened: Opened) -> Result<Box<Lines>, End> {
 
 fn answered(answer: &Answer) -> String {
     match answer.status.as_u16() {
-        status @ (401 | 403) => format!("it does not accept our token or certificate (status {status})"),
-        status => format!("it answered with status {status}"),
+        status @ (401 | 403) => {
+            format!("it does not accept our token or certificate (status {status}){}", said(answer))
+        }
+        status => format!("it answered with status {status}{}", said(answer)),
     }
+}
+
+/// What an endpoint like ours says of a refusal, as far as that can be shown.
+fn said(answer: &Answer) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let message = body["error"]["message"].as_str().unwrap_or_default();
+    let plain: String = message.chars().filter(|char| !char.is_control()).take(400).collect();
+    if plain.is_empty() { plain } else { format!(": {plain}") }
 }
 
 fn is_ndjson(headers: &HeaderMap) -> bool {

@@ -5,6 +5,7 @@ mod commands;
 mod crowd;
 mod explain;
 mod fleet;
+mod instances;
 mod pages;
 mod planes;
 mod receipts;

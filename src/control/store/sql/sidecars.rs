@@ -2,22 +2,22 @@
 
 use super::{
     super::engine::{ROWS_AT_ONCE, Tx, Value, places},
-    Sidecar, StoreError, Wall,
+    Claim, Sidecar, StoreError, Wall,
     read::{parse_or_none, wall},
     tell,
 };
 
 /// All sidecars.
 pub(super) async fn all(tx: &mut Tx) -> Result<Vec<Sidecar>, StoreError> {
-    let all = "SELECT instance, address, first_seen, last_seen, confirmed_at, max_stale, max_stale_write, \
-               revision, durable, goodbye, COALESCE((SELECT seq FROM reports WHERE reports.instance = sidecars.instance), 0) \
-               FROM sidecars ORDER BY instance";
+    let all = "SELECT sidecars.instance, address, first_seen, last_seen, confirmed_at, max_stale, max_stale_write, \
+               revision, durable, goodbye, COALESCE(seq, 0), COALESCE(bound, ''), COALESCE(credential, '') \
+               FROM sidecars LEFT JOIN instances ON instances.instance = sidecars.instance ORDER BY sidecars.instance";
     let rows = tx.fetch(all, vec![]).await?;
     let read = rows.iter().map(|row| {
         let instance = row.text(0)?;
         Ok(Sidecar {
             address: parse_or_none(row, 1, format_args!("the sidecar {instance}"))?,
-            instance,
+            claim: Claim { instance, bound: row.text(11)?, credential: row.text(12)? },
             first_seen: wall(row, 2)?,
             last_seen: wall(row, 3)?,
             confirmed_at: wall(row, 4)?,
@@ -52,15 +52,36 @@ const MERGE: &str = "ON CONFLICT (instance) DO UPDATE SET \
      goodbye = CASE WHEN excluded.last_seen > sidecars.last_seen OR (excluded.last_seen = sidecars.last_seen \
        AND excluded.goodbye > sidecars.goodbye) THEN excluded.goodbye ELSE sidecars.goodbye END";
 
+/// Binds a name to whoever is the first to use it. Gives the number of its last report; none: it is bound to somebody else.
+pub(super) async fn bind(tx: &mut Tx, claim: &Claim, day: i64) -> Result<Option<u64>, StoreError> {
+    let values =
+        vec![claim.instance.as_str().into(), claim.bound.as_str().into(), claim.credential.as_str().into(), day.into()];
+    let add = "INSERT INTO instances (instance, bound, credential, seq, day) VALUES ($1, $2, $3, 0, $4) \
+               ON CONFLICT (instance) DO NOTHING";
+    tx.execute(add, values).await?;
+    let find = "SELECT seq FROM instances WHERE instance = $1 AND bound = $2";
+    let found = tx.fetch_one(find, vec![claim.instance.as_str().into(), claim.bound.as_str().into()]).await?;
+    found.map(|row| row.count(0)).transpose()
+}
+
+/// Notes that there is this sidecar. False: its name is bound to somebody else.
+pub(super) async fn register(tx: &mut Tx, sidecar: Sidecar, me: &str) -> Result<bool, StoreError> {
+    let day = sidecar.last_seen.unix_seconds().div_euclid(86_400);
+    if bind(tx, &sidecar.claim, day).await?.is_none() {
+        return Ok(false);
+    }
+    heard(tx, &[sidecar], me).await.map(|()| true)
+}
+
 /// Notes what was heard.
 pub(super) async fn heard(tx: &mut Tx, sidecars: &[Sidecar], me: &str) -> Result<(), StoreError> {
     // Always in the same order, so that two control planes do not wait for each other.
     let mut sidecars: Vec<_> = sidecars.iter().collect();
-    sidecars.sort_by(|one, other| one.instance.cmp(&other.instance));
+    sidecars.sort_by(|one, other| one.claim.instance.cmp(&other.claim.instance));
     let mut rest = &sidecars[..];
     while !rest.is_empty() {
         // No statement may name a row twice.
-        let twice = rest.windows(2).position(|pair| pair[0].instance == pair[1].instance);
+        let twice = rest.windows(2).position(|pair| pair[0].claim.instance == pair[1].claim.instance);
         let (some, others) = rest.split_at(twice.map_or(rest.len(), |at| at + 1).min(ROWS_AT_ONCE));
         rest = others;
         let add = "INSERT INTO sidecars (instance, address, first_seen, last_seen, confirmed_at, max_stale, \
@@ -73,7 +94,7 @@ pub(super) async fn heard(tx: &mut Tx, sidecars: &[Sidecar], me: &str) -> Result
 
 fn values(sidecar: &Sidecar) -> [Value; COLUMNS] {
     [
-        sidecar.instance.as_str().into(),
+        sidecar.claim.instance.as_str().into(),
         sidecar.address.map(|address| address.to_string()).into(),
         sidecar.first_seen.unix_millis().into(),
         sidecar.last_seen.unix_millis().into(),
@@ -86,7 +107,7 @@ fn values(sidecar: &Sidecar) -> [Value; COLUMNS] {
     ]
 }
 
-/// Forgets a sidecar. The number of its last report stays: what comes late is counted once.
+/// Forgets a sidecar. Who may speak for it stays, and the number of its last report: what comes late is counted once.
 pub(super) async fn forget(tx: &mut Tx, instance: String, me: &str) -> Result<bool, StoreError> {
     let was_there = tx.execute("DELETE FROM sidecars WHERE instance = $1", vec![instance.into()]).await? > 0;
     tell(tx, me).await?;
@@ -96,7 +117,7 @@ pub(super) async fn forget(tx: &mut Tx, instance: String, me: &str) -> Result<bo
 /// Forgets sidecars that are long gone, and what they reported last.
 pub(super) async fn sweep(tx: &mut Tx, confirmed: Wall, day: i64) -> Result<(), StoreError> {
     tx.execute("DELETE FROM sidecars WHERE confirmed_at < $1", vec![confirmed.unix_millis().into()]).await?;
-    let gone = "DELETE FROM reports WHERE day < $1 \
-                AND NOT EXISTS (SELECT 1 FROM sidecars WHERE sidecars.instance = reports.instance)";
+    let gone = "DELETE FROM instances WHERE day < $1 \
+                AND NOT EXISTS (SELECT 1 FROM sidecars WHERE sidecars.instance = instances.instance)";
     tx.execute(gone, vec![day.into()]).await.map(drop)
 }

@@ -7,8 +7,9 @@ use super::{
         Refusal,
         engine::{ROWS_AT_ONCE, Tx, Value, places},
     },
-    Day, KeyId, StoreError, Usage, Used,
+    Added, Claim, Day, KeyId, StoreError, Usage, Used,
     read::{parse, parse_or_none, wall, wall_or_none},
+    sidecars::bind,
 };
 
 /// How many reasons of refusals are kept for a key.
@@ -20,12 +21,18 @@ const MOST: u64 = 1_000_000_000_000;
 /// The most that a day of a key may come to, so that those of a million keys can be added up.
 const MOST_OF_A_DAY: i64 = 9_000_000_000_000;
 
+/// How far the number of a report may be ahead of the last one: some months of reports. The first may have any.
+const AHEAD: u64 = 10_000_000;
+
 /// Adds a report, if its number is new.
-pub(super) async fn used(tx: &mut Tx, instance: String, seq: u64, day: i64, used: &[Used]) -> Result<bool, StoreError> {
-    let note = "INSERT INTO reports (instance, seq, day) VALUES ($1, $2, $3) ON CONFLICT (instance) \
-                DO UPDATE SET seq = excluded.seq, day = excluded.day WHERE excluded.seq > reports.seq";
-    if tx.execute(note, vec![instance.into(), seq.into(), day.into()]).await? == 0 {
-        return Ok(false);
+pub(super) async fn used(tx: &mut Tx, claim: &Claim, seq: u64, day: i64, used: &[Used]) -> Result<Added, StoreError> {
+    let Some(last) = bind(tx, claim, day).await? else { return Ok(Added::NotTheirs) };
+    if last > 0 && seq > last.saturating_add(AHEAD) {
+        return Ok(Added::Ahead);
+    }
+    let note = "UPDATE instances SET seq = $2, day = $3 WHERE instance = $1 AND seq < $2";
+    if tx.execute(note, vec![claim.instance.as_str().into(), seq.into(), day.into()]).await? == 0 {
+        return Ok(Added::Before);
     }
     // Each key once, and always in the same order, so that two reports do not wait for each other.
     let mut sums = BTreeMap::<&KeyId, Usage>::new();
@@ -34,7 +41,7 @@ pub(super) async fn used(tx: &mut Tx, instance: String, seq: u64, day: i64, used
     }
     let sums: Vec<_> = sums.into_iter().collect();
     if sums.is_empty() {
-        return Ok(true);
+        return Ok(Added::Now);
     }
     let mark = if tx.is_sqlite() {
         tx.execute("UPDATE marks SET newest = newest + 1", vec![]).await?;
@@ -51,7 +58,7 @@ pub(super) async fn used(tx: &mut Tx, instance: String, seq: u64, day: i64, used
     for some in sums.chunks(ROWS_AT_ONCE) {
         add_day(tx, some, day).await?;
     }
-    Ok(true)
+    Ok(Added::Now)
 }
 
 fn merge(sum: &mut Usage, more: &Usage) {

@@ -6,12 +6,13 @@ on_both! {
     what_is_newer_wins_in_whatever_order_it_comes
     many_are_heard_at_once
     a_forgotten_sidecar_is_gone_until_it_is_heard
+    a_name_belongs_to_whoever_was_the_first_to_use_it
     long_gone_sidecars_are_swept
 }
 
 fn sidecar(instance: &str, heard: i64, revision: u64) -> Sidecar {
     Sidecar {
-        instance: instance.to_owned(),
+        claim: claim(instance),
         address: Some([192, 0, 2, 1].into()),
         first_seen: at(0),
         last_seen: at(heard),
@@ -40,7 +41,7 @@ async fn what_is_newer_wins_in_whatever_order_it_comes(ground: Ground) {
         let instance = format!("sidecar.{number}");
         let heard = heard(&instance);
         for at in order {
-            store.register(&heard[at]).await.unwrap();
+            assert!(store.register(&heard[at]).await.unwrap());
         }
         let expected =
             Sidecar { address: None, confirmed_at: at(40), max_stale: 60, goodbye: true, ..sidecar(&instance, 20, 6) };
@@ -61,7 +62,10 @@ async fn many_are_heard_at_once(ground: Ground) {
     let other = ground.other(&store).await;
     store.heard(&[]).await.unwrap();
     let all: Vec<_> = (0..250).rev().map(|number| sidecar(&format!("sidecar.{number:03}"), 1, 1)).collect();
-    let twice: Vec<_> = all.iter().cloned().chain(all.iter().map(|one| sidecar(&one.instance, 2, 9))).collect();
+    let twice: Vec<_> = all.iter().cloned().chain(all.iter().map(|one| sidecar(&one.claim.instance, 2, 9))).collect();
+    for one in &all[..3] {
+        assert!(store.register(one).await.unwrap());
+    }
     let (one, two) = tokio::join!(store.heard(&twice), other.heard(&twice));
     one.and(two).unwrap();
     let found = other.sidecars().await.unwrap();
@@ -76,28 +80,52 @@ async fn many_are_heard_at_once(ground: Ground) {
 async fn a_forgotten_sidecar_is_gone_until_it_is_heard(ground: Ground) {
     let store = ground.store().await;
     store.register(&sidecar("sidecar.1", 1, 1)).await.unwrap();
-    assert!(store.used("sidecar.1", 7, 20_000, &[]).await.unwrap());
+    assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap(), Added::Now);
     assert_eq!(store.sidecars().await.unwrap()[0].seq, 7);
     assert!(store.forget("sidecar.1").await.unwrap());
     assert!(!store.forget("sidecar.1").await.unwrap());
     assert!(store.sidecars().await.unwrap().is_empty());
     // What it reports late is counted, once, and makes no sidecar that is waited for.
     let used = [Used { key: id("key_1"), usage: Usage { allowed: 3, ..Usage::default() } }];
-    assert!(!store.used("sidecar.1", 7, 20_000, &used).await.unwrap());
-    assert!(store.used("sidecar.1", 8, 20_000, &used).await.unwrap());
+    assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &used).await.unwrap(), Added::Before);
+    assert_eq!(store.used(&claim("sidecar.1"), 8, 20_000, &used).await.unwrap(), Added::Now);
     assert!(store.sidecars().await.unwrap().is_empty());
     store.heard(&[sidecar("sidecar.1", 2, 1)]).await.unwrap();
     assert_eq!(store.sidecars().await.unwrap(), [Sidecar { seq: 8, ..sidecar("sidecar.1", 2, 1) }]);
 }
 
+async fn a_name_belongs_to_whoever_was_the_first_to_use_it(ground: Ground) {
+    let store = ground.store().await;
+    let other = ground.other(&store).await;
+    let stranger = Claim { bound: "secret:another".to_owned(), ..claim("sidecar.1") };
+    assert!(store.register(&sidecar("sidecar.1", 1, 1)).await.unwrap());
+    let lie = Sidecar { claim: stranger.clone(), goodbye: true, ..sidecar("sidecar.1", 2, 9) };
+    assert!(!other.register(&lie).await.unwrap());
+    assert_eq!(other.used(&stranger, 9, 20_000, &[]).await.unwrap(), Added::NotTheirs);
+    assert_eq!(store.sidecars().await.unwrap(), [sidecar("sidecar.1", 1, 1)]);
+    // Also when the sidecar is forgotten, so that nobody keeps it from coming back.
+    store.forget("sidecar.1").await.unwrap();
+    assert!(!other.register(&lie).await.unwrap());
+    assert!(other.register(&sidecar("sidecar.1", 3, 1)).await.unwrap());
+    // A name that was only reported by is bound as well.
+    assert_eq!(store.used(&claim("sidecar.2"), 1_800_000_000, 20_000, &[]).await.unwrap(), Added::Now);
+    assert!(
+        !other.register(&Sidecar { claim: Claim { bound: "x".into(), ..claim("sidecar.2") }, ..lie }).await.unwrap()
+    );
+    // No number shuts out all that would come after it.
+    let leap = 1_800_000_000 + 10_000_001;
+    assert_eq!(store.used(&claim("sidecar.2"), leap, 20_000, &[]).await.unwrap(), Added::Ahead);
+    assert_eq!(store.used(&claim("sidecar.2"), leap - 1, 20_000, &[]).await.unwrap(), Added::Now);
+}
+
 async fn long_gone_sidecars_are_swept(ground: Ground) {
     let store = ground.store().await;
     store.heard(&[sidecar("sidecar.1", 10, 1), sidecar("sidecar.2", 20, 1)]).await.unwrap();
-    store.used("sidecar.1", 7, 20_000, &[]).await.unwrap();
+    store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap();
     store.sweep(at(0), at(0), at(0), at(20), 20_000).await.unwrap();
     let left = store.sidecars().await.unwrap();
-    assert_eq!(left.iter().map(|sidecar| sidecar.instance.as_str()).collect::<Vec<_>>(), ["sidecar.2"]);
-    assert!(!store.used("sidecar.1", 7, 20_000, &[]).await.unwrap(), "counted before");
+    assert_eq!(left.iter().map(|sidecar| sidecar.claim.instance.as_str()).collect::<Vec<_>>(), ["sidecar.2"]);
+    assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap(), Added::Before);
     store.sweep(at(0), at(0), at(0), at(20), 20_001).await.unwrap();
-    assert!(store.used("sidecar.1", 7, 20_001, &[]).await.unwrap(), "long forgotten");
+    assert_eq!(store.used(&claim("sidecar.1"), 7, 20_001, &[]).await.unwrap(), Added::Now, "long forgotten");
 }

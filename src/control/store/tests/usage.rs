@@ -31,7 +31,8 @@ async fn a_report_is_counted_once(ground: Ground) {
         tokio::spawn(async move {
             let mut counted = 0;
             for seq in 1..=5 {
-                counted += usize::from(store.used("sidecar.1", seq, 20_000, &report).await.unwrap());
+                counted +=
+                    usize::from(store.used(&claim("sidecar.1"), seq, 20_000, &report).await.unwrap() == Added::Now);
             }
             counted
         })
@@ -44,10 +45,14 @@ async fn a_report_is_counted_once(ground: Ground) {
     assert!((1..=5).contains(&counted), "{counted}");
     let sums = [("key_1".to_owned(), 5 * counted as u64, 0), ("key_2".to_owned(), 10 * counted as u64, counted as u64)];
     assert_eq!(all(&*other).await, sums);
-    assert!(!store.used("sidecar.1", 5, 20_000, &report).await.unwrap());
-    assert!(!store.used("sidecar.1", 3, 20_000, &report).await.unwrap());
+    assert_eq!(store.used(&claim("sidecar.1"), 5, 20_000, &report).await.unwrap(), Added::Before);
+    assert_eq!(store.used(&claim("sidecar.1"), 3, 20_000, &report).await.unwrap(), Added::Before);
     assert_eq!(all(&*store).await, sums);
-    assert!(store.used("sidecar.2", 1, 20_000, &report).await.unwrap(), "each sidecar counts its own");
+    assert_eq!(
+        store.used(&claim("sidecar.2"), 1, 20_000, &report).await.unwrap(),
+        Added::Now,
+        "each sidecar counts its own"
+    );
 }
 
 async fn use_is_added_up(ground: Ground) {
@@ -68,7 +73,7 @@ async fn use_is_added_up(ground: Ground) {
     let mut seq = 0;
     let mut report = async |used: &[Used]| {
         seq += 1;
-        assert!(store.used("sidecar.1", seq, 20_000, used).await.unwrap());
+        assert_eq!(store.used(&claim("sidecar.1"), seq, 20_000, used).await.unwrap(), Added::Now);
     };
     report(&[seen(None, 0)]).await;
     assert_eq!(last().await, (None, None, 1));
@@ -92,7 +97,7 @@ async fn the_last_refusal_of_each_reason_is_kept(ground: Ground) {
     };
     let report = async |seq: u64, refusals: Vec<Refusal>| {
         let used = Used { key: id("key_1"), usage: Usage { refused: 1, refusals, ..Usage::default() } };
-        store.used("sidecar.1", seq, 20_000, &[used]).await.unwrap();
+        store.used(&claim("sidecar.1"), seq, 20_000, &[used]).await.unwrap();
         store.usage_since(0).await.unwrap().0.remove(0).1.refusals
     };
     report(1, vec![refusal("revoked", 10, 2), refusal("expired", 11, 1)]).await;
@@ -109,9 +114,9 @@ async fn no_sum_overflows(ground: Ground) {
     for seq in 1..=20 {
         let most = Refusal { reason: "revoked".to_owned(), at: at(0), ip: None, count: u64::MAX };
         let usage = Usage { allowed: u64::MAX, refused: u64::MAX, refusals: vec![most], ..Usage::default() };
-        store.used("sidecar.1", seq, 20_000, &[Used { key: id("key_1"), usage }]).await.unwrap();
+        store.used(&claim("sidecar.1"), seq, 20_000, &[Used { key: id("key_1"), usage }]).await.unwrap();
     }
-    store.used("sidecar.1", u64::MAX, 20_000, &[used("key_2", 1, 1)]).await.unwrap();
+    store.used(&claim("sidecar.2"), u64::MAX, 20_000, &[used("key_2", 1, 1)]).await.unwrap();
     let sums = all(&*store).await;
     assert_eq!(sums[0], ("key_1".to_owned(), i64::MAX as u64, 20_000_000_000_000));
     let days = store.days_of_all(0).await.unwrap();
@@ -123,7 +128,7 @@ async fn what_was_written_since_a_mark_comes(ground: Ground) {
     let (nothing, start) = store.usage_since(0).await.unwrap();
     assert!(nothing.is_empty());
     let keys = |found: Vec<(KeyId, Usage)>| found.into_iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
-    store.used("sidecar.1", 1, 20_000, &[used("key_1", 1, 0)]).await.unwrap();
+    store.used(&claim("sidecar.1"), 1, 20_000, &[used("key_1", 1, 0)]).await.unwrap();
     let (found, one) = store.usage_since(start).await.unwrap();
     assert_eq!(keys(found), ["key_1"]);
 
@@ -139,7 +144,7 @@ async fn what_was_written_since_a_mark_comes(ground: Ground) {
             Some(late)
         }
     };
-    store.used("sidecar.1", 2, 20_000, &[used("key_2", 1, 0)]).await.unwrap();
+    store.used(&claim("sidecar.1"), 2, 20_000, &[used("key_2", 1, 0)]).await.unwrap();
     let (found, two) = store.usage_since(one).await.unwrap();
     assert!(keys(found).contains(&"key_2".to_owned()));
     if let Some(mut late) = late {
@@ -165,7 +170,7 @@ async fn days_are_added_up_and_swept(ground: Ground) {
         (20_001, [used("key_1", 1, 1), used("gone", 5, 5)]),
     ] {
         seq += 1;
-        store.used("sidecar.1", seq, day, &report).await.unwrap();
+        store.used(&claim("sidecar.1"), seq, day, &report).await.unwrap();
     }
     let day = |day, allowed, refused| Day { day, allowed, refused };
     assert_eq!(store.days(&id("key_1"), 0).await.unwrap(), [day(20_000, 1, 2), day(20_001, 4, 1)]);

@@ -1,9 +1,9 @@
 //! What people and callers write is text on a page, and nothing else.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Visitor, made, with_password};
-use crate::harness::{Plane, SYNC_TOKEN, post};
+use crate::harness::{Plane, Request, SYNC_TOKEN, get, post};
 
 const ATTACKS: [&str; 5] = [
     "<img src=x onerror=alert(1)>",
@@ -74,7 +74,7 @@ async fn what_was_written_is_text_wherever_it_is_shown() {
             ("/keys/new", &["owner"]),
             ("/sign-in", &["next"]),
             ("/owners/new", &["id"]),
-            ("/receipts/1", &["key", "deleted"]),
+            ("/receipts/1", &["key", "owner", "did"]),
         ] {
             targets.extend(names.iter().map(|name| format!("{path}?{name}={escaped}")));
         }
@@ -102,16 +102,32 @@ async fn what_was_written_is_text_wherever_it_is_shown() {
     }
 }
 
-/// What a sidecar that lies might send.
+/// What a sidecar that lies might send: of itself, and, once it is registered, of this history.
 async fn report(plane: &Plane, key: &str, attack: &str, number: usize) {
-    let epoch = "x";
-    let usage = json!([{ "key": key, "last_used_at": "2026-11-21T00:00:00Z", "last_ip": attack, "allowed": 1, "refused": 1,
-        "refusals": { attack: 1 }, "last_refusal": { "reason": attack, "at": "2026-11-21T00:00:00Z", "ip": attack } }]);
-    let report = json!({ "instance": format!("<b>{attack}.{number}"), "epoch": epoch, "revision": 0, "durable": true, "seq": 1, "usage": usage });
-    let request =
-        post("/sync/v1/report", report.to_string()).field("Content-Type", "application/json").bearer(SYNC_TOKEN);
-    let answer = plane.ask(request).await;
-    assert!(answer.status < 500, "{}", answer.text());
+    let secret = format!("secret-of-the-sidecar-that-lies-{number}");
+    let ask =
+        async |request: Request| plane.ask(request.bearer(SYNC_TOKEN).field("Keyside-Instance-Secret", &secret)).await;
+    let instance = format!("lies.{number}");
+    let set = ask(get(&format!("/sync/v1/keys?instance={instance}"))).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    let head: Value = serde_json::from_str(set.text().lines().next().unwrap()).unwrap();
+    let used = |ip: &str| {
+        json!([{ "key": key, "last_used_at": "2026-11-21T00:00:00Z", "last_ip": ip, "allowed": 1, "refused": 1,
+            "refusals": { attack: 1, "revoked": 1 }, "last_refusal": { "reason": attack, "at": "2026-11-21T00:00:00Z", "ip": ip } }])
+    };
+    let (revision, epoch) = (&head["revision"], &head["epoch"]);
+    for (instance, ip, status) in [
+        (format!("<b>{attack}.{number}"), "192.0.2.1", 422),
+        (instance.clone(), attack, 422),
+        (instance, "192.0.2.1", 200),
+    ] {
+        let report = json!({
+            "instance": instance, "epoch": epoch, "revision": revision, "durable": true, "seq": 1, "usage": used(ip),
+        });
+        let request = post("/sync/v1/report", report.to_string()).field("Content-Type", "application/json");
+        let answer = ask(request).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
 }
 
 #[tokio::test]

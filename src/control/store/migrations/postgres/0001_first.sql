@@ -89,9 +89,12 @@ CREATE TABLE sidecars (
   durable BIGINT NOT NULL,
   goodbye BIGINT NOT NULL
 );
--- The last report of use of each sidecar. It outlives the sidecar's row, so that nothing is counted twice.
-CREATE TABLE reports (
+-- Who may speak for an instance, and the number of its last report of use. It outlives the sidecar's row, so that nobody
+-- takes the place of one that was forgotten, and nothing is counted twice.
+CREATE TABLE instances (
   instance TEXT COLLATE "C" PRIMARY KEY,
+  bound TEXT NOT NULL,
+  credential TEXT NOT NULL,
   seq BIGINT NOT NULL,
   day BIGINT NOT NULL
 );

@@ -1,0 +1,94 @@
+//! What a change that lets fewer callers in is answered with: who has it, and who may be serving without it.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{Fleet, State};
+use crate::clock::{self, Wall};
+
+/// Which sidecars have acknowledged a revision, and which have not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The revision.
+    pub revision: u64,
+    /// Who has it in force.
+    pub acknowledged: Vec<String>,
+    /// Who may be serving without it.
+    pub pending: Vec<Pending>,
+    /// Who said goodbye without it, and would serve what is kept on their disk if they were started and could reach no
+    /// control plane. Nobody waits for them.
+    pub stopped: Vec<Pending>,
+    /// Whether these are all. They are not when the store could not be asked for those of other control planes.
+    pub complete: bool,
+}
+
+/// A sidecar that may be serving without a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its name.
+    pub instance: String,
+    /// When it was last heard.
+    pub last_seen: Wall,
+    /// Until when it may serve methods that only read.
+    pub may_serve_reads_until: Wall,
+    /// Until when it may serve the others.
+    pub may_serve_writes_until: Wall,
+}
+
+impl Fleet {
+    /// Waits until all who are waited for have acknowledged a revision, or for this long, and says who has.
+    pub async fn receipt(&self, revision: u64, wait: Duration) -> Receipt {
+        let began = clock::mono();
+        let mut news = self.news.subscribe();
+        let _waiting = self.wait_here();
+        let _ = self.look().await;
+        let done = self.lock().watch(revision, began);
+        self.observe(&done);
+        let deadline = tokio::time::sleep(wait);
+        tokio::pin!(deadline);
+        loop {
+            news.borrow_and_update();
+            let complete = self.looked.load(Ordering::Acquire) >= began.as_nanos();
+            if complete && self.lock().awaited(revision, clock::now()).next().is_none() {
+                break;
+            }
+            tokio::select! {
+                // Fails only when the sender is gone, which is ours.
+                _ = news.changed() => {}
+                () = &mut deadline => break,
+            }
+        }
+        let complete = self.looked.load(Ordering::Acquire) >= began.as_nanos();
+        if !complete {
+            tracing::error!(revision, "the store could not be asked which sidecars other control planes know");
+        }
+        self.lock().receipt(revision, clock::now().wall, complete)
+    }
+}
+
+impl State {
+    fn receipt(&self, revision: u64, now: Wall, complete: bool) -> Receipt {
+        let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
+        let mut receipt = Receipt { revision, acknowledged, pending, stopped, complete };
+        // Whoever took the place of another holds its disk.
+        for member in self.members.values().filter(|member| !member.replaced || member.has_stream()) {
+            let (reads, writes) = member.may_serve_until(now);
+            let late = || Pending {
+                instance: member.sidecar.claim.instance.clone(),
+                last_seen: member.sidecar.last_seen,
+                may_serve_reads_until: reads,
+                may_serve_writes_until: writes,
+            };
+            match (member.is_known(now), member.sidecar.revision >= revision) {
+                (true, true) => receipt.acknowledged.push(member.sidecar.claim.instance.clone()),
+                (true, false) => receipt.pending.push(late()),
+                (false, false) if reads.max(writes) > now => receipt.stopped.push(late()),
+                (false, _) => {}
+            }
+        }
+        receipt.acknowledged.sort();
+        for list in [&mut receipt.pending, &mut receipt.stopped] {
+            list.sort_by(|one, other| one.instance.cmp(&other.instance));
+        }
+        receipt
+    }
+}

@@ -1,0 +1,48 @@
+//! Who may register.
+
+use super::*;
+
+fn sidecar(number: usize, credential: &str, goodbye: bool) -> Sidecar {
+    let now = clock::now().wall;
+    let claim =
+        Claim { instance: format!("{credential}.{number}"), bound: "b".to_owned(), credential: credential.to_owned() };
+    Sidecar {
+        claim,
+        address: None,
+        first_seen: now,
+        last_seen: now,
+        confirmed_at: now,
+        max_stale: 60,
+        max_stale_write: 60,
+        revision: 0,
+        durable: false,
+        seq: 0,
+        goodbye,
+    }
+}
+
+/// Whether one more of this credential may register, where there are so many serving and so many that have gone.
+#[track_caller]
+fn check(serving: usize, gone: usize, credential: &str, may: bool) {
+    let mut state = State::default();
+    for number in 0..serving + gone {
+        let sidecar = sidecar(number, "one", number >= serving);
+        state.members.insert(sidecar.claim.instance.clone(), Member::new(sidecar, clock::mono()));
+    }
+    let now = clock::now().wall;
+    let new = sidecar(usize::MAX, credential, false).claim;
+    assert_eq!(state.admit(&new, now).is_ok(), may, "{serving} {gone} {credential}");
+    let known = sidecar(0, "one", false).claim;
+    assert!(state.admit(&known, now).is_ok(), "who is known comes back");
+    let stranger = Claim { bound: "c".to_owned(), ..known };
+    assert!(matches!(state.admit(&stranger, now), Err(NotRegistered::NotTheirs)));
+}
+
+#[test]
+fn a_fleet_of_thousands_may_register_and_no_flood() {
+    check(9_999, 0, "one", true);
+    check(10_000, 0, "one", false);
+    check(10_000, 0, "other", true);
+    check(1, 49_998, "one", true);
+    check(1, 49_999, "one", false);
+}
