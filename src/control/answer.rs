@@ -89,6 +89,12 @@ impl From<StoreError> for Problem {
                 "outcome_unknown",
                 "The store broke off: look whether it was done before you ask again.",
             ),
+            StoreError::Astray(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_went_back",
+                "The store has lost what was written to it before, as after a failover to a replica that lagged. Nothing is \
+                 changed until that is back, or a new history is begun. The log says more.",
+            ),
             StoreError::Damaged(_) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "store_damaged",

@@ -9,7 +9,7 @@ mod image;
 use std::{
     net::IpAddr,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,6 +31,8 @@ pub use self::image::{Image, KEPT};
 const CONFIRM: Duration = Duration::from_secs(1);
 /// How often a change is judged anew because somebody else was quicker.
 const ATTEMPTS: usize = 20;
+/// For so long after the store was last heard, what is in memory is shown: as long as a sidecar believes a heartbeat.
+const SHOWN: Duration = Duration::from_secs(15);
 /// How often, and how long apart, it is looked up whether a commit that was never answered was made.
 const LOOKS: usize = 6;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -93,6 +95,8 @@ pub struct Ledger {
     stirred: watch::Sender<u64>,
     /// When the store last said that its newest revision is ours.
     confirmed: AtomicU64,
+    /// Why the store is not believed: it lacks what is in memory.
+    astray: Mutex<Option<String>>,
     /// Where the store works.
     runtime: Handle,
 }
@@ -113,6 +117,7 @@ impl Ledger {
             head,
             stirred: watch::Sender::new(0),
             confirmed: AtomicU64::new(clock::mono().as_nanos()),
+            astray: Mutex::default(),
             runtime: Handle::current(),
         }))
     }
@@ -165,6 +170,31 @@ impl Ledger {
     pub async fn refresh(self: &Arc<Self>) -> Result<(), StoreError> {
         let ledger = Arc::clone(self);
         self.run(async move { ledger.confirm().await }).await
+    }
+
+    /// Whether what is in memory may be shown, and acted on: the store was heard a moment ago, and holds it.
+    ///
+    /// # Errors
+    ///
+    /// `Astray` when the store has lost a part of it, and `Unavailable` when it was silent for longer than 15 seconds.
+    pub fn usable(&self) -> Result<(), StoreError> {
+        self.holds()?;
+        match clock::mono().since(self.confirmed()) > SHOWN {
+            true => {
+                Err(StoreError::Unavailable("it does not answer, and others may have written meanwhile".to_owned()))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the store holds all that is in memory, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// `Astray` when it has lost a part of it.
+    pub fn holds(&self) -> Result<(), StoreError> {
+        let astray = self.astray.lock().unwrap_or_else(PoisonError::into_inner);
+        astray.as_ref().map_or(Ok(()), |why| Err(StoreError::Astray(why.clone())))
     }
 
     /// When the store last said that its newest revision is ours.
@@ -282,11 +312,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether a commit that was never answered was made.
+    /// Whether a commit that was never answered was made. What is not there may still be under way, so it is looked for
+    /// several times; what stands in its place says that it never will be.
     async fn was_made(&self, commit: &Commit) -> bool {
         for _ in 0..LOOKS {
             match self.store.audit_from(commit.after.entries, 1).await {
-                Ok(found) => return found.first().is_some_and(|entry| entry.hash == commit.after.hash),
+                Ok(found) => {
+                    if let Some(entry) = found.first() {
+                        return entry.hash == commit.after.hash;
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "looking up whether a change was made"),
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -319,6 +354,8 @@ impl Ledger {
         if self.read(|image| *image.head() != head) {
             let _turn = self.turn.lock().await;
             self.catch_up().await?;
+        } else {
+            self.found();
         }
         self.confirmed.fetch_max(asked.as_nanos(), Ordering::AcqRel);
         Ok(())
@@ -327,27 +364,54 @@ impl Ledger {
     /// To be called by whoever has the turn.
     async fn catch_up(&self) -> Result<(), StoreError> {
         let since = self.read(|image| image.head().clone());
-        let Caught { head, revisions, operators } = self.store.catch_up(&since).await?;
-        let fits = head.epoch == since.epoch && head.entries >= since.entries;
+        let Caught { head, follows, revisions, operators } = self.store.catch_up(&since).await?;
+        if !follows && head.epoch == since.epoch {
+            return Err(self.lost(&since, &head));
+        }
         match revisions {
-            Some(revisions) if fits => self.take(|image| {
+            Some(revisions) => self.take(|image| {
                 image.follow(head, revisions, operators);
             }),
-            _ => {
+            None => {
                 let loaded = self.store.load().await?;
-                if !fits {
-                    tracing::error!(
+                if loaded.head.epoch != since.epoch {
+                    tracing::warn!(
                         was.epoch = since.epoch,
                         was.entries = since.entries,
                         now.epoch = loaded.head.epoch,
                         now.entries = loaded.head.entries,
-                        "the store went back in time: another database, or an older copy"
+                        "the store has a new history: it is taken, and sidecars take it"
                     );
                 }
                 self.take(|image| *image = Image::new(loaded));
             }
         }
+        self.found();
         Ok(())
+    }
+
+    /// The store holds what is in memory, again or still.
+    fn found(&self) {
+        if self.astray.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::warn!("the store holds again what was written to it");
+        }
+    }
+
+    /// The store has lost what is in memory. To go on with less would bring back what was revoked, under numbers that
+    /// sidecars have seen with another meaning.
+    fn lost(&self, held: &Head, found: &Head) -> StoreError {
+        let why = format!(
+            "it ends with audit entry {} and revision {}, and does not hold entry {} (revision {}), which was written to it, as \
+             after a failover to a replica that lagged. Nothing is changed, no revoke is answered, and no sidecar is told \
+             that its keys are the newest, until what was lost is back, or a control plane is started with --restored, which \
+             begins a new history with what is left",
+            found.entries, found.revision, held.entries, held.revision
+        );
+        let before = self.astray.lock().unwrap_or_else(PoisonError::into_inner).replace(why.clone());
+        if before.is_none() {
+            tracing::error!("the store went back in time: {why}");
+        }
+        StoreError::Astray(why)
     }
 
     fn take(&self, take: impl FnOnce(&mut Image)) {

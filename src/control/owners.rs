@@ -218,7 +218,7 @@ pub async fn change(
         Ok((Some(draft), ()))
     };
     let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(desk.fleet.receipt(written.head.revision, wait).await)
+    Ok(desk.fleet.receipt(&written.head, wait).await?)
 }
 
 /// Removes an owner that no key names which is not revoked, and waits for the sidecars.
@@ -249,7 +249,7 @@ pub async fn delete(desk: &Arc<Desk>, caller: &Caller, id: &str, wait: Duration)
         Ok((Some(draft), ()))
     };
     let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(desk.fleet.receipt(written.head.revision, wait).await)
+    Ok(desk.fleet.receipt(&written.head, wait).await?)
 }
 
 fn find<'a>(image: &'a Image, id: &str) -> Result<&'a Arc<OwnerRow>, Problem> {

@@ -289,7 +289,11 @@ fn chores(
                 follow_certificate(tls, &health, &mut fault);
             }
             let silent = clock::mono().since(desk.ledger.confirmed()) > SILENT;
-            health.set_keys(if silent { Err("the store does not answer") } else { Ok(()) });
+            health.set_keys(match desk.ledger.holds() {
+                Err(astray) => Err(astray.to_string()),
+                Ok(()) if silent => Err("the store does not answer".to_owned()),
+                Ok(()) => Ok(()),
+            });
             drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
         }
     })?;

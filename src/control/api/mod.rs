@@ -89,6 +89,8 @@ impl FromRequestParts<Arc<Desk>> for Caller {
 }
 
 async fn find(parts: &Parts, desk: &Arc<Desk>) -> Result<Caller, Problem> {
+    // What nobody can vouch for any more is not shown.
+    desk.ledger.usable()?;
     let peer = *parts.extensions.get::<Peer>().ok_or_else(Problem::unauthorized)?;
     if let Some(found) = caller::by_authorization(desk, &parts.headers, peer) {
         return found;

@@ -110,10 +110,10 @@ pub(super) async fn receipt(
     stands(&desk, &caller, Role::Viewer)?;
     let wait = wait(&mut asked)?;
     asked.finish()?;
-    let newest = desk.ledger.read(|image| image.head().revision);
-    let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= newest);
-    let revision = revision.ok_or_else(|| Problem::not_found("revision"))?;
-    Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.receipt(revision, wait).await)))
+    let mut head = desk.ledger.read(|image| image.head().clone());
+    let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= head.revision);
+    head.revision = revision.ok_or_else(|| Problem::not_found("revision"))?;
+    Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.receipt(&head, wait).await?)))
 }
 
 pub(super) async fn sidecars(caller: Caller, State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {

@@ -128,12 +128,15 @@ impl Following {
     /// A heartbeat, if what the sidecar was sent is known to be the newest. None outside: the stream is to end.
     fn heartbeat(&self) -> Option<Option<Bytes>> {
         // Read before the head: what the store confirmed then is in it.
+        if self.desk.ledger.holds().is_err() {
+            return None;
+        }
         let age = clock::mono().since(self.desk.ledger.confirmed());
         if age > SILENT {
             return None;
         }
         let newest = self.desk.ledger.read(|image| image.head().revision);
-        let may = age <= CONFIRMED && self.desk.fleet.may_confirm() && newest == self.position.revision;
+        let may = age <= CONFIRMED && newest == self.position.revision && self.attached.may_confirm();
         Some(may.then(|| Bytes::from(format!("{{\"heartbeat\":{newest}}}\n"))))
     }
 }

@@ -79,12 +79,14 @@ pub(super) async fn take(
         .map_err(|error| Problem::invalid("body", format!("This is no report: {error}")))?;
     let claim = instance::claim(headers, report.instance.clone(), credential)?;
     check(&report)?;
+    desk.ledger.holds()?;
     let known = desk.fleet.has(&report.instance).await;
     if !desk.fleet.is_theirs(&claim) {
         return Err(instance::not_theirs(desk, &claim, peer));
     }
     let revision = acknowledged(desk, &report).await?;
-    desk.fleet.heard(&report.instance, revision, report.durable, report.goodbye);
+    let told = revision.map(|revision| (report.epoch.as_str(), revision));
+    desk.fleet.heard(&report.instance, told, report.durable, report.goodbye);
     if let Some(seq) = report.seq {
         count(desk, &claim, peer, seq, report.usage).await?;
     }

@@ -15,10 +15,11 @@ use crate::{
     control::{
         audit,
         desk::Desk,
+        fleet::Receipt,
         front::Peer,
         ledger::{Actor, Draft, Ledger, WriteError},
         routes,
-        store::{self, Change},
+        store::{self, Change, Head},
     },
     keys::document::json::read_key,
 };
@@ -92,6 +93,12 @@ impl Here {
             Err(WriteError::Store(error)) => panic!("{error}"),
             Err(WriteError::Refused(())) => unreachable!(),
         }
+    }
+
+    /// Who has a revision.
+    async fn receipt(&self, revision: u64, wait: Duration) -> Receipt {
+        let head = self.desk.ledger.read(|image| Head { revision, ..image.head().clone() });
+        self.desk.fleet.receipt(&head, wait).await.unwrap()
     }
 
     /// What a sidecar that has taken the set names.
@@ -239,7 +246,7 @@ async fn a_receipt_names_who_has_it_and_who_may_serve_without() {
     let report = async |instance: &str, epoch: &Value, revision: u64| {
         here.report(json!({"instance": instance, "epoch": epoch, "revision": revision, "durable": true})).await
     };
-    let waiting = here.desk.fleet.receipt(revision, Duration::from_secs(20));
+    let waiting = here.receipt(revision, Duration::from_secs(20));
     let acknowledging = async {
         assert_eq!(report("one.1", &one["epoch"], revision).await.1["acknowledged"], revision);
         assert_eq!(report("two.2", &two["epoch"], revision).await.0, 200);
@@ -253,7 +260,7 @@ async fn a_receipt_names_who_has_it_and_who_may_serve_without() {
     assert_eq!(report("one.1", &one["epoch"], revision + 1).await.0, 422, "a lie");
     assert_eq!(report("two.2", &two["epoch"], revision).await.0, 200);
     let before = clock::now().wall;
-    let receipt = here.desk.fleet.receipt(revision, Duration::from_millis(50)).await;
+    let receipt = here.receipt(revision, Duration::from_millis(50)).await;
     assert_eq!(receipt.acknowledged, ["two.2"]);
     let pending = &receipt.pending[0];
     assert_eq!(pending.instance, "one.1");
@@ -264,12 +271,12 @@ async fn a_receipt_names_who_has_it_and_who_may_serve_without() {
     // A goodbye ends it; a later word of the same one begins anew.
     let goodbye = json!({"instance": "one.1", "epoch": one["epoch"], "revision": 1, "goodbye": true});
     assert_eq!(here.report(goodbye).await.0, 200);
-    assert!(here.desk.fleet.receipt(revision, Duration::ZERO).await.pending.is_empty());
+    assert!(here.receipt(revision, Duration::ZERO).await.pending.is_empty());
     here.take("one.1").await;
-    assert_eq!(here.desk.fleet.receipt(revision, Duration::ZERO).await.pending.len(), 1);
+    assert_eq!(here.receipt(revision, Duration::ZERO).await.pending.len(), 1);
     assert!(here.desk.fleet.forget("one.1").await.unwrap());
     assert!(!here.desk.fleet.forget("one.1").await.unwrap());
-    assert!(here.desk.fleet.receipt(revision, Duration::ZERO).await.pending.is_empty());
+    assert!(here.receipt(revision, Duration::ZERO).await.pending.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +288,7 @@ async fn who_is_known_and_what_was_acknowledged_outlives_a_restart() {
     here.report(json!({"instance": "one.1", "epoch": head["epoch"], "revision": revision})).await;
     here.desk.fleet.save().await.unwrap();
     let here = here.restart().await;
-    let receipt = here.desk.fleet.receipt(revision, Duration::from_millis(10)).await;
+    let receipt = here.receipt(revision, Duration::from_millis(10)).await;
     assert_eq!((receipt.acknowledged, receipt.pending.len()), (vec!["one.1".to_owned()], 1));
 }
 

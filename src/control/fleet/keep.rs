@@ -24,9 +24,6 @@ const WRITE: Duration = Duration::from_secs(1);
 /// How often the store is asked for what others have heard: while somebody waits for it, and else.
 const LOOK_WAITING: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(2);
-/// Where what was heard cannot be written for so long, nobody is told any more that its set is the newest: other control
-/// planes, and this one after a restart, would not know.
-const FAILING: Duration = Duration::from_secs(10);
 
 /// Counts who is waiting.
 pub(super) struct Waiting<'a>(&'a Fleet);
@@ -71,10 +68,17 @@ impl Fleet {
         let rows = Arc::clone(&unsaved);
         let written = self.ledger.run(async move { store.heard(&rows).await }).await;
         match &written {
-            Ok(()) => self.failing.store(0, Ordering::Relaxed),
+            Ok(()) => {
+                self.failing.store(false, Ordering::Relaxed);
+                let mut state = self.lock();
+                for sidecar in unsaved.iter() {
+                    if let Some(member) = state.members.get_mut(&sidecar.claim.instance) {
+                        member.leased = member.leased.max(sidecar.confirmed_at);
+                    }
+                }
+            }
             Err(error) => {
-                let now = clock::mono().as_nanos().max(1);
-                if self.failing.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "what was heard of sidecars could not be written; it is tried again");
                 }
                 let mut state = self.lock();
@@ -86,14 +90,6 @@ impl Fleet {
             }
         }
         written
-    }
-
-    /// Whether sidecars may be told that their set is the newest: what was heard of them is written.
-    pub fn may_confirm(&self) -> bool {
-        match self.failing.load(Ordering::Relaxed) {
-            0 => true,
-            since => clock::mono().since(Mono::from_nanos(since)) < FAILING,
-        }
     }
 
     async fn write(&self, shared: bool) {
@@ -113,7 +109,7 @@ impl Fleet {
         }
     }
 
-    /// Notes when revisions are written; and forgets acknowledgements of a history that is no longer ours.
+    /// Notes when revisions are written.
     async fn follow(&self) {
         let mut heads = self.ledger.follow();
         let mut last = heads.borrow_and_update().clone();
@@ -122,9 +118,6 @@ impl Fleet {
             let mut state = self.lock();
             if head.epoch != last.epoch || head.revision < last.revision {
                 state.written.clear();
-                for member in state.members.values_mut() {
-                    (member.sidecar.revision, member.sidecar.durable) = (0, false);
-                }
             } else if head.revision > last.revision {
                 state.written.push_back((head.revision, clock::mono()));
                 while state.written.len() > super::REMEMBERED {
@@ -164,7 +157,7 @@ impl Fleet {
         let began = clock::mono();
         let store = Arc::clone(self.ledger.store());
         let rows = self.ledger.run(async move { store.sidecars().await }).await?;
-        let head = self.ledger.read(|image| image.head().revision);
+        let head = self.ledger.read(|image| image.head().clone());
         let now = clock::now();
         let mut state = self.lock();
         let mut rows: HashMap<String, Sidecar> =
@@ -176,27 +169,31 @@ impl Fleet {
             news |= !stays;
             stays
         });
-        let moved: Vec<(String, u64, bool)> = rows
+        let moved: Vec<(String, String, u64, bool)> = rows
             .drain()
             .filter_map(|(instance, row)| {
                 let known = state.members.get_mut(&instance);
                 let changed = match known {
-                    Some(member) => member.merge(&row, now.mono),
+                    Some(member) => {
+                        member.leased = member.leased.max(row.confirmed_at);
+                        member.merge(&row, &head.epoch, now.mono)
+                    }
                     None => {
                         // Who lets revisions go by does so since before they were read here.
                         let mut member = Member::new(row.clone(), now.mono);
-                        if row.revision < head {
+                        member.leased = row.confirmed_at;
+                        if member.revision(&head.epoch) < head.revision {
                             member.moved = Mono::default();
                         }
                         state.members.insert(instance.clone(), member);
                         true
                     }
                 };
-                changed.then_some((instance, row.revision, row.goodbye))
+                changed.then_some((instance, row.epoch, row.revision, row.goodbye))
             })
             .collect();
-        for (instance, revision, gone) in &moved {
-            done.extend(state.acknowledged(instance, *revision, *gone, now.mono));
+        for (instance, epoch, revision, gone) in &moved {
+            done.extend(state.acknowledged(instance, (epoch, *revision), *gone, now.mono));
         }
         drop(state);
         self.observe(&done);

@@ -11,6 +11,7 @@ const WATCHED_FOR: Duration = Duration::from_secs(60);
 /// A revocation that not all who are waited for have acknowledged.
 #[derive(Debug)]
 pub(super) struct Watched {
+    epoch: String,
     revision: u64,
     written: Mono,
     awaited: HashSet<String>,
@@ -20,19 +21,20 @@ pub(super) struct Watched {
 
 impl State {
     /// Watches a revocation. Gives it, with its latency, if all have acknowledged it already.
-    pub(super) fn watch(&mut self, revision: u64, now: Mono) -> Vec<(u64, Duration)> {
+    pub(super) fn watch(&mut self, epoch: &str, revision: u64, now: Mono) -> Vec<(u64, Duration)> {
         self.watched.retain(|watched| now.since(watched.written) < WATCHED_FOR && watched.revision != revision);
         let written = self.written.iter().find(|(number, _)| *number == revision);
         let written = written.map_or(now, |(_, at)| (*at).min(now));
         let awaited: HashSet<_> =
-            self.awaited(revision, clock::now()).map(|member| member.sidecar.claim.instance.clone()).collect();
-        let acknowledged = self.members.values().filter(|member| member.sidecar.revision >= revision);
+            self.awaited(epoch, revision, clock::now()).map(|member| member.sidecar.claim.instance.clone()).collect();
+        let acknowledged = self.members.values().filter(|member| member.revision(epoch) >= revision);
         let last = acknowledged.map(|member| member.moved).max();
         if awaited.is_empty() {
             // Where nobody has to be waited for there is nothing to measure.
             return last.map(|last| (revision, last.since(written))).into_iter().collect();
         }
-        self.watched.push(Watched { revision, written, awaited, last: last.unwrap_or(written) });
+        let epoch = epoch.to_owned();
+        self.watched.push(Watched { epoch, revision, written, awaited, last: last.unwrap_or(written) });
         Vec::new()
     }
 
@@ -40,13 +42,13 @@ impl State {
     pub(super) fn acknowledged(
         &mut self,
         instance: &str,
-        revision: u64,
+        (epoch, revision): (&str, u64),
         gone: bool,
         now: Mono,
     ) -> Vec<(u64, Duration)> {
         let mut done = Vec::new();
         self.watched.retain_mut(|watched| {
-            let has = revision >= watched.revision;
+            let has = epoch == watched.epoch && revision >= watched.revision;
             let ended = (has || gone) && watched.awaited.remove(instance);
             if ended && has {
                 watched.last = watched.last.max(now);

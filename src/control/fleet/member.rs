@@ -7,8 +7,10 @@ use crate::{
     control::store::Sidecar,
 };
 
-/// For how long after it was handed to the socket something may still tell a sidecar that its set is the newest: 15
-/// seconds on its way, and 5 in which it was handed over and not yet noted in the store.
+/// For how long after it was handed to the socket something may still tell a sidecar that its set is the newest: a
+/// connection that is silent for 15 seconds is given up. One more is for clocks of control planes that differ.
+pub(super) const BELIEVED: Duration = Duration::from_secs(16);
+/// What is noted of it: more, so that one note will do for what is handed over in the seconds that follow.
 pub(super) const LINGER: Duration = Duration::from_secs(20);
 /// Who was heard so recently is waited for.
 pub(super) const HEARD: Duration = Duration::from_secs(15);
@@ -26,6 +28,8 @@ pub(super) struct Member {
     pub(super) registered: Mono,
     /// When its acknowledged revision last went up, or it said by what it asked that it keeps up.
     pub(super) moved: Mono,
+    /// The `confirmed_at` that the store is known to hold.
+    pub(super) leased: Wall,
     /// Whether another process has taken its place.
     pub(super) replaced: bool,
     /// Whether the store does not know all of this.
@@ -34,7 +38,8 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(sidecar: Sidecar, now: Mono) -> Self {
-        Self { sidecar, streams: Arc::default(), registered: now, moved: now, replaced: false, unsaved: false }
+        let leased = Wall::from_unix_millis(i64::MIN);
+        Self { sidecar, streams: Arc::default(), registered: now, moved: now, leased, replaced: false, unsaved: false }
     }
 
     pub(super) fn has_stream(&self) -> bool {
@@ -77,8 +82,8 @@ impl Member {
         heard || (self.is_connected(now.wall) && since.is_none_or(idle))
     }
 
-    /// Takes what the store says of it. True: something is new.
-    pub(super) fn merge(&mut self, other: &Sidecar, now: Mono) -> bool {
+    /// Takes what the store says of it, whose history is now that of this name. True: something is new.
+    pub(super) fn merge(&mut self, other: &Sidecar, epoch: &str, now: Mono) -> bool {
         let before = self.sidecar.clone();
         let own = &mut self.sidecar;
         if other.last_seen > own.last_seen {
@@ -92,13 +97,24 @@ impl Member {
         own.first_seen = own.first_seen.min(other.first_seen);
         own.confirmed_at = own.confirmed_at.max(other.confirmed_at);
         own.seq = own.seq.max(other.seq);
-        self.acknowledge(other.revision, other.durable, now);
+        if other.epoch == own.epoch || other.epoch == epoch {
+            self.acknowledge(&other.epoch, other.revision, other.durable, now);
+        }
         self.sidecar != before
     }
 
-    /// It has acknowledged this revision.
-    pub(super) fn acknowledge(&mut self, revision: u64, durable: bool, now: Mono) {
+    /// The revision of this history that it has acknowledged.
+    pub(super) fn revision(&self, epoch: &str) -> u64 {
+        if self.sidecar.epoch == epoch { self.sidecar.revision } else { 0 }
+    }
+
+    /// It has acknowledged this revision of this history. What it has of another one counts no more.
+    pub(super) fn acknowledge(&mut self, epoch: &str, revision: u64, durable: bool, now: Mono) {
         let own = &mut self.sidecar;
+        if own.epoch != epoch {
+            own.epoch = epoch.to_owned();
+            (own.revision, own.durable) = (0, false);
+        }
         if revision > own.revision {
             (own.revision, own.durable) = (revision, durable);
             self.moved = now;
@@ -129,6 +145,7 @@ mod tests {
             confirmed_at: T,
             max_stale: 60,
             max_stale_write: 30,
+            epoch: "e".to_owned(),
             revision: 5,
             durable: false,
             seq: 0,
@@ -162,7 +179,7 @@ mod tests {
         assert!(member.is_awaited(at(500), None), "it lacks nothing");
         assert!(member.is_awaited(at(500), Some(at(499).mono)), "it lacks something since a second ago");
         assert!(!member.is_awaited(at(500), Some(at(480).mono)), "it lets revisions go by");
-        member.acknowledge(6, true, at(495).mono);
+        member.acknowledge("e", 6, true, at(495).mono);
         assert!(member.is_awaited(at(500), Some(at(480).mono)), "late, but it moves");
     }
 
@@ -170,12 +187,17 @@ mod tests {
     fn what_the_store_says_takes_nothing_back() {
         let mut member = member();
         let mut other = member.sidecar.clone();
-        assert!(!member.merge(&other, at(1).mono), "nothing new");
+        assert!(!member.merge(&other, "e", at(1).mono), "nothing new");
         (other.revision, other.durable, other.last_seen) = (4, true, Wall::from_unix_millis(0));
         other.goodbye = true;
-        assert!(!member.merge(&other, at(1).mono), "all of it is old");
+        assert!(!member.merge(&other, "e", at(1).mono), "all of it is old");
         (other.revision, other.durable, other.last_seen) = (7, false, at(3).wall);
-        assert!(member.merge(&other, at(3).mono));
+        assert!(member.merge(&other, "e", at(3).mono));
         assert_eq!((member.sidecar.revision, member.sidecar.durable, member.sidecar.goodbye), (7, false, true));
+        // What was acknowledged of a history says nothing of another one.
+        (other.epoch, other.revision) = ("f".to_owned(), 3);
+        assert!(!member.merge(&other, "e", at(4).mono), "a history that is over");
+        assert!(member.merge(&other, "f", at(4).mono));
+        assert_eq!((member.revision("e"), member.revision("f")), (0, 3));
     }
 }

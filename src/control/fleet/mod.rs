@@ -18,7 +18,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
@@ -28,11 +28,11 @@ use tokio::sync::{Notify, watch};
 pub use self::receipt::{Pending, Receipt};
 use self::{
     latency::Watched,
-    member::{LINGER, Member},
+    member::{BELIEVED, LINGER, Member},
 };
 use super::{
     ledger::Ledger,
-    store::{Claim, Sidecar, StoreError},
+    store::{Claim, Head, Sidecar, StoreError},
 };
 use crate::clock::{self, Mono, Now, Wall};
 
@@ -56,8 +56,8 @@ pub struct Fleet {
     wanted: Notify,
     /// When the newest look into the store began that succeeded, and that was taken in.
     looked: AtomicU64,
-    /// Since when what was heard could not be written; 0: it can be.
-    failing: AtomicU64,
+    /// Whether what was heard could not be written.
+    failing: AtomicBool,
     /// Told how long a revocation took.
     observer: OnceLock<Box<dyn Fn(Duration) + Send + Sync>>,
 }
@@ -150,7 +150,7 @@ impl Fleet {
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
             looked: AtomicU64::new(0),
-            failing: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             observer: OnceLock::new(),
         })
     }
@@ -182,6 +182,7 @@ impl Fleet {
             confirmed_at: now.wall.plus(LINGER),
             max_stale: asker.max_stale,
             max_stale_write: asker.max_stale_write,
+            epoch: known.as_ref().map_or_else(String::new, |known| known.epoch.clone()),
             revision: known.as_ref().map_or(0, |known| known.revision),
             durable: known.as_ref().is_some_and(|known| known.durable),
             seq: known.as_ref().map_or(0, |known| known.seq),
@@ -195,7 +196,8 @@ impl Fleet {
             let mut state = self.lock();
             let name = asker.claim.instance.clone();
             let member = state.members.entry(name).or_insert_with(|| Member::new(sidecar.clone(), now.mono));
-            member.merge(&sidecar, now.mono);
+            member.merge(&sidecar, &sidecar.epoch, now.mono);
+            member.leased = member.leased.max(sidecar.confirmed_at);
             member.sidecar.claim = sidecar.claim;
             (member.registered, member.replaced) = (clock::mono(), false);
             self.attached(member)
@@ -218,6 +220,7 @@ impl Fleet {
             if let Some(member) = state.members.get_mut(&asker.claim.instance)
                 && member.sidecar.claim == asker.claim
                 && member.is_known(now.wall)
+                && member.leased >= now.wall.plus(BELIEVED)
                 && (member.sidecar.max_stale, member.sidecar.max_stale_write)
                     == (asker.max_stale, asker.max_stale_write)
             {
@@ -248,22 +251,21 @@ impl Fleet {
     }
 
     /// A sidecar was heard: it has this revision in force, if any is said. It must be [its own](Self::is_theirs) word.
-    pub fn heard(&self, instance: &str, revision: Option<u64>, durable: bool, goodbye: bool) {
+    pub fn heard(&self, instance: &str, revision: Option<(&str, u64)>, durable: bool, goodbye: bool) {
         let now = clock::now();
         let mut state = self.lock();
         let Some(member) = state.members.get_mut(instance) else { return };
         let before = member.sidecar.clone();
-        if let Some(revision) = revision {
-            member.acknowledge(revision, durable, now.mono);
+        if let Some((epoch, revision)) = revision {
+            member.acknowledge(epoch, revision, durable, now.mono);
         }
         let own = &mut member.sidecar;
         own.last_seen = own.last_seen.max(now.wall);
         own.goodbye |= goodbye;
         member.unsaved = true;
-        let urgent = own.revision > before.revision || own.goodbye != before.goodbye;
-        let moved = own.revision;
-        let gone = own.goodbye;
-        let done = state.acknowledged(instance, moved, gone, now.mono);
+        let urgent = (&own.epoch, own.revision) != (&before.epoch, before.revision) || own.goodbye != before.goodbye;
+        let (epoch, moved, gone) = (own.epoch.clone(), own.revision, own.goodbye);
+        let done = state.acknowledged(instance, (&epoch, moved), gone, now.mono);
         drop(state);
         self.observe(&done);
         if urgent {
@@ -274,8 +276,8 @@ impl Fleet {
 
     /// All sidecars, by name.
     pub fn sidecars(&self) -> Vec<SidecarView> {
-        let (head, now) = (self.ledger.read(|image| image.head().revision), clock::now().wall);
-        let mut views: Vec<_> = self.lock().members.values().map(|member| view(member, head, now)).collect();
+        let (head, now) = (self.ledger.read(|image| image.head().clone()), clock::now().wall);
+        let mut views: Vec<_> = self.lock().members.values().map(|member| view(member, &head, now)).collect();
         views.sort_by(|one, other| one.sidecar.claim.instance.cmp(&other.sidecar.claim.instance));
         views
     }
@@ -309,7 +311,7 @@ impl Fleet {
         let kept = self.ledger.run(async move { store.forget(&name).await }).await?;
         let mut state = self.lock();
         let here = state.members.remove(instance).is_some();
-        let done = state.acknowledged(instance, 0, true, clock::mono());
+        let done = state.acknowledged(instance, ("", 0), true, clock::mono());
         drop(state);
         self.observe(&done);
         self.tell();
@@ -416,21 +418,22 @@ impl State {
     }
 
     /// Who is waited for and has not acknowledged this revision.
-    fn awaited(&self, revision: u64, now: Now) -> impl Iterator<Item = &Member> {
+    fn awaited(&self, epoch: &str, revision: u64, now: Now) -> impl Iterator<Item = &Member> {
         self.members.values().filter(move |member| {
-            let own = member.sidecar.revision;
+            let own = member.revision(epoch);
             own < revision && member.is_awaited(now, self.written_after(own, revision))
         })
     }
 }
 
-fn view(member: &Member, head: u64, now: Wall) -> SidecarView {
+fn view(member: &Member, head: &Head, now: Wall) -> SidecarView {
     let (reads, writes) = member.may_serve_until(now);
+    let revision = member.revision(&head.epoch);
     SidecarView {
-        sidecar: Sidecar { confirmed_at: member.confirmed_at(now), ..member.sidecar.clone() },
+        sidecar: Sidecar { confirmed_at: member.confirmed_at(now), revision, ..member.sidecar.clone() },
         known: member.is_known(now),
         connected: member.is_connected(now),
-        lag: head.saturating_sub(member.sidecar.revision),
+        lag: head.revision.saturating_sub(revision),
         may_serve_reads_until: reads,
         may_serve_writes_until: writes,
     }
@@ -442,6 +445,19 @@ impl Attached {
         let state = self.fleet.lock();
         let member = state.members.get(&self.instance);
         member.zip(self.stream.as_ref()).is_some_and(|(member, own)| Arc::ptr_eq(&member.streams, own))
+    }
+
+    /// Whether it may be told that its set is the newest: other control planes, and this one after a restart, will know
+    /// that it was, since the store holds already that it may be served for as long as that is believed. Where it does
+    /// not yet, it is noted, and the next time it may.
+    pub fn may_confirm(&self) -> bool {
+        let now = clock::now().wall;
+        let leased = self.fleet.lock().members.get(&self.instance).map(|member| member.leased);
+        let may = leased.is_some_and(|leased| leased >= now.plus(BELIEVED));
+        if !may {
+            self.confirm();
+        }
+        may
     }
 
     /// Something is handed to the socket that may tell it that its set is the newest.

@@ -2,8 +2,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Fleet, State};
+use super::{Fleet, Head, State, StoreError};
 use crate::clock::{self, Wall};
+
+/// How long the store is asked at the end whether it still holds what the receipt is for.
+const ASKED: Duration = Duration::from_secs(5);
 
 /// Which sidecars have acknowledged a revision, and which have not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,20 +38,25 @@ pub struct Pending {
 }
 
 impl Fleet {
-    /// Waits until all who are waited for have acknowledged a revision, or for this long, and says who has.
-    pub async fn receipt(&self, revision: u64, wait: Duration) -> Receipt {
+    /// Waits until all who are waited for have acknowledged the revision of this head, or for this long, and says who has.
+    ///
+    /// # Errors
+    ///
+    /// The store has lost what was written, or another history has begun: then nothing can be said.
+    pub async fn receipt(&self, head: &Head, wait: Duration) -> Result<Receipt, StoreError> {
+        let (epoch, revision) = (head.epoch.as_str(), head.revision);
         let began = clock::mono();
         let mut news = self.news.subscribe();
         let _waiting = self.wait_here();
         let _ = self.look().await;
-        let done = self.lock().watch(revision, began);
+        let done = self.lock().watch(epoch, revision, began);
         self.observe(&done);
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         loop {
             news.borrow_and_update();
             let complete = self.looked.load(Ordering::Acquire) >= began.as_nanos();
-            if complete && self.lock().awaited(revision, clock::now()).next().is_none() {
+            if complete && self.lock().awaited(epoch, revision, clock::now()).next().is_none() {
                 break;
             }
             tokio::select! {
@@ -57,16 +65,25 @@ impl Fleet {
                 () = &mut deadline => break,
             }
         }
-        let complete = self.looked.load(Ordering::Acquire) >= began.as_nanos();
+        // A revision that the store has lost is in force nowhere for long.
+        let refreshed = tokio::time::timeout(ASKED, self.ledger.refresh()).await;
+        let refreshed = refreshed.unwrap_or_else(|_| Err(StoreError::Unavailable("it did not answer".to_owned())));
+        if let Err(error @ StoreError::Astray(_)) = refreshed {
+            return Err(error);
+        }
+        if self.ledger.read(|image| image.head().epoch != epoch) {
+            return Err(StoreError::Astray("another history has begun meanwhile".to_owned()));
+        }
+        let complete = refreshed.is_ok() && self.looked.load(Ordering::Acquire) >= began.as_nanos();
         if !complete {
             tracing::error!(revision, "the store could not be asked which sidecars other control planes know");
         }
-        self.lock().receipt(revision, clock::now().wall, complete)
+        Ok(self.lock().receipt(epoch, revision, clock::now().wall, complete))
     }
 }
 
 impl State {
-    fn receipt(&self, revision: u64, now: Wall, complete: bool) -> Receipt {
+    fn receipt(&self, epoch: &str, revision: u64, now: Wall, complete: bool) -> Receipt {
         let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
         let mut receipt = Receipt { revision, acknowledged, pending, stopped, complete };
         // Whoever took the place of another holds its disk.
@@ -78,7 +95,7 @@ impl State {
                 may_serve_reads_until: reads,
                 may_serve_writes_until: writes,
             };
-            match (member.is_known(now), member.sidecar.revision >= revision) {
+            match (member.is_known(now), member.revision(epoch) >= revision) {
                 (true, true) => receipt.acknowledged.push(member.sidecar.claim.instance.clone()),
                 (true, false) => receipt.pending.push(late()),
                 (false, false) if reads.max(writes) > now => receipt.stopped.push(late()),

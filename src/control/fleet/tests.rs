@@ -14,6 +14,7 @@ fn sidecar(number: usize, credential: &str, goodbye: bool) -> Sidecar {
         confirmed_at: now,
         max_stale: 60,
         max_stale_write: 60,
+        epoch: String::new(),
         revision: 0,
         durable: false,
         seq: 0,

@@ -170,14 +170,14 @@ pub(super) async fn mint_once(
             Ok((Some(draft), Said::Made(row, warnings)))
         });
         let written_now = written_now.await?;
-        let revision = written_now.head.revision;
+        let head = written_now.head;
         match written_now.said {
             Said::Made(row, warnings) => {
                 let row = desk.ledger.read(|image| written(image, row));
-                return Ok(Made { row, secret: Some(minted.secret), replayed: false, warnings, revision });
+                return Ok(Made { row, secret: Some(minted.secret), replayed: false, warnings, head });
             }
             Said::Replayed(row) => {
-                return Ok(Made { row, secret: None, replayed: true, warnings: Vec::new(), revision });
+                return Ok(Made { row, secret: None, replayed: true, warnings: Vec::new(), head });
             }
             Said::Taken => {}
         }

@@ -131,7 +131,7 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
         Ok((draft, row, said))
     })
     .await?;
-    let receipt = desk.fleet.receipt(made.revision, how.wait).await;
+    let receipt = desk.fleet.receipt(&made.head, how.wait).await?;
     Ok((made, receipt))
 }
 
@@ -178,7 +178,7 @@ pub async fn revoke(desk: &Arc<Desk>, caller: &Caller, id: &str, wait: Duration)
         Ok((Some(draft), ()))
     };
     let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(desk.fleet.receipt(written.head.revision, wait).await)
+    Ok(desk.fleet.receipt(&written.head, wait).await?)
 }
 
 fn revoked(row: &KeyRow, now: Wall) -> KeyRow {
@@ -221,7 +221,7 @@ pub async fn purge(
         Ok((Some(draft), ()))
     };
     let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(desk.fleet.receipt(written.head.revision, wait).await)
+    Ok(desk.fleet.receipt(&written.head, wait).await?)
 }
 
 /// Changes a key, and waits for the sidecars: the change may let fewer in. Only operators do: a key that could change
@@ -279,5 +279,5 @@ pub async fn change(
         Ok((Some(draft), ()))
     };
     let written = desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
-    Ok(desk.fleet.receipt(written.head.revision, wait).await)
+    Ok(desk.fleet.receipt(&written.head, wait).await?)
 }

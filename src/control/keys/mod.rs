@@ -14,7 +14,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{answer::Problem, caller::Power, ledger::Image, settings::Offer, store::Change};
+use super::{
+    answer::Problem,
+    caller::Power,
+    ledger::Image,
+    settings::Offer,
+    store::{Change, Head},
+};
 use crate::{
     clock::Wall,
     fault::nearest,
@@ -51,8 +57,8 @@ pub struct Made {
     pub replayed: bool,
     /// What is likely not meant.
     pub warnings: Vec<String>,
-    /// The revision that holds it.
-    pub revision: u64,
+    /// A head that holds it.
+    pub head: Head,
 }
 
 /// Whether a key may be used, and if not, the gravest reason.

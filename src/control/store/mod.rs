@@ -260,6 +260,8 @@ pub struct Loaded {
 pub struct Caught {
     /// Where the history stands now.
     pub head: Head,
+    /// Whether the history holds the head that was named: if not, it is another one, or what was written is lost.
+    pub follows: bool,
     /// The revisions since, oldest first and without gaps; none when they are no longer kept, so that everything has to be
     /// loaded anew.
     pub revisions: Option<Vec<Revision>>,
@@ -338,6 +340,8 @@ pub struct Sidecar {
     pub max_stale: u64,
     /// The same for the others.
     pub max_stale_write: u64,
+    /// The history that the revision is of.
+    pub epoch: String,
     /// The revision that it has acknowledged.
     pub revision: u64,
     /// Whether that is on its disk.
@@ -436,6 +440,9 @@ pub enum StoreError {
         /// The newest that is known here.
         known: i64,
     },
+    /// It lacks what was written before: a part of the history is lost.
+    #[error("the store went back in time: {0}")]
+    Astray(String),
     /// What it holds is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -492,7 +499,7 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// its name is bound to somebody else, and nothing was noted.
     fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, bool>;
     /// Notes what was heard of sidecars. A lower revision, an earlier moment or number than what is known changes nothing
-    /// of it. `seq` is not written: `used` alone does that. It need not be on the disk when this returns: what is lost is
+    /// of it; a revision of the head's history is newer than any of another one. `seq` is not written: `used` alone does that. It need not be on the disk when this returns: what is lost is
     /// asked again. Tells other control planes.
     fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()>;
     /// Forgets a sidecar, but for who may speak for it and the number of its last report. True if it was known.

@@ -8,6 +8,7 @@ mod commit;
 mod history;
 mod read;
 mod sidecars;
+mod skew;
 mod usage;
 
 use std::{future::pending, sync::Arc};
@@ -15,6 +16,7 @@ use std::{future::pending, sync::Arc};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::runtime::Handle;
 
+use self::skew::Skew;
 use super::{
     Added, Answer, AuditFilter, Caught, Claim, Commit, Day, Entry, Head, Loaded, Operator, Remembered, Session,
     Sidecar, Store, StoreError, Usage, Used,
@@ -36,12 +38,13 @@ pub(super) struct Sql {
     /// Tells this control plane from the others, when one says that it has written.
     me: Arc<str>,
     kept: u64,
+    skew: Arc<Skew>,
 }
 
 impl Sql {
     /// A store whose tables are there.
     pub(super) fn new(engine: Engine, me: String, kept: u64) -> Self {
-        Self { engine: Arc::new(engine), runtime: Handle::current(), me: me.into(), kept }
+        Self { engine: Arc::new(engine), runtime: Handle::current(), me: me.into(), kept, skew: Arc::default() }
     }
 
     /// Does this in a transaction that sees one state.
@@ -179,16 +182,18 @@ impl Store for Sql {
     }
 
     fn sidecars(&self) -> Answer<'_, Vec<Sidecar>> {
-        self.read(|tx| sidecars::all(tx).boxed())
+        let skew = Arc::clone(&self.skew);
+        self.read(move |tx| async move { sidecars::all(tx, &skew).await }.boxed())
     }
 
     fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, bool> {
-        let (sidecar, me) = (sidecar.clone(), self.me.clone());
+        let (sidecar, me) = (self.skew.kept(sidecar.clone()), self.me.clone());
         self.write(Care::Durable, move |tx| async move { sidecars::register(tx, sidecar, &me).await }.boxed())
     }
 
     fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()> {
-        let (sidecars, me) = (sidecars.to_vec(), self.me.clone());
+        let sidecars: Vec<_> = sidecars.iter().map(|sidecar| self.skew.kept(sidecar.clone())).collect();
+        let me = self.me.clone();
         self.write(Care::Lax, move |tx| async move { sidecars::heard(tx, &sidecars, &me).await }.boxed())
     }
 

@@ -179,7 +179,7 @@ impl Open {
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         // What is written to a file that nobody finds again is lost.
         self.watch.check()?;
-        self.run("COMMIT").await?;
+        sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await.map_err(fault_of_commit)?;
         self.ended = true;
         Ok(())
     }
@@ -288,4 +288,18 @@ pub(super) fn fault(why: sqlx::Error) -> StoreError {
         // READONLY, IOERR, CANTOPEN, and what should not be.
         _ => StoreError::Unavailable(text),
     }
+}
+
+/// What an error comes to when the commit itself was on its way: where the disk failed, or nothing was heard of it, the
+/// log may hold it all the same, and the next connection would find it there.
+fn fault_of_commit(why: sqlx::Error) -> StoreError {
+    const IOERR: i32 = 10;
+    let is_refused = match &why {
+        sqlx::Error::Database(error) => {
+            let code: i32 = error.code().and_then(|code| code.parse().ok()).unwrap_or(IOERR);
+            code & 0xff != IOERR
+        }
+        _ => false,
+    };
+    if is_refused { fault(why) } else { StoreError::Unknown(fault(why).to_string()) }
 }

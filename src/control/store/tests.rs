@@ -1,6 +1,7 @@
 //! One suite for both databases: SQLite, and a PostgreSQL server that the tests start.
 
 mod accounts;
+mod astray;
 #[path = "../../../tests/it/harness/certificates.rs"]
 #[allow(dead_code, reason = "the tests from outside use more of it")]
 mod certificates;

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use rustix::process::Signal;
+use serde_json::Value;
+
 use super::{SOON, answers, check, names, sidecars};
-use crate::harness::{Plane, Postgres, Upstream};
+use crate::harness::{Plane, Postgres, Received, Upstream, api, eventually};
 
 /// Ends the sessions that wait for the word that somebody has written.
 const DEAFEN: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -48,4 +51,67 @@ async fn what_is_done_at_one_is_in_force_at_the_sidecars_of_the_other() {
     let receipt = one.revoke(&key.id).await;
     assert_eq!((names(&receipt["acknowledged"]), names(&receipt["pending"])), (vec!["a".into()], vec!["b".into()]));
     super::audit_log(&one).await;
+}
+
+/// Takes the newest change away, as a failover to a replica that lagged would.
+const LOSE: &str = "SET search_path = keyside; \
+                    DELETE FROM keys WHERE id = (SELECT subject FROM audit ORDER BY seq DESC LIMIT 1); \
+                    DELETE FROM changes WHERE revision = (SELECT revision FROM head); \
+                    DELETE FROM audit WHERE seq = (SELECT entries FROM head); \
+                    UPDATE head SET entries = entries - 1, hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1), \
+                    revision = revision - 1, digest = (SELECT digest FROM changes ORDER BY revision DESC LIMIT 1)";
+
+/// What is in memory is shown for a while without the database, and never when the database has lost it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_cannot_vouch_for_is_not_shown() {
+    let (server, upstream) = (Postgres::new(&[]), Upstream::start().await);
+    let database = server.database();
+    let plane = Plane::prepare().config(&format!("[store]\nurl = {:?}", server.url(&database))).start().await;
+    let fleet = sidecars(&plane, &upstream, &["a"]).await;
+    let (kept, lost) = (plane.mint("kept").await, plane.mint("lost").await);
+    for key in [&kept, &lost] {
+        answers(&fleet["a"], key, 200).await;
+    }
+    let list = || api("GET", "/v1/keys", &Value::Null);
+    let code = |answer: &Received| answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
+
+    server.stop();
+    let stopped = Instant::now();
+    assert_eq!(plane.ask(list()).await.status, 200);
+    eventually("nothing to be shown", async || {
+        let answer = plane.ask(list()).await;
+        if answer.status == 503 { Ok(()) } else { Err(answer.status) }
+    })
+    .await;
+    let shown = stopped.elapsed();
+    assert!(shown > 10 * SOON && shown < 20 * SOON, "{shown:?}");
+    let refused = plane.ask(api("DELETE", &format!("/v1/keys/{}", kept.id), &Value::Null)).await;
+    assert_eq!((refused.status, code(&refused).as_str()), (503, "store_unavailable"));
+    server.start();
+    eventually("the keys to be shown again", async || {
+        let answer = plane.ask(list()).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.status) }
+    })
+    .await;
+
+    server.sql(&database, LOSE);
+    eventually("the loss to be noticed", async || {
+        let answer = plane.ask(list()).await;
+        if (answer.status, code(&answer).as_str()) == (503, "store_went_back") { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    let refused = plane.ask(api("DELETE", &format!("/v1/keys/{}", kept.id), &Value::Null)).await;
+    assert_eq!((refused.status, code(&refused).as_str()), (503, "store_went_back"));
+    let said = |line: &Value| line["message"].as_str().is_some_and(|said| said.contains("the store went back in time"));
+    plane.log.object("the loss", said).await;
+    check(&fleet["a"], &kept, 200).await;
+
+    // What is left begins a new history, which sidecars take.
+    let plane =
+        plane.stop(Signal::TERM).await.try_start_with(&["--restored"]).await.map_err(|(ended, _)| ended).unwrap();
+    answers(&fleet["a"], &lost, 401).await;
+    check(&fleet["a"], &kept, 200).await;
+    let receipt = plane.revoke(&kept.id).await;
+    assert_eq!((names(&receipt["acknowledged"]), names(&receipt["pending"])), (vec!["a".into()], vec![]));
+    check(&fleet["a"], &kept, 401).await;
 }

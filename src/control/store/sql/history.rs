@@ -58,10 +58,12 @@ pub(super) async fn load(tx: &mut Tx) -> Result<Loaded, StoreError> {
 pub(super) async fn catch_up(tx: &mut Tx, since: &Head) -> Result<Caught, StoreError> {
     let head = head(tx).await?;
     let operators = accounts::operators(tx).await?;
-    let revisions = if head.epoch != since.epoch || head.revision < since.revision {
-        None
+    let same = head.epoch == since.epoch && head.revision >= since.revision && holds(tx, since).await?;
+    let (follows, revisions) = if !same {
+        (false, None)
     } else if head.revision == since.revision {
-        (head.digest == since.digest).then(Vec::new)
+        let same = head.digest == since.digest;
+        (same, same.then(Vec::new))
     } else {
         // From the one that is known: another digest there tells that this is another history.
         let from = "SELECT revision, digest, at, lines FROM changes WHERE revision >= $1 ORDER BY revision";
@@ -69,11 +71,20 @@ pub(super) async fn catch_up(tx: &mut Tx, since: &Head) -> Result<Caught, StoreE
         let mut revisions = rows.iter().map(revision).collect::<Result<Vec<_>, _>>()?;
         let known = revisions.first().is_some_and(|first| first.revision == since.revision);
         let known = known.then(|| revisions.remove(0));
-        let follows = known.is_none_or(|known| known.digest == since.digest);
-        let numbers = revisions.iter().map(|revision| revision.revision);
-        (follows && numbers.eq(since.revision + 1..=head.revision)).then_some(revisions)
+        let same = known.is_none_or(|known| known.digest == since.digest);
+        let whole = revisions.iter().map(|revision| revision.revision).eq(since.revision + 1..=head.revision);
+        (same, (same && whole).then_some(revisions))
     };
-    Ok(Caught { head, revisions, operators })
+    Ok(Caught { head, follows, revisions, operators })
+}
+
+/// Whether this head was once the head of what is there: every commit adds an entry to the hash chain.
+async fn holds(tx: &mut Tx, head: &Head) -> Result<bool, StoreError> {
+    if head.entries == 0 {
+        return Ok(true);
+    }
+    let found = tx.fetch_one("SELECT hash FROM audit WHERE seq = $1", vec![head.entries.into()]).await?;
+    Ok(found.map(|row| row.text(0)).transpose()?.as_ref() == Some(&head.hash))
 }
 
 const ENTRY: &str = "SELECT seq, at, actor, address, action, subject, detail, revision, hash FROM audit";

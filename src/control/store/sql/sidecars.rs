@@ -4,18 +4,20 @@ use super::{
     super::engine::{ROWS_AT_ONCE, Tx, Value, places},
     Claim, Sidecar, StoreError, Wall,
     read::{parse_or_none, wall},
+    skew::Skew,
     tell,
 };
 
 /// All sidecars.
-pub(super) async fn all(tx: &mut Tx) -> Result<Vec<Sidecar>, StoreError> {
+pub(super) async fn all(tx: &mut Tx, skew: &Skew) -> Result<Vec<Sidecar>, StoreError> {
+    skew.measure(tx).await?;
     let all = "SELECT sidecars.instance, address, first_seen, last_seen, confirmed_at, max_stale, max_stale_write, \
-               revision, durable, goodbye, COALESCE(seq, 0), COALESCE(bound, ''), COALESCE(credential, '') \
+               revision, durable, goodbye, COALESCE(seq, 0), COALESCE(bound, ''), COALESCE(credential, ''), epoch \
                FROM sidecars LEFT JOIN instances ON instances.instance = sidecars.instance ORDER BY sidecars.instance";
     let rows = tx.fetch(all, vec![]).await?;
     let read = rows.iter().map(|row| {
         let instance = row.text(0)?;
-        Ok(Sidecar {
+        Ok(skew.judged(Sidecar {
             address: parse_or_none(row, 1, format_args!("the sidecar {instance}"))?,
             claim: Claim { instance, bound: row.text(11)?, credential: row.text(12)? },
             first_seen: wall(row, 2)?,
@@ -23,16 +25,17 @@ pub(super) async fn all(tx: &mut Tx) -> Result<Vec<Sidecar>, StoreError> {
             confirmed_at: wall(row, 4)?,
             max_stale: row.count(5)?,
             max_stale_write: row.count(6)?,
+            epoch: row.text(13)?,
             revision: row.count(7)?,
             durable: row.int(8)? != 0,
             goodbye: row.int(9)? != 0,
             seq: row.count(10)?,
-        })
+        }))
     });
     read.collect()
 }
 
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 11;
 
 /// What is newer wins, column by column, in whatever order it comes.
 const MERGE: &str = "ON CONFLICT (instance) DO UPDATE SET \
@@ -46,8 +49,12 @@ const MERGE: &str = "ON CONFLICT (instance) DO UPDATE SET \
      max_stale_write = CASE WHEN excluded.last_seen > sidecars.last_seen OR (excluded.last_seen = sidecars.last_seen \
        AND excluded.max_stale_write > sidecars.max_stale_write) THEN excluded.max_stale_write \
        ELSE sidecars.max_stale_write END, \
-     revision = CASE WHEN excluded.revision > sidecars.revision THEN excluded.revision ELSE sidecars.revision END, \
-     durable = CASE WHEN excluded.revision > sidecars.revision OR (excluded.revision = sidecars.revision \
+     epoch = CASE WHEN excluded.epoch = (SELECT epoch FROM head) THEN excluded.epoch ELSE sidecars.epoch END, \
+     revision = CASE WHEN excluded.epoch <> sidecars.epoch AND excluded.epoch = (SELECT epoch FROM head) THEN excluded.revision \
+       WHEN excluded.epoch = sidecars.epoch AND excluded.revision > sidecars.revision THEN excluded.revision \
+       ELSE sidecars.revision END, \
+     durable = CASE WHEN excluded.epoch <> sidecars.epoch AND excluded.epoch = (SELECT epoch FROM head) THEN excluded.durable \
+       WHEN excluded.epoch <> sidecars.epoch THEN sidecars.durable WHEN excluded.revision > sidecars.revision OR (excluded.revision = sidecars.revision \
        AND excluded.durable > sidecars.durable) THEN excluded.durable ELSE sidecars.durable END, \
      goodbye = CASE WHEN excluded.last_seen > sidecars.last_seen OR (excluded.last_seen = sidecars.last_seen \
        AND excluded.goodbye > sidecars.goodbye) THEN excluded.goodbye ELSE sidecars.goodbye END";
@@ -85,7 +92,7 @@ pub(super) async fn heard(tx: &mut Tx, sidecars: &[Sidecar], me: &str) -> Result
         let (some, others) = rest.split_at(twice.map_or(rest.len(), |at| at + 1).min(ROWS_AT_ONCE));
         rest = others;
         let add = "INSERT INTO sidecars (instance, address, first_seen, last_seen, confirmed_at, max_stale, \
-                   max_stale_write, revision, durable, goodbye)";
+                   max_stale_write, epoch, revision, durable, goodbye)";
         let values = some.iter().flat_map(|sidecar| values(sidecar)).collect();
         tx.execute(format!("{add} VALUES {} {MERGE}", places(some.len(), COLUMNS)), values).await?;
     }
@@ -101,6 +108,7 @@ fn values(sidecar: &Sidecar) -> [Value; COLUMNS] {
         sidecar.confirmed_at.unix_millis().into(),
         sidecar.max_stale.into(),
         sidecar.max_stale_write.into(),
+        sidecar.epoch.as_str().into(),
         sidecar.revision.into(),
         sidecar.durable.into(),
         sidecar.goodbye.into(),

@@ -19,6 +19,7 @@ fn sidecar(instance: &str, heard: i64, revision: u64) -> Sidecar {
         confirmed_at: at(heard),
         max_stale: 86_400,
         max_stale_write: 3_600,
+        epoch: String::new(),
         revision,
         durable: false,
         seq: 0,

@@ -167,11 +167,10 @@ pub(in super::super) async fn send_delete(Path(id): Path<String>, posted: Posted
 
 /// `GET /receipts/{revision}`: which sidecars have a change. Loading it again asks again.
 pub(in super::super) async fn receipt(visit: Visit, Path(revision): Path<String>) -> Result<Response, Sorry> {
-    let revision: u64 = revision.parse().map_err(|_| Problem::not_found("change"))?;
-    if revision > visit.desk.ledger.read(|image| image.head().revision) {
-        return Err(Problem::not_found("change").into());
-    }
-    let receipt = visit.desk.fleet.receipt(revision, Duration::ZERO).await;
+    let mut head = visit.desk.ledger.read(|image| image.head().clone());
+    let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= head.revision);
+    head.revision = revision.ok_or_else(|| Problem::not_found("change"))?;
+    let (revision, receipt) = (head.revision, visit.desk.fleet.receipt(&head, Duration::ZERO).await?);
     let query = visit.query.query();
     let did = visit.query.one("did");
     let (title, says) = done(did);

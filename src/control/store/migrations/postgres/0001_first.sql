@@ -85,6 +85,7 @@ CREATE TABLE sidecars (
   confirmed_at BIGINT NOT NULL,
   max_stale BIGINT NOT NULL,
   max_stale_write BIGINT NOT NULL,
+  epoch TEXT NOT NULL,
   revision BIGINT NOT NULL,
   durable BIGINT NOT NULL,
   goodbye BIGINT NOT NULL

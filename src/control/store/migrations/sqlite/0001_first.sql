@@ -85,6 +85,7 @@ CREATE TABLE sidecars (
   confirmed_at INTEGER NOT NULL,
   max_stale INTEGER NOT NULL,
   max_stale_write INTEGER NOT NULL,
+  epoch TEXT NOT NULL,
   revision INTEGER NOT NULL,
   durable INTEGER NOT NULL,
   goodbye INTEGER NOT NULL

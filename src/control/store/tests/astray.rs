@@ -1,0 +1,126 @@
+//! A store that has lost what was written to it, as after a failover to a replica that lagged.
+
+use std::time::Duration;
+
+use super::*;
+use crate::control::{
+    fleet::{Asker, Fleet},
+    ledger::{Actor, Draft, Ledger, WriteError},
+};
+
+on_both! {
+    what_was_lost_stops_everything_until_it_is_back
+    a_new_history_goes_on_without_it_and_without_its_acknowledgements
+    what_others_wrote_in_its_place_is_not_taken_for_it
+}
+
+const KEEP: &str = "CREATE TABLE lost_head AS SELECT * FROM head; \
+                    CREATE TABLE lost_audit AS SELECT * FROM audit WHERE seq > 2; \
+                    CREATE TABLE lost_changes AS SELECT * FROM changes WHERE revision > 2";
+const LOSE: &str = "DELETE FROM audit WHERE seq > 2; DELETE FROM changes WHERE revision > 2; \
+                    DELETE FROM keys WHERE id = 'key_3'; \
+                    UPDATE head SET revision = 2, entries = 2, hash = (SELECT hash FROM audit WHERE seq = 2), \
+                    digest = (SELECT digest FROM changes WHERE revision = 2)";
+const BACK: &str = "DELETE FROM head; INSERT INTO head SELECT * FROM lost_head; \
+                    INSERT INTO audit SELECT * FROM lost_audit; INSERT INTO changes SELECT * FROM lost_changes";
+
+async fn write(ledger: &Arc<Ledger>, change: Change) -> Result<Head, StoreError> {
+    let actor = Actor { name: "system".to_owned(), from: None };
+    let written = ledger.write(actor, move |_, _| {
+        let draft = Draft { action: "test", changes: vec![change.clone()], ..Draft::default() };
+        Ok::<_, ()>((Some(draft), ()))
+    });
+    match written.await {
+        Ok(written) => Ok(written.head),
+        Err(WriteError::Store(error)) => Err(error),
+        Err(WriteError::Refused(())) => unreachable!(),
+    }
+}
+
+/// A ledger with three keys, its head, and a fleet of one sidecar that has them all.
+async fn three(ground: &Ground) -> (Arc<dyn Store>, Arc<Ledger>, Head, Arc<Fleet>) {
+    let store = ground.store().await;
+    let ledger = Ledger::open(Arc::clone(&store)).await.unwrap();
+    for number in 1..=3 {
+        write(&ledger, key(&format!("key_{number}"))).await.unwrap();
+    }
+    let fleet = Fleet::new(Arc::clone(&ledger));
+    let asker = Asker {
+        claim: claim("a.1"),
+        replaces: Vec::new(),
+        address: [192, 0, 2, 1].into(),
+        max_stale: 60,
+        max_stale_write: 60,
+    };
+    fleet.register(&asker).await.unwrap();
+    let head = ledger.read(|image| image.head().clone());
+    fleet.heard("a.1", Some((&head.epoch, 3)), true, false);
+    fleet.save().await.unwrap();
+    let receipt = fleet.receipt(&head, Duration::ZERO).await.unwrap();
+    assert_eq!((receipt.acknowledged, receipt.complete), (vec!["a.1".to_owned()], true));
+    (store, ledger, head, fleet)
+}
+
+async fn is_astray(ledger: &Arc<Ledger>) {
+    let confirmed = ledger.confirmed();
+    assert!(matches!(ledger.refresh().await, Err(StoreError::Astray(_))));
+    assert!(matches!(ledger.usable(), Err(StoreError::Astray(why)) if why.contains("--restored")));
+    assert!(matches!(write(ledger, key("key_4")).await, Err(StoreError::Astray(_))));
+    assert_eq!(ledger.confirmed(), confirmed, "no sidecar is told that its keys are the newest");
+    assert_eq!(ledger.read(|image| image.keys().len()), 3);
+}
+
+async fn what_was_lost_stops_everything_until_it_is_back(ground: Ground) {
+    let (_store, ledger, head, fleet) = three(&ground).await;
+    ground.run(KEEP).await;
+    ground.run(LOSE).await;
+    // Whoever writes is the first to see it.
+    assert!(matches!(write(&ledger, key("key_4")).await, Err(StoreError::Astray(_))));
+    is_astray(&ledger).await;
+    assert!(matches!(fleet.receipt(&head, Duration::ZERO).await, Err(StoreError::Astray(_))));
+    ground.run(BACK).await;
+    ledger.refresh().await.unwrap();
+    ledger.usable().unwrap();
+    assert_eq!(fleet.receipt(&head, Duration::ZERO).await.unwrap().acknowledged, ["a.1"]);
+    assert_eq!(write(&ledger, key("key_4")).await.unwrap().revision, 4);
+}
+
+async fn a_new_history_goes_on_without_it_and_without_its_acknowledgements(ground: Ground) {
+    let (store, ledger, head, fleet) = three(&ground).await;
+    ground.run(LOSE).await;
+    is_astray(&ledger).await;
+    let other = Ledger::open(ground.other(&store).await).await.unwrap();
+    other.begin_anew().await.unwrap();
+    ledger.refresh().await.unwrap();
+    ledger.usable().unwrap();
+    assert_eq!(ledger.read(|image| (image.keys().len(), image.head().revision)), (2, 2));
+    let new = write(&ledger, key("key_4")).await.unwrap();
+    assert_eq!((new.revision, new.epoch == head.epoch), (3, false), "a number that was used before");
+    other.refresh().await.unwrap();
+    let started = Fleet::new(Arc::clone(&other));
+    started.load().await.unwrap();
+    for fleet in [&fleet, &started] {
+        let receipt = fleet.receipt(&new, Duration::ZERO).await.unwrap();
+        assert_eq!((receipt.acknowledged.len(), receipt.pending.len()), (0, 1), "of the old history");
+        assert!(matches!(fleet.receipt(&head, Duration::ZERO).await, Err(StoreError::Astray(_))));
+        assert_eq!(fleet.sidecars()[0].lag, 3);
+    }
+    // What comes late of the old one takes nothing of the new one away.
+    fleet.heard("a.1", Some((&new.epoch, 3)), false, false);
+    fleet.save().await.unwrap();
+    let late = Sidecar { epoch: head.epoch, revision: 9, durable: true, ..store.sidecars().await.unwrap().remove(0) };
+    store.heard(&[late]).await.unwrap();
+    let kept = store.sidecars().await.unwrap().remove(0);
+    assert_eq!((kept.epoch, kept.revision, kept.durable), (new.epoch.clone(), 3, false));
+    assert_eq!(started.receipt(&new, Duration::ZERO).await.unwrap().acknowledged, ["a.1"]);
+}
+
+async fn what_others_wrote_in_its_place_is_not_taken_for_it(ground: Ground) {
+    let (store, ledger, _, _) = three(&ground).await;
+    ground.run(LOSE).await;
+    let other = Ledger::open(ground.other(&store).await).await.unwrap();
+    for number in 5..8 {
+        write(&other, key(&format!("key_{number}"))).await.unwrap();
+    }
+    is_astray(&ledger).await;
+}
