@@ -185,7 +185,10 @@ fn in_path(path: &str, name: &str) -> Value {
         (_, "id") => "The id of a token",
         _ => "The name of an operator",
     };
-    let schema = json!({ "type": "string", "minLength": 1, "maxLength": 200 });
+    let schema = match name {
+        "revision" => json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX }),
+        _ => json!({ "type": "string", "minLength": 1, "maxLength": 200 }),
+    };
     json!({ "name": name, "in": "path", "required": true, "description": what, "schema": schema })
 }
 

@@ -302,16 +302,25 @@ pub(super) async fn delete(
     let wait = wait(&mut asked)?;
     let purge = asked.read("purge", |text| text.parse::<bool>().map_err(|_| "expected true or false"))?;
     asked.finish()?;
-    let name = body.and_then(|body| body.name);
+    let name = match body {
+        Some(PurgeKey { name: None }) => {
+            // Who may not is told so first.
+            keys::show(&desk, &caller, &id)?;
+            return Err(missing("name"));
+        }
+        body => body.and_then(|body| body.name),
+    };
     let receipt = match (purge, name) {
         (Some(true), Some(name)) => {
             let receipt = keys::purge(&desk, &caller, &id, &name, wait).await?;
             Revoked::new("API key deleted successfully", receipt)
         }
         (Some(true), None) => {
-            // Who may not is told so first.
             keys::show(&desk, &caller, &id)?;
-            return Err(missing("name"));
+            return Err(Problem::invalid(
+                "name",
+                "`name` is missing: with purge=true the key's name is sent, typed again.",
+            ));
         }
         (_, Some(_)) => {
             let message = "A name is sent with purge=true alone: that removes the key's row.";

@@ -111,7 +111,9 @@ pub(super) async fn receipt(
     let wait = wait(&mut asked)?;
     asked.finish()?;
     let mut head = desk.ledger.read(|image| image.head().clone());
-    let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= head.revision);
+    // Written in one way only: no sign, and no zeros before it.
+    let number = revision.parse::<u64>().ok().filter(|number| number.to_string() == revision);
+    let revision = number.filter(|number| *number <= head.revision);
     head.revision = revision.ok_or_else(|| Problem::not_found("revision"))?;
     Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.receipt(&head, wait).await?)))
 }

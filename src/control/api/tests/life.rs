@@ -98,7 +98,9 @@ async fn a_row_is_removed_by_its_name_typed_again() {
     let name = json!({ "name": "Production API Key" });
     bench.ask(OPERATOR, "DELETE", &purge, name.clone()).await.error(403, "admin");
     bench.ask(ADMIN, "DELETE", &purge, json!({ "name": "production api key" })).await.error(422, "typed again");
-    bench.ask(ADMIN, "DELETE", &purge, Value::Null).await.error(400, "`name` is missing");
+    bench.ask(ADMIN, "DELETE", &purge, Value::Null).await.error(422, "`name` is missing");
+    bench.ask(ADMIN, "DELETE", &purge, json!({})).await.error(400, "`name` is missing");
+    bench.ask(ADMIN, "DELETE", &path(&key), json!({})).await.error(400, "`name` is missing");
     bench.ask(ADMIN, "DELETE", &path(&key), name.clone()).await.error(422, "purge=true");
     assert_eq!(bench.show(&key).await["status"], "active");
     bench.ask(ADMIN, "DELETE", &purge, name.clone()).await.data(200);
