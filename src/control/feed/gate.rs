@@ -91,7 +91,7 @@ impl Feed {
 
     /// Whether somebody may sync by this token. Counts nothing.
     pub(in crate::control) fn knows(&self, headers: &HeaderMap) -> bool {
-        bearer(headers).is_some_and(|presented| self.find(presented))
+        bearer(headers).is_some_and(|presented| self.find(presented).is_some())
     }
 
     /// Looks at every token, so that time tells nothing of which was nearly right.
