@@ -1,11 +1,24 @@
 //! A fault in a file that a person wrote: where it is, the line itself, and what to do about it.
 //!
-//! Configuration and key file report all their faults at once, in this one shape.
+//! Configuration and key file report all their faults at once, in this one shape. What a machine says went wrong is told
+//! with all its causes.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
+
+/// An error and its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
 
 /// Whether a fault stops what is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

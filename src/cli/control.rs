@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config,
     control::plane::{Plane, StartError},
+    fault::chain,
     listener::ListenError,
 };
 
@@ -66,7 +67,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let plane = match Plane::start(loaded.settings, args.restored) {
         Ok(plane) => plane,
         Err(error) => {
-            fail(&describe(&error));
+            fail(&chain(&error));
             return match error {
                 // What the configuration names, or says, is part of it.
                 StartError::Listen(ListenError::Tls(_)) | StartError::Open(_) => Exit::Misconfigured,
@@ -106,17 +107,6 @@ pub(super) fn run(args: &Args) -> Exit {
         }
     });
     Exit::Done
-}
-
-fn describe(error: &StartError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn fail(why: &str) -> Exit {

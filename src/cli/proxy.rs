@@ -1,6 +1,6 @@
 //! `keyside proxy`: the sidecar.
 
-use std::{error::Error as _, path::PathBuf};
+use std::path::PathBuf;
 
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
@@ -10,6 +10,7 @@ use super::{
     signals::{Signals, keep_secrets_off_disks, notify},
 };
 use crate::{
+    fault::chain,
     listener::ListenError,
     sidecar::{Sidecar, StartError},
     telemetry::admin::ReloadRequest,
@@ -44,10 +45,10 @@ pub(super) fn run(args: &Args) -> Exit {
             }
             // Files that the configuration names are part of it.
             Err(error @ (StartError::Live(_) | StartError::Listen(ListenError::Tls(_)))) => {
-                fail(&describe(&error));
+                fail(&chain(&error));
                 return Exit::Misconfigured;
             }
-            Err(error) => return fail(&describe(&error)),
+            Err(error) => return fail(&chain(&error)),
         };
         notify(&[NotifyState::Ready]);
         signals.until_stopped(async || reload(&sidecar).await).await;
@@ -77,17 +78,6 @@ async fn reload(sidecar: &Sidecar) {
         drop(answered.await);
     }
     notify(&[NotifyState::Ready]);
-}
-
-fn describe(error: &StartError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn fail(why: &str) -> Exit {

@@ -262,15 +262,3 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
     }
 }
-
-/// An error and its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

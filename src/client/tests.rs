@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::clock;
+use crate::{clock, fault::chain};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

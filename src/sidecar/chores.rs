@@ -115,7 +115,7 @@ impl Tools {
                 tracing::info!(tls.not_after = %tls.not_after(), "the certificate was reloaded");
             }
             Err(error) => {
-                let fault = super::reload::chain(&error);
+                let fault = crate::fault::chain(&error);
                 if last_fault.as_ref() != Some(&fault) {
                     self.registry.reloaded(Reloaded::Certificate, false);
                     self.health.reloaded(Reloaded::Certificate, Err(fault.clone()));

@@ -1,10 +1,11 @@
 //! Reloading all or nothing: a version that cannot be used as a whole leaves the one before it in force.
 
-use std::{error::Error, fmt::Debug, path::PathBuf, sync::Arc};
+use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
 use super::{descriptors::Shares, live_settings, source::Source};
 use crate::{
     config::{self, Config, KeySource, Loaded},
+    fault::chain,
     listener::{self, tls},
     proxy::{Live, Shared, live},
     sync::file,
@@ -146,16 +147,4 @@ fn origin(config: &Config) -> String {
         KeySource::File(file) => file.display().to_string(),
         KeySource::Control(control) => format!("{} {:?}", control.client.url, control.instance),
     }
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

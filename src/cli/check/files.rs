@@ -1,6 +1,6 @@
 //! The files that a configuration names: certificates, private keys, secrets, and who may read them.
 
-use std::{error::Error, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::{
     clock::Wall,
     config::Loaded,
-    fault::Fault,
+    fault::{Fault, chain},
     listener::tls,
     proxy::{
         settings::{Endpoint, UpstreamTls, UpstreamUrl},
@@ -143,16 +143,4 @@ pub(super) fn open_to_all(path: &Path) -> Option<Fault> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     let fault = Fault::warning(format!("{} may be read by everybody (mode {:04o})", path.display(), mode & 0o7777));
     (mode & 0o007 != 0).then(|| fault.suggest(format!("chmod 600 {}", path.display())))
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

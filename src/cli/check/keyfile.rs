@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     cli::keys::place::word,
-    client::{Client, chain},
+    client::Client,
     clock::Wall,
     config::{Config, Control, KeySource, Loaded, unreachable_quotas},
-    fault::Fault,
+    fault::{Fault, chain},
     keys::{
         Kind, Mode, Permission,
         document::{Care, Document, KeyRow, LastGood, OwnerRow, Parser},

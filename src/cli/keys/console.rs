@@ -9,7 +9,7 @@ use std::{
 use crate::{
     cli::Exit,
     clock::{self, Now, Wall},
-    fault::{Fault, Severity},
+    fault::{Fault, Severity, chain},
 };
 
 /// In which form results are printed.
@@ -59,13 +59,7 @@ impl Failure {
 
     /// An error with its causes, on one line.
     pub(crate) fn of(error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self::new(message)
+        Self::new(chain(error))
     }
 }
 

@@ -284,7 +284,7 @@ impl Handle {
     ///
     /// They cannot be used, or the endpoint refuses them. All stays as it was.
     pub async fn reload(&self, settings: &client::Settings, terms: Terms, limits: Limits) -> Result<Reloaded, String> {
-        let client = Client::new(settings).map_err(|error| client::chain(&error))?.with(self.identity.fields());
+        let client = Client::new(settings).map_err(|error| crate::fault::chain(&error))?.with(self.identity.fields());
         let (answer, answered) = oneshot::channel();
         let stopped = || "the source of keys has stopped".to_owned();
         let message = Message::Reload { client: Box::new(client), terms: Box::new(terms), limits, answer };

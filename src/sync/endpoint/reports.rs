@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{protocol::Position, session::random_between, tally::Tally};
 use crate::{
-    client::{Client, Connection, chain},
+    client::{Client, Connection},
+    fault::chain,
     keys::KeyStore,
 };
 

@@ -17,8 +17,9 @@ use super::{
     rows::Gathering,
 };
 use crate::{
-    client::{Answer, Client, ClientError, Line, Lines, Opened, chain},
+    client::{Answer, Client, ClientError, Line, Lines, Opened},
     clock::{self, Moment},
+    fault::chain,
 };
 
 /// Nothing for so long is a connection that is lost.

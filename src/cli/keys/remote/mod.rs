@@ -24,7 +24,8 @@ use super::{
     place::{Named, PlaceArgs, find, refuse_secret, word},
 };
 use crate::{
-    client::{Client, Settings, chain},
+    client::{Client, Settings},
+    fault::chain,
     keys::{
         KeyId, LastUsed,
         document::{self, Document, KeyRow, OwnerRow, json::read_key},
