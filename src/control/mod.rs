@@ -47,6 +47,7 @@ pub(crate) mod sample;
 pub mod session;
 pub mod settings;
 pub mod setup;
+pub mod sidecars;
 pub mod store;
 pub mod ui;
 pub mod usage;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use http::StatusCode;
-use serde_json::json;
 
 use super::{
     body::{Asked, At},
@@ -12,12 +11,12 @@ use super::{
     view::{AuditEntry, AuditHead, AuditPage, Done, Me, Preset, Presets, Receipt, Sidecar, Sidecars},
 };
 use crate::{
-    clock::{self, Wall},
+    clock,
     control::{
         answer::{Problem, data},
         caller::{Caller, Power},
         desk::Desk,
-        ledger::{Draft, Image},
+        sidecars,
         store::{AuditFilter, Role},
     },
 };
@@ -131,22 +130,8 @@ pub(super) async fn forget(
     State(desk): State<Arc<Desk>>,
     At(instance): At<String>,
 ) -> Result<Response, Problem> {
-    stands(&desk, &caller, Role::Admin)?;
-    if !desk.fleet.sidecars().iter().any(|view| view.sidecar.claim.instance == instance) {
-        return Err(Problem::not_found("sidecar"));
-    }
-    // Written down first: that it was forgotten may be all that is left of it.
-    let (then, subject) = (caller.clone(), instance.clone());
-    let judge = move |image: &Image, now: Wall| {
-        then.stands(image, now)?.needs(Role::Admin)?;
-        let draft = Draft { action: "sidecar.forget", subject: subject.clone(), detail: json!({}), ..Draft::default() };
-        Ok::<_, Problem>((Some(draft), ()))
-    };
-    desk.ledger.write(caller.actor, judge).await.map_err(Problem::from)?;
-    match desk.fleet.forget(&instance).await? {
-        true => Ok(data(StatusCode::OK, &Done { message: "Sidecar forgotten" })),
-        false => Err(Problem::not_found("sidecar")),
-    }
+    sidecars::forget(&desk, &caller, &instance).await?;
+    Ok(data(StatusCode::OK, &Done { message: "Sidecar forgotten" }))
 }
 
 fn stands(desk: &Desk, caller: &Caller, role: Role) -> Result<(), Problem> {

@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::{
-    super::{answer::Problem, store::Role},
+    super::sidecars,
     page::{Shell, Sorry, go, page},
     visit::{Posted, Visit},
     words::Moment,
@@ -59,9 +59,6 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
 /// `POST /sidecars`: forgets one, so that receipts do not wait for it.
 pub(super) async fn forget(posted: Posted) -> Result<Response, Sorry> {
     let Posted { visit, fields } = posted;
-    visit.caller().needs(Role::Admin)?;
-    match visit.desk.fleet.forget(fields.one("instance")).await? {
-        true => Ok(go("/sidecars")),
-        false => Err(Problem::not_found("sidecar").into()),
-    }
+    sidecars::forget(&visit.desk, &visit.caller(), fields.one("instance")).await?;
+    Ok(go("/sidecars"))
 }

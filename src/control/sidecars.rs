@@ -1,0 +1,65 @@
+//! What operators do about sidecars: forget those that are gone for good.
+
+use serde_json::json;
+
+use super::{
+    answer::Problem,
+    caller::Caller,
+    desk::Desk,
+    ledger::{Draft, Image},
+    store::Role,
+};
+use crate::clock::Wall;
+
+/// Forgets a sidecar, so that receipts do not name it any more. The audit log says who did.
+///
+/// # Errors
+///
+/// There is none, the caller may not, or the store failed.
+pub async fn forget(desk: &Desk, caller: &Caller, instance: &str) -> Result<(), Problem> {
+    caller.needs(Role::Admin)?;
+    if !desk.fleet.sidecars().iter().any(|view| view.sidecar.claim.instance == instance) {
+        return Err(Problem::not_found("sidecar"));
+    }
+    // Written down first: that it was forgotten may be all that is left of it.
+    let (then, subject) = (caller.clone(), instance.to_owned());
+    let judge = move |image: &Image, now: Wall| {
+        then.stands(image, now)?.needs(Role::Admin)?;
+        let draft = Draft { action: "sidecar.forget", subject: subject.clone(), detail: json!({}), ..Draft::default() };
+        Ok::<_, Problem>((Some(draft), ()))
+    };
+    desk.ledger.write(caller.actor.clone(), judge).await.map_err(Problem::from)?;
+    match desk.fleet.forget(instance).await? {
+        true => Ok(()),
+        false => Err(Problem::not_found("sidecar")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::control::{
+        fleet::Asker,
+        sample::{ADMIN, Bench, OPERATOR},
+        store::Claim,
+    };
+    use serde_json::Value;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_forgets_a_sidecar_is_written_down() {
+        let bench = Bench::new("[]").await;
+        let claim = Claim { instance: "a.1".into(), bound: "secret:0".into(), credential: "token:0".into() };
+        let address = [203, 0, 113, 7].into();
+        let asker = Asker { claim, replaces: vec![], address, max_stale: 60, max_stale_write: 60 };
+        drop(bench.desk.fleet.register(&asker).await.unwrap());
+        let forget = async |who| bench.ask(who, "DELETE", "/v1/sidecars/a.1", Value::Null).await;
+        let (before, _) = bench.audit().await;
+        forget(OPERATOR).await.error(403, "admin");
+        assert_eq!(bench.audit().await.0, before);
+        forget(ADMIN).await.data(200);
+        let (after, entries) = bench.audit().await;
+        assert_eq!(after, before + 1);
+        assert!(entries.contains("sidecar.forget") && entries.contains("a.1"), "{entries}");
+        forget(ADMIN).await.error(404, "sidecar");
+        assert_eq!(bench.audit().await.0, after, "there is nothing to write down");
+    }
+}
