@@ -20,7 +20,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     audit,
-    store::{AccountChange, Caught, Change, Commit, Entry, Head, Remembered, Revision, Store, StoreError},
+    store::{AccountChange, AuditFilter, Caught, Change, Commit, Entry, Head, Remembered, Revision, Store, StoreError},
     wire,
 };
 use crate::clock::{self, Mono, Wall};
@@ -31,6 +31,9 @@ pub use self::image::{Image, KEPT};
 const CONFIRM: Duration = Duration::from_secs(1);
 /// How often a change is judged anew because somebody else was quicker.
 const ATTEMPTS: usize = 20;
+/// The audit entry by which a new history begins with a copy of an old one, and how many of them are looked at.
+const RESTORE: &str = "store.restore";
+const RESTORES: u32 = 1000;
 /// For so long after the store was last heard, what is in memory is shown: as long as a sidecar believes a heartbeat.
 const SHOWN: Duration = Duration::from_secs(15);
 /// How often, and how long apart, it is looked up whether a commit that was never answered was made.
@@ -301,7 +304,7 @@ impl Ledger {
         let before = self.read(|image| image.head().clone());
         let actor = Actor { name: "system".to_owned(), from: None };
         let draft = Draft {
-            action: "store.restore",
+            action: RESTORE,
             detail: serde_json::json!({ "epoch": before.epoch, "revision": before.revision }),
             ..Draft::default()
         };
@@ -368,6 +371,9 @@ impl Ledger {
         if !follows && head.epoch == since.epoch {
             return Err(self.lost(&since, &head));
         }
+        if head.epoch != since.epoch && !self.goes_on_from(&since.epoch).await? {
+            return Err(self.another(&since, &head));
+        }
         match revisions {
             Some(revisions) => self.take(|image| {
                 image.follow(head, revisions, operators);
@@ -390,6 +396,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether the history in the store was begun with a copy of this one, by `--restored`.
+    async fn goes_on_from(&self, epoch: &str) -> Result<bool, StoreError> {
+        let filter = AuditFilter { action: Some(RESTORE.to_owned()), limit: RESTORES, ..AuditFilter::default() };
+        let entries = self.store.audit(&filter).await?;
+        Ok(entries.iter().any(|entry| entry.detail["epoch"] == epoch))
+    }
+
     /// The store holds what is in memory, again or still.
     fn found(&self) {
         if self.astray.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
@@ -407,9 +420,23 @@ impl Ledger {
              begins a new history with what is left",
             found.entries, found.revision, held.entries, held.revision
         );
+        self.go_astray(why)
+    }
+
+    /// What is there is the store of another installation, as after a mistake with names or backups. Its keys are not ours.
+    fn another(&self, held: &Head, found: &Head) -> StoreError {
+        self.go_astray(format!(
+            "it holds another history, {}, which was not begun from the one that is served, {}. Nothing is changed, no revoke \
+             is answered, and no sidecar is told that its keys are the newest. Put the right database back; or start the \
+             control plane anew, if this one is meant",
+            found.epoch, held.epoch
+        ))
+    }
+
+    fn go_astray(&self, why: String) -> StoreError {
         let before = self.astray.lock().unwrap_or_else(PoisonError::into_inner).replace(why.clone());
         if before.is_none() {
-            tracing::error!("the store went back in time: {why}");
+            tracing::error!("the store is not the one that was written to: {why}");
         }
         StoreError::Astray(why)
     }

@@ -114,7 +114,7 @@ pub(super) async fn receipt(
     let number = revision.parse::<u64>().ok().filter(|number| number.to_string() == revision);
     let revision = number.filter(|number| *number <= head.revision);
     head.revision = revision.ok_or_else(|| Problem::not_found("revision"))?;
-    Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.receipt(&head, wait).await?)))
+    Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.look_up(&head, wait).await?)))
 }
 
 pub(super) async fn sidecars(caller: Caller, State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -147,6 +147,10 @@ async fn count(desk: &Arc<Desk>, claim: &Claim, peer: Peer, seq: u64, usage: Vec
         Added::Now => desk.usage.reported(),
         Added::Before => {}
         Added::NotTheirs => return Err(instance::not_theirs(desk, claim, peer)),
+        Added::Unknown => {
+            let message = "Nobody has registered by this name: take the set of keys first.";
+            return Err(Problem::new(StatusCode::CONFLICT, "not_registered", message));
+        }
         Added::Ahead => return Err(Problem::invalid("seq", "This number is far ahead of the last one.")),
     }
     Ok(())

@@ -65,8 +65,8 @@ impl Fleet {
             return Ok(());
         }
         let (store, unsaved) = (Arc::clone(self.ledger.store()), Arc::new(unsaved));
-        let rows = Arc::clone(&unsaved);
-        let written = self.ledger.run(async move { store.heard(&rows).await }).await;
+        let (rows, head) = (Arc::clone(&unsaved), self.ledger.read(|image| image.head().clone()));
+        let written = self.ledger.run(async move { store.heard(&rows, &head).await }).await;
         match &written {
             Ok(()) => {
                 self.failing.store(false, Ordering::Relaxed);
@@ -118,6 +118,7 @@ impl Fleet {
             let mut state = self.lock();
             if head.epoch != last.epoch || head.revision < last.revision {
                 state.written.clear();
+                state.measured.clear();
             } else if head.revision > last.revision {
                 state.written.push_back((head.revision, clock::mono()));
                 while state.written.len() > super::REMEMBERED {
@@ -162,13 +163,18 @@ impl Fleet {
         let mut state = self.lock();
         let mut rows: HashMap<String, Sidecar> =
             rows.into_iter().map(|row| (row.claim.instance.clone(), row)).collect();
-        let (mut news, mut done) = (false, Vec::new());
+        let (mut gone, mut done) = (Vec::new(), Vec::new());
         // Whoever is not there any more was forgotten by another control plane, unless it has come since.
         state.members.retain(|instance, member| {
             let stays = rows.contains_key(instance) || member.registered >= began;
-            news |= !stays;
+            if !stays {
+                gone.push(instance.clone());
+            }
             stays
         });
+        for instance in &gone {
+            done.extend(state.acknowledged(instance, ("", 0), true, now.mono));
+        }
         let moved: Vec<(String, String, u64, bool)> = rows
             .drain()
             .filter_map(|(instance, row)| {
@@ -198,7 +204,7 @@ impl Fleet {
         drop(state);
         self.observe(&done);
         self.looked.fetch_max(began.as_nanos(), Ordering::AcqRel);
-        if news || !moved.is_empty() || self.waiting.load(Ordering::Relaxed) > 0 {
+        if !gone.is_empty() || !moved.is_empty() || self.waiting.load(Ordering::Relaxed) > 0 {
             self.tell();
         }
         Ok(())

@@ -22,7 +22,15 @@ pub(super) struct Watched {
 impl State {
     /// Watches a revocation. Gives it, with its latency, if all have acknowledged it already.
     pub(super) fn watch(&mut self, epoch: &str, revision: u64, now: Mono) -> Vec<(u64, Duration)> {
-        self.watched.retain(|watched| now.since(watched.written) < WATCHED_FOR && watched.revision != revision);
+        self.watched.retain(|watched| now.since(watched.written) < WATCHED_FOR);
+        // Also whoever revokes what is revoked gets a receipt, and that was measured.
+        if self.measured.contains(&revision) {
+            return Vec::new();
+        }
+        self.measured.push_back(revision);
+        if self.measured.len() > super::REMEMBERED {
+            self.measured.pop_front();
+        }
         let written = self.written.iter().find(|(number, _)| *number == revision);
         let written = written.map_or(now, |(_, at)| (*at).min(now));
         let awaited: HashSet<_> =

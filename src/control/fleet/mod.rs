@@ -69,6 +69,8 @@ struct State {
     written: VecDeque<(u64, Mono)>,
     /// Revocations that not all who are waited for have acknowledged.
     watched: Vec<Watched>,
+    /// The newest revisions that were watched: each is measured once.
+    measured: VecDeque<u64>,
 }
 
 /// Who takes a set, or follows changes.
@@ -189,7 +191,8 @@ impl Fleet {
             goodbye: false,
         };
         let (store, row) = (Arc::clone(self.ledger.store()), sidecar.clone());
-        if !self.ledger.run(async move { store.register(&row).await }).await? {
+        let head = self.ledger.read(|image| image.head().clone());
+        if !self.ledger.run(async move { store.register(&row, &head).await }).await? {
             return Err(NotRegistered::NotTheirs);
         }
         let attached = {

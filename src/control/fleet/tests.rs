@@ -47,3 +47,13 @@ fn a_fleet_of_thousands_may_register_and_no_flood() {
     check(1, 49_998, "one", true);
     check(1, 49_999, "one", false);
 }
+
+#[test]
+fn a_revision_is_measured_once() {
+    let mut state = State::default();
+    let has_it = Sidecar { epoch: "e".to_owned(), revision: 3, ..sidecar(0, "one", false) };
+    state.members.insert(has_it.claim.instance.clone(), Member::new(has_it, clock::mono()));
+    let now = clock::mono();
+    assert_eq!(state.watch("e", 3, now).len(), 1);
+    assert_eq!(state.watch("e", 3, now), [], "whoever asks again learns nothing of how long it took");
+}

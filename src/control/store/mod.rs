@@ -40,7 +40,7 @@ pub(super) use schema::random;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Where the history stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Names the history: random, made with the database.
     pub epoch: String,
@@ -224,6 +224,8 @@ pub enum Added {
     NotTheirs,
     /// Its number is so far ahead of the last one that it cannot be the next.
     Ahead,
+    /// Nobody ever registered by this name.
+    Unknown,
 }
 
 /// What is known of a sidecar.
@@ -399,16 +401,20 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// What is known of all sidecars.
     fn sidecars(&self) -> Answer<'_, Vec<Sidecar>>;
     /// Notes that there is this sidecar, on the disk when this returns. What is known of it is merged as by `heard`. False:
-    /// its name is bound to somebody else, and nothing was noted.
-    fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, bool>;
-    /// Notes what was heard of sidecars. A lower revision, an earlier moment or number than what is known changes nothing
-    /// of it; a revision of the head's history is newer than any of another one. `seq` is not written: `used` alone does that. It need not be on the disk when this returns: what is lost is
-    /// asked again. Tells other control planes.
-    fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()>;
+    /// its name is bound to somebody else, and nothing was noted. Refused as by `heard`.
+    fn register<'a>(&'a self, sidecar: &'a Sidecar, held: &'a Head) -> Answer<'a, bool>;
+    /// Notes what was heard of sidecars that are registered; of others nothing: they were forgotten. A lower revision, an
+    /// earlier moment or number than what is known changes nothing of it; a revision of the head's history is newer than any
+    /// of another one. `seq` is not written: `used` alone does that. It need not be on the disk when this returns: what is
+    /// lost is asked again. Tells other control planes.
+    ///
+    /// `held` is the head that the caller holds: refused with `Astray`, and nothing is noted, where the store has lost it,
+    /// since then a revision that was acknowledged is another one than what will bear its number.
+    fn heard<'a>(&'a self, sidecars: &'a [Sidecar], held: &'a Head) -> Answer<'a, ()>;
     /// Forgets a sidecar, but for who may speak for it and the number of its last report. True if it was known.
     fn forget<'a>(&'a self, instance: &'a str) -> Answer<'a, bool>;
     /// Adds what a sidecar reports, once. The sidecar need not be known: what one reports that was forgotten is counted,
-    /// and does not bring it back. A name that was never heard is bound by it.
+    /// and does not bring it back. A name that nobody ever registered has no use to report.
     fn used<'a>(&'a self, claim: &'a Claim, seq: u64, day: i64, used: &'a [Used]) -> Answer<'a, Added>;
     /// The use of all keys that was written since this mark, and the next mark; 0 begins. Some may come twice.
     fn usage_since(&self, mark: i64) -> Answer<'_, (Vec<(KeyId, Usage)>, i64)>;

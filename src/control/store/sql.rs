@@ -186,15 +186,27 @@ impl Store for Sql {
         self.read(move |tx| async move { sidecars::all(tx, &skew).await }.boxed())
     }
 
-    fn register<'a>(&'a self, sidecar: &'a Sidecar) -> Answer<'a, bool> {
-        let (sidecar, me) = (self.skew.kept(sidecar.clone()), self.me.clone());
-        self.write(Care::Durable, move |tx| async move { sidecars::register(tx, sidecar, &me).await }.boxed())
+    fn register<'a>(&'a self, sidecar: &'a Sidecar, held: &'a Head) -> Answer<'a, bool> {
+        let (sidecar, me, held) = (self.skew.kept(sidecar.clone()), self.me.clone(), held.clone());
+        self.write(Care::Durable, move |tx| {
+            async move {
+                history::must_hold(tx, &held).await?;
+                sidecars::register(tx, sidecar, &me).await
+            }
+            .boxed()
+        })
     }
 
-    fn heard<'a>(&'a self, sidecars: &'a [Sidecar]) -> Answer<'a, ()> {
+    fn heard<'a>(&'a self, sidecars: &'a [Sidecar], held: &'a Head) -> Answer<'a, ()> {
         let sidecars: Vec<_> = sidecars.iter().map(|sidecar| self.skew.kept(sidecar.clone())).collect();
-        let me = self.me.clone();
-        self.write(Care::Lax, move |tx| async move { sidecars::heard(tx, &sidecars, &me).await }.boxed())
+        let (me, held) = (self.me.clone(), held.clone());
+        self.write(Care::Lax, move |tx| {
+            async move {
+                history::must_hold(tx, &held).await?;
+                sidecars::heard(tx, &sidecars, &me).await
+            }
+            .boxed()
+        })
     }
 
     fn forget<'a>(&'a self, instance: &'a str) -> Answer<'a, bool> {

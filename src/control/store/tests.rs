@@ -53,6 +53,31 @@ fn claim(instance: &str) -> Claim {
     Claim { instance: instance.to_owned(), bound: format!("secret:{instance}"), credential: "token:1".to_owned() }
 }
 
+/// A sidecar as it is heard at this second, with this revision.
+fn sidecar(instance: &str, heard: i64, revision: u64) -> Sidecar {
+    Sidecar {
+        claim: claim(instance),
+        address: Some([192, 0, 2, 1].into()),
+        first_seen: at(0),
+        last_seen: at(heard),
+        confirmed_at: at(heard),
+        max_stale: 86_400,
+        max_stale_write: 3_600,
+        epoch: String::new(),
+        revision,
+        durable: false,
+        seq: 0,
+        goodbye: false,
+    }
+}
+
+/// Registers sidecars.
+async fn register(store: &dyn Store, instances: &[&str]) {
+    for instance in instances {
+        assert!(store.register(&sidecar(instance, 1, 1), &Head::default()).await.unwrap());
+    }
+}
+
 /// Where a test has its store.
 struct Ground {
     place: Place,

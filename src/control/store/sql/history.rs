@@ -78,6 +78,18 @@ pub(super) async fn catch_up(tx: &mut Tx, since: &Head) -> Result<Caught, StoreE
     Ok(Caught { head, follows, revisions, operators })
 }
 
+/// Refuses where the store has lost the head that somebody holds.
+pub(super) async fn must_hold(tx: &mut Tx, held: &Head) -> Result<(), StoreError> {
+    let found = head(tx).await?;
+    if found.epoch != held.epoch || holds(tx, held).await? {
+        return Ok(());
+    }
+    let (entries, held) = (found.entries, held.entries);
+    Err(StoreError::Astray(format!(
+        "it ends with audit entry {entries}, and does not hold entry {held}, which was written to it"
+    )))
+}
+
 /// Whether this head was once the head of what is there: every commit adds an entry to the hash chain.
 async fn holds(tx: &mut Tx, head: &Head) -> Result<bool, StoreError> {
     if head.entries == 0 {

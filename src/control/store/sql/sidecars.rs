@@ -1,5 +1,7 @@
 //! Sidecars, as they were heard.
 
+use std::collections::HashSet;
+
 use super::{
     super::engine::{ROWS_AT_ONCE, Tx, Value, places},
     Claim, Sidecar, StoreError, Wall,
@@ -59,31 +61,63 @@ const MERGE: &str = "ON CONFLICT (instance) DO UPDATE SET \
      goodbye = CASE WHEN excluded.last_seen > sidecars.last_seen OR (excluded.last_seen = sidecars.last_seen \
        AND excluded.goodbye > sidecars.goodbye) THEN excluded.goodbye ELSE sidecars.goodbye END";
 
-/// Binds a name to whoever is the first to use it. Gives the number of its last report; none: it is bound to somebody else.
-pub(super) async fn bind(tx: &mut Tx, claim: &Claim, day: i64) -> Result<Option<u64>, StoreError> {
+/// Binds a name to whoever is the first to register by it. False: it is bound to somebody else.
+async fn bind(tx: &mut Tx, claim: &Claim, day: i64) -> Result<bool, StoreError> {
     let values =
         vec![claim.instance.as_str().into(), claim.bound.as_str().into(), claim.credential.as_str().into(), day.into()];
     let add = "INSERT INTO instances (instance, bound, credential, seq, day) VALUES ($1, $2, $3, 0, $4) \
                ON CONFLICT (instance) DO NOTHING";
     tx.execute(add, values).await?;
-    let find = "SELECT seq FROM instances WHERE instance = $1 AND bound = $2";
-    let found = tx.fetch_one(find, vec![claim.instance.as_str().into(), claim.bound.as_str().into()]).await?;
-    found.map(|row| row.count(0)).transpose()
+    Ok(bound(tx, claim).await?.is_some_and(|(theirs, _)| theirs))
+}
+
+/// Whether a name is bound to whoever claims it, and the number of its last report; none where nobody registered by it.
+pub(super) async fn bound(tx: &mut Tx, claim: &Claim) -> Result<Option<(bool, u64)>, StoreError> {
+    let find = "SELECT bound, seq FROM instances WHERE instance = $1";
+    let found = tx.fetch_one(find, vec![claim.instance.as_str().into()]).await?;
+    found.map(|row| Ok((row.text(0)? == claim.bound, row.count(1)?))).transpose()
 }
 
 /// Notes that there is this sidecar. False: its name is bound to somebody else.
 pub(super) async fn register(tx: &mut Tx, sidecar: Sidecar, me: &str) -> Result<bool, StoreError> {
     let day = sidecar.last_seen.unix_seconds().div_euclid(86_400);
-    if bind(tx, &sidecar.claim, day).await?.is_none() {
+    if !bind(tx, &sidecar.claim, day).await? {
         return Ok(false);
     }
-    heard(tx, &[sidecar], me).await.map(|()| true)
+    write(tx, &[&sidecar]).await?;
+    tell(tx, me).await.map(|()| true)
 }
 
-/// Notes what was heard.
+/// Notes what was heard of those that are registered.
 pub(super) async fn heard(tx: &mut Tx, sidecars: &[Sidecar], me: &str) -> Result<(), StoreError> {
+    let there = there(tx, sidecars).await?;
+    let sidecars: Vec<_> = sidecars.iter().filter(|sidecar| there.contains(&sidecar.claim.instance)).collect();
+    write(tx, &sidecars).await?;
+    tell(tx, me).await
+}
+
+/// Which of them are registered. None of these is forgotten before the transaction ends.
+async fn there(tx: &mut Tx, sidecars: &[Sidecar]) -> Result<HashSet<String>, StoreError> {
+    let held = if tx.is_sqlite() { "" } else { " FOR UPDATE" };
+    let mut names: Vec<_> = sidecars.iter().map(|sidecar| sidecar.claim.instance.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut there = HashSet::with_capacity(names.len());
+    for some in names.chunks(ROWS_AT_ONCE) {
+        let find = format!(
+            "SELECT instance FROM sidecars WHERE instance IN {} ORDER BY instance{held}",
+            places(1, some.len())
+        );
+        for row in tx.fetch(find, some.iter().map(|name| Value::from(*name)).collect()).await? {
+            there.insert(row.text(0)?);
+        }
+    }
+    Ok(there)
+}
+
+async fn write(tx: &mut Tx, sidecars: &[&Sidecar]) -> Result<(), StoreError> {
     // Always in the same order, so that two control planes do not wait for each other.
-    let mut sidecars: Vec<_> = sidecars.iter().collect();
+    let mut sidecars = sidecars.to_vec();
     sidecars.sort_by(|one, other| one.claim.instance.cmp(&other.claim.instance));
     let mut rest = &sidecars[..];
     while !rest.is_empty() {
@@ -96,7 +130,7 @@ pub(super) async fn heard(tx: &mut Tx, sidecars: &[Sidecar], me: &str) -> Result
         let values = some.iter().flat_map(|sidecar| values(sidecar)).collect();
         tx.execute(format!("{add} VALUES {} {MERGE}", places(some.len(), COLUMNS)), values).await?;
     }
-    tell(tx, me).await
+    Ok(())
 }
 
 fn values(sidecar: &Sidecar) -> [Value; COLUMNS] {

@@ -9,7 +9,7 @@ use super::{
     },
     Added, Claim, Day, KeyId, StoreError, Usage, Used,
     read::{parse, parse_or_none, wall, wall_or_none},
-    sidecars::bind,
+    sidecars::bound,
 };
 
 /// How many reasons of refusals are kept for a key.
@@ -26,7 +26,11 @@ const AHEAD: u64 = 10_000_000;
 
 /// Adds a report, if its number is new.
 pub(super) async fn used(tx: &mut Tx, claim: &Claim, seq: u64, day: i64, used: &[Used]) -> Result<Added, StoreError> {
-    let Some(last) = bind(tx, claim, day).await? else { return Ok(Added::NotTheirs) };
+    let last = match bound(tx, claim).await? {
+        None => return Ok(Added::Unknown),
+        Some((false, _)) => return Ok(Added::NotTheirs),
+        Some((true, last)) => last,
+    };
     if last > 0 && seq > last.saturating_add(AHEAD) {
         return Ok(Added::Ahead);
     }

@@ -12,6 +12,8 @@ on_both! {
     what_was_lost_stops_everything_until_it_is_back
     a_new_history_goes_on_without_it_and_without_its_acknowledgements
     what_others_wrote_in_its_place_is_not_taken_for_it
+    what_is_acknowledged_of_what_was_lost_is_not_written
+    the_store_of_another_installation_is_not_taken
 }
 
 const KEEP: &str = "CREATE TABLE lost_head AS SELECT * FROM head; \
@@ -109,7 +111,7 @@ async fn a_new_history_goes_on_without_it_and_without_its_acknowledgements(groun
     fleet.heard("a.1", Some((&new.epoch, 3)), false, false);
     fleet.save().await.unwrap();
     let late = Sidecar { epoch: head.epoch, revision: 9, durable: true, ..store.sidecars().await.unwrap().remove(0) };
-    store.heard(&[late]).await.unwrap();
+    store.heard(&[late], &new).await.unwrap();
     let kept = store.sidecars().await.unwrap().remove(0);
     assert_eq!((kept.epoch, kept.revision, kept.durable), (new.epoch.clone(), 3, false));
     assert_eq!(started.receipt(&new, Duration::ZERO).await.unwrap().acknowledged, ["a.1"]);
@@ -123,4 +125,40 @@ async fn what_others_wrote_in_its_place_is_not_taken_for_it(ground: Ground) {
         write(&other, key(&format!("key_{number}"))).await.unwrap();
     }
     is_astray(&ledger).await;
+}
+
+async fn what_is_acknowledged_of_what_was_lost_is_not_written(ground: Ground) {
+    let (store, _ledger, head, fleet) = three(&ground).await;
+    ground.run(LOSE).await;
+    // As the database has it that fell back.
+    ground.run("UPDATE sidecars SET revision = 2, durable = 0").await;
+    fleet.heard("a.1", Some((&head.epoch, 3)), true, false);
+    assert!(matches!(fleet.save().await, Err(StoreError::Astray(_))));
+    let asker = Asker {
+        claim: claim("b.1"),
+        replaces: Vec::new(),
+        address: [192, 0, 2, 1].into(),
+        max_stale: 60,
+        max_stale_write: 60,
+    };
+    assert!(fleet.register(&asker).await.is_err(), "nor does anybody take a set of it");
+    // A control plane that starts there knows of nothing that was lost. What it writes bears the same number.
+    let other = Ledger::open(ground.other(&store).await).await.unwrap();
+    let started = Fleet::new(Arc::clone(&other));
+    started.load().await.unwrap();
+    let new = write(&other, key("key_4")).await.unwrap();
+    assert_eq!((new.revision, &new.epoch), (3, &head.epoch));
+    let receipt = started.receipt(&new, Duration::ZERO).await.unwrap();
+    assert_eq!((receipt.acknowledged.len(), receipt.pending.len()), (0, 1));
+}
+
+async fn the_store_of_another_installation_is_not_taken(ground: Ground) {
+    let (_store, ledger, head, fleet) = three(&ground).await;
+    ground.run("CREATE TABLE lost_head AS SELECT * FROM head; UPDATE head SET epoch = 'another'").await;
+    assert!(matches!(ledger.refresh().await, Err(StoreError::Astray(why)) if why.contains("another history")));
+    assert!(matches!(write(&ledger, key("key_4")).await, Err(StoreError::Astray(_))));
+    assert!(matches!(fleet.receipt(&head, Duration::ZERO).await, Err(StoreError::Astray(_))));
+    ground.run("DELETE FROM head; INSERT INTO head SELECT * FROM lost_head").await;
+    ledger.refresh().await.unwrap();
+    assert_eq!(write(&ledger, key("key_4")).await.unwrap().revision, 4);
 }

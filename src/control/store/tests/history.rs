@@ -146,6 +146,7 @@ async fn rows_change_and_go_in_the_order_of_the_changes(ground: Ground) {
     let store = ground.store().await;
     let many = (0..350).map(|number| key(&format!("key_{number:03}")));
     commit(&*store, many.chain([Change::Owner(owner("svc")), Change::Owner(owner("gone"))]).collect()).await;
+    register(&*store, &["sidecar"]).await;
     let used = [Used { key: id("key_007"), usage: Usage { allowed: 1, ..Usage::default() } }];
     store.used(&claim("sidecar"), 1, 20_000, &used).await.unwrap();
     let changes = vec![

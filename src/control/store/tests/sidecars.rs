@@ -5,26 +5,9 @@ use super::*;
 on_both! {
     what_is_newer_wins_in_whatever_order_it_comes
     many_are_heard_at_once
-    a_forgotten_sidecar_is_gone_until_it_is_heard
+    a_forgotten_sidecar_is_gone_until_it_registers
     a_name_belongs_to_whoever_was_the_first_to_use_it
     long_gone_sidecars_are_swept
-}
-
-fn sidecar(instance: &str, heard: i64, revision: u64) -> Sidecar {
-    Sidecar {
-        claim: claim(instance),
-        address: Some([192, 0, 2, 1].into()),
-        first_seen: at(0),
-        last_seen: at(heard),
-        confirmed_at: at(heard),
-        max_stale: 86_400,
-        max_stale_write: 3_600,
-        epoch: String::new(),
-        revision,
-        durable: false,
-        seq: 0,
-        goodbye: false,
-    }
 }
 
 async fn what_is_newer_wins_in_whatever_order_it_comes(ground: Ground) {
@@ -42,7 +25,7 @@ async fn what_is_newer_wins_in_whatever_order_it_comes(ground: Ground) {
         let instance = format!("sidecar.{number}");
         let heard = heard(&instance);
         for at in order {
-            assert!(store.register(&heard[at]).await.unwrap());
+            assert!(store.register(&heard[at], &Head::default()).await.unwrap());
         }
         let expected =
             Sidecar { address: None, confirmed_at: at(40), max_stale: 60, goodbye: true, ..sidecar(&instance, 20, 6) };
@@ -50,24 +33,25 @@ async fn what_is_newer_wins_in_whatever_order_it_comes(ground: Ground) {
         assert_eq!(all[number], expected, "{order:?}");
     }
     // The disk of the newest revision, and of no other.
-    store.heard(&[Sidecar { durable: true, ..sidecar("sidecar.0", 21, 6) }]).await.unwrap();
-    store.heard(&[sidecar("sidecar.0", 22, 6)]).await.unwrap();
+    store.heard(&[Sidecar { durable: true, ..sidecar("sidecar.0", 21, 6) }], &Head::default()).await.unwrap();
+    store.heard(&[sidecar("sidecar.0", 22, 6)], &Head::default()).await.unwrap();
     let found = &store.sidecars().await.unwrap()[0];
     assert!(found.durable && !found.goodbye, "and whoever is heard again has not gone");
-    store.heard(&[sidecar("sidecar.0", 23, 7)]).await.unwrap();
+    store.heard(&[sidecar("sidecar.0", 23, 7)], &Head::default()).await.unwrap();
     assert!(!store.sidecars().await.unwrap()[0].durable);
 }
 
 async fn many_are_heard_at_once(ground: Ground) {
     let store = ground.store().await;
     let other = ground.other(&store).await;
-    store.heard(&[]).await.unwrap();
+    store.heard(&[], &Head::default()).await.unwrap();
     let all: Vec<_> = (0..250).rev().map(|number| sidecar(&format!("sidecar.{number:03}"), 1, 1)).collect();
     let twice: Vec<_> = all.iter().cloned().chain(all.iter().map(|one| sidecar(&one.claim.instance, 2, 9))).collect();
-    for one in &all[..3] {
-        assert!(store.register(one).await.unwrap());
+    let none = Head::default();
+    for one in &all {
+        assert!(store.register(one, &Head::default()).await.unwrap());
     }
-    let (one, two) = tokio::join!(store.heard(&twice), other.heard(&twice));
+    let (one, two) = tokio::join!(store.heard(&twice, &none), other.heard(&twice, &none));
     one.and(two).unwrap();
     let found = other.sidecars().await.unwrap();
     assert_eq!(found.len(), 250);
@@ -78,9 +62,9 @@ async fn many_are_heard_at_once(ground: Ground) {
     }
 }
 
-async fn a_forgotten_sidecar_is_gone_until_it_is_heard(ground: Ground) {
+async fn a_forgotten_sidecar_is_gone_until_it_registers(ground: Ground) {
     let store = ground.store().await;
-    store.register(&sidecar("sidecar.1", 1, 1)).await.unwrap();
+    store.register(&sidecar("sidecar.1", 1, 1), &Head::default()).await.unwrap();
     assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap(), Added::Now);
     assert_eq!(store.sidecars().await.unwrap()[0].seq, 7);
     assert!(store.forget("sidecar.1").await.unwrap());
@@ -90,8 +74,10 @@ async fn a_forgotten_sidecar_is_gone_until_it_is_heard(ground: Ground) {
     let used = [Used { key: id("key_1"), usage: Usage { allowed: 3, ..Usage::default() } }];
     assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &used).await.unwrap(), Added::Before);
     assert_eq!(store.used(&claim("sidecar.1"), 8, 20_000, &used).await.unwrap(), Added::Now);
+    // Another control plane had something of it left to write.
+    store.heard(&[sidecar("sidecar.1", 2, 1)], &Head::default()).await.unwrap();
     assert!(store.sidecars().await.unwrap().is_empty());
-    store.heard(&[sidecar("sidecar.1", 2, 1)]).await.unwrap();
+    assert!(store.register(&sidecar("sidecar.1", 2, 1), &Head::default()).await.unwrap());
     assert_eq!(store.sidecars().await.unwrap(), [Sidecar { seq: 8, ..sidecar("sidecar.1", 2, 1) }]);
 }
 
@@ -99,20 +85,19 @@ async fn a_name_belongs_to_whoever_was_the_first_to_use_it(ground: Ground) {
     let store = ground.store().await;
     let other = ground.other(&store).await;
     let stranger = Claim { bound: "secret:another".to_owned(), ..claim("sidecar.1") };
-    assert!(store.register(&sidecar("sidecar.1", 1, 1)).await.unwrap());
+    assert!(store.register(&sidecar("sidecar.1", 1, 1), &Head::default()).await.unwrap());
     let lie = Sidecar { claim: stranger.clone(), goodbye: true, ..sidecar("sidecar.1", 2, 9) };
-    assert!(!other.register(&lie).await.unwrap());
+    assert!(!other.register(&lie, &Head::default()).await.unwrap());
     assert_eq!(other.used(&stranger, 9, 20_000, &[]).await.unwrap(), Added::NotTheirs);
     assert_eq!(store.sidecars().await.unwrap(), [sidecar("sidecar.1", 1, 1)]);
     // Also when the sidecar is forgotten, so that nobody keeps it from coming back.
     store.forget("sidecar.1").await.unwrap();
-    assert!(!other.register(&lie).await.unwrap());
-    assert!(other.register(&sidecar("sidecar.1", 3, 1)).await.unwrap());
-    // A name that was only reported by is bound as well.
+    assert!(!other.register(&lie, &Head::default()).await.unwrap());
+    assert!(other.register(&sidecar("sidecar.1", 3, 1), &Head::default()).await.unwrap());
+    // Reports bind no name.
+    assert_eq!(store.used(&claim("sidecar.2"), 1_800_000_000, 20_000, &[]).await.unwrap(), Added::Unknown);
+    register(&*store, &["sidecar.2"]).await;
     assert_eq!(store.used(&claim("sidecar.2"), 1_800_000_000, 20_000, &[]).await.unwrap(), Added::Now);
-    assert!(
-        !other.register(&Sidecar { claim: Claim { bound: "x".into(), ..claim("sidecar.2") }, ..lie }).await.unwrap()
-    );
     // No number shuts out all that would come after it.
     let leap = 1_800_000_000 + 10_000_001;
     assert_eq!(store.used(&claim("sidecar.2"), leap, 20_000, &[]).await.unwrap(), Added::Ahead);
@@ -121,12 +106,14 @@ async fn a_name_belongs_to_whoever_was_the_first_to_use_it(ground: Ground) {
 
 async fn long_gone_sidecars_are_swept(ground: Ground) {
     let store = ground.store().await;
-    store.heard(&[sidecar("sidecar.1", 10, 1), sidecar("sidecar.2", 20, 1)]).await.unwrap();
+    for sidecar in [sidecar("sidecar.1", 10, 1), sidecar("sidecar.2", 20, 1)] {
+        assert!(store.register(&sidecar, &Head::default()).await.unwrap());
+    }
     store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap();
     store.sweep(at(0), at(0), at(0), at(20), 20_000).await.unwrap();
     let left = store.sidecars().await.unwrap();
     assert_eq!(left.iter().map(|sidecar| sidecar.claim.instance.as_str()).collect::<Vec<_>>(), ["sidecar.2"]);
     assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap(), Added::Before);
     store.sweep(at(0), at(0), at(0), at(20), 20_001).await.unwrap();
-    assert_eq!(store.used(&claim("sidecar.1"), 7, 20_001, &[]).await.unwrap(), Added::Now, "long forgotten");
+    assert_eq!(store.used(&claim("sidecar.1"), 7, 20_001, &[]).await.unwrap(), Added::Unknown, "long forgotten");
 }

@@ -23,6 +23,7 @@ async fn all(store: &dyn Store) -> Vec<(String, u64, u64)> {
 
 async fn a_report_is_counted_once(ground: Ground) {
     let store = ground.store().await;
+    register(&*store, &["sidecar.1", "sidecar.2"]).await;
     let other = ground.other(&store).await;
     let report = [used("key_2", 10, 1), used("key_1", 5, 0)];
     // Eight at once send it, again and again.
@@ -57,6 +58,7 @@ async fn a_report_is_counted_once(ground: Ground) {
 
 async fn use_is_added_up(ground: Ground) {
     let store = ground.store().await;
+    register(&*store, &["sidecar.1"]).await;
     let seen = |seconds: Option<i64>, ip: u8| Used {
         key: id("key_1"),
         usage: Usage {
@@ -89,6 +91,7 @@ async fn use_is_added_up(ground: Ground) {
 
 async fn the_last_refusal_of_each_reason_is_kept(ground: Ground) {
     let store = ground.store().await;
+    register(&*store, &["sidecar.1"]).await;
     let refusal = |reason: &str, seconds: i64, count: u64| Refusal {
         reason: reason.to_owned(),
         at: at(seconds),
@@ -110,6 +113,7 @@ async fn the_last_refusal_of_each_reason_is_kept(ground: Ground) {
 
 async fn no_sum_overflows(ground: Ground) {
     let store = ground.store().await;
+    register(&*store, &["sidecar.1", "sidecar.2"]).await;
     ground.run("INSERT INTO usage (key, allowed, refused, mark) VALUES ('key_1', 9223372036854775800, 0, 0)").await;
     for seq in 1..=20 {
         let most = Refusal { reason: "revoked".to_owned(), at: at(0), ip: None, count: u64::MAX };
@@ -125,6 +129,7 @@ async fn no_sum_overflows(ground: Ground) {
 
 async fn what_was_written_since_a_mark_comes(ground: Ground) {
     let store = ground.store().await;
+    register(&*store, &["sidecar.1"]).await;
     let (nothing, start) = store.usage_since(0).await.unwrap();
     assert!(nothing.is_empty());
     let keys = |found: Vec<(KeyId, Usage)>| found.into_iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
@@ -162,6 +167,7 @@ async fn what_was_written_since_a_mark_comes(ground: Ground) {
 
 async fn days_are_added_up_and_swept(ground: Ground) {
     let store = ground.store().await;
+    register(&*store, &["sidecar.1"]).await;
     commit(&*store, vec![key("key_1"), key("key_2")]).await;
     let mut seq = 0;
     for (day, report) in [

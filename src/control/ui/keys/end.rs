@@ -170,7 +170,7 @@ pub(in super::super) async fn receipt(visit: Visit, Path(revision): Path<String>
     let mut head = visit.desk.ledger.read(|image| image.head().clone());
     let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= head.revision);
     head.revision = revision.ok_or_else(|| Problem::not_found("change"))?;
-    let (revision, receipt) = (head.revision, visit.desk.fleet.receipt(&head, Duration::ZERO).await?);
+    let (revision, receipt) = (head.revision, visit.desk.fleet.look_up(&head, Duration::ZERO).await?);
     let query = visit.query.query();
     let did = visit.query.one("did");
     let (title, says) = done(did);
