@@ -242,7 +242,10 @@ async fn open(settings: Settings, restored: bool) -> Result<Arc<Desk>, StartErro
     let ledger = Ledger::open(store).await?;
     if restored {
         ledger.begin_anew().await?;
-        tracing::warn!("a new history has begun with what is in the store");
+        tracing::warn!(
+            "a new history has begun with what is in the store. What was revoked, suspended or narrowed after that was written is \
+             undone, but for revocations on sidecars that have seen them: do it again. New sidecars know nothing of it"
+        );
     } else if let Some(anchor) = &settings.anchor {
         let head = ledger.read(|image| image.head().clone());
         if let Some(noted) = anchor::last_of(anchor, &head.epoch)

@@ -60,11 +60,24 @@ fn line(text: &mut String, listed: &Listed) {
     text.push_str("\r\n");
 }
 
-/// Quoted (RFC 4180). A spreadsheet would run what begins like a formula: an apostrophe before it makes it text.
+/// Quoted (RFC 4180). A spreadsheet would run what begins like a formula: an apostrophe before it makes it text. Also behind
+/// what parts cells where a comma does not, as a spreadsheet that goes by such a sign begins a cell there.
 fn cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
-    let quote = if formula { "'" } else { "" };
-    format!("\"{quote}{}\"", text.replace('"', "\"\""))
+    let mut cell = String::with_capacity(text.len() + 3);
+    cell.push('"');
+    let mut begins = true;
+    for char in text.chars() {
+        if begins && "=+-@\t\r\n＝＋－＠".contains(char) {
+            cell.push('\'');
+        }
+        begins = ";,|\t".contains(char) || (begins && char == ' ');
+        cell.push(char);
+        if char == '"' {
+            cell.push('"');
+        }
+    }
+    cell.push('"');
+    cell
 }
 
 #[cfg(test)]
@@ -79,5 +92,8 @@ mod tests {
             assert!(cell(&format!("{start}1")).starts_with("\"'"), "{start}");
         }
         assert_eq!(cell("a,b\r\nc"), "\"a,b\r\nc\"");
+        assert_eq!(cell("x;=1; +2,- 3"), "\"x;'=1; '+2,'- 3\"");
+        assert_eq!(cell(" =1"), "\" '=1\"");
+        assert_eq!(cell("a - b = c"), "\"a - b = c\"");
     }
 }
