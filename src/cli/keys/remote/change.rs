@@ -1,6 +1,6 @@
 //! What is changed by a control plane: the commands on keys.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -13,20 +13,28 @@ use super::{
         moments::typed,
         place::Named,
     },
-    Remote, path, row,
+    Remote, path,
+    receipt::Receipt,
+    row,
 };
 use crate::{
     cli::Exit,
     clock::Wall,
     keys::{
         KeyId,
-        document::{KeyRow, json::write_key, moment},
+        document::{KeyRow, json::write_key},
         secret::Secret,
     },
 };
 
 /// The longest that a control plane waits for its sidecars.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// What was done, where it has to be said that not all sidecars have it.
+const CHANGED: &str = "the key is changed";
+const REVOKED: &str = "the key is revoked";
+const DELETED: &str = "the key is deleted";
+const ROTATED: &str = "the key is rotated";
 
 impl Remote {
     /// Mints a key.
@@ -67,7 +75,7 @@ impl Remote {
         let body: Map<String, Value> =
             differs.map(|name| (name.to_owned(), after.get(name).cloned().unwrap_or_default())).collect();
         let at = waiting(&path(&old.id), wait);
-        let receipt = self.ask_for(Method::PATCH, &at, Some(&Value::Object(body)), wait.unwrap_or_default())?;
+        let changed = self.ask_for(Method::PATCH, &at, Some(&Value::Object(body)), wait.unwrap_or_default())?;
         let (row, (document, used)) = self.show(console, &old.id)?;
         let key = Named::Row(row.clone());
         let now = console.now.wall;
@@ -80,7 +88,7 @@ impl Remote {
             console.print_json(&listed(&key, &document, used.get(&row.id), now))?;
         }
         match wait {
-            Some(_) => conclude(console, &receipt, wait, "the key is changed"),
+            Some(_) => Receipt::read(&changed, CHANGED)?.conclude(console, wait, CHANGED),
             None => Ok(Exit::Done),
         }
     }
@@ -94,7 +102,7 @@ impl Remote {
     ) -> Result<Exit, Failure> {
         let (row, _) = self.find(console, reference)?;
         let label = Named::Row(row.clone()).label();
-        let receipt = self.end(&row.id, "", None, wait)?;
+        let receipt = Receipt::read(&self.end(&row.id, "", None, wait)?, REVOKED)?;
         let (after, _) = self.show(console, &row.id)?;
         let at = after.revoked_at.or(row.revoked_at);
         match row.revoked_at {
@@ -105,14 +113,14 @@ impl Remote {
             self.tell_minted(console, &row.id)?;
         }
         if console.output == Output::Json {
-            console.print_json(&json!({
+            let mut shown = json!({
                 "id": row.id.as_str(), "revoked_at": at.map(|at| at.to_string()),
-                "already_revoked": row.revoked_at.is_some(), "in_force": is_in_force(&receipt), "durable": null,
-                "revision": receipt["revision"], "acknowledged": receipt["acknowledged"], "pending": receipt["pending"],
-                "stopped": receipt["stopped"],
-            }))?;
+                "already_revoked": row.revoked_at.is_some(), "in_force": null, "durable": null,
+            });
+            receipt.show(&mut shown);
+            console.print_json(&shown)?;
         }
-        conclude(console, &receipt, wait, "the key is revoked")
+        receipt.conclude(console, wait, REVOKED)
     }
 
     /// Says how many keys that work this one has minted: they are not revoked with it.
@@ -141,14 +149,15 @@ impl Remote {
             let question = format!("Deleting key {label} leaves nothing to look up; revoke would.");
             console.confirm(&question, &row.name)?;
         }
-        let receipt = self.end(&row.id, "&purge=true", Some(&json!({ "name": &*row.name })), wait)?;
+        let ended = self.end(&row.id, "&purge=true", Some(&json!({ "name": &*row.name })), wait)?;
+        let receipt = Receipt::read(&ended, DELETED)?;
         console.say(format_args!("Key {label} is deleted."));
         if console.output == Output::Json {
-            console.print_json(&json!({
-                "id": row.id.as_str(), "deleted": true, "in_force": is_in_force(&receipt), "pending": receipt["pending"],
-            }))?;
+            let mut shown = json!({ "id": row.id.as_str(), "deleted": true });
+            receipt.show(&mut shown);
+            console.print_json(&shown)?;
         }
-        conclude(console, &receipt, wait, "the key is deleted")
+        receipt.conclude(console, wait, DELETED)
     }
 
     fn end(&self, id: &KeyId, more: &str, body: Option<&Value>, wait: Option<Duration>) -> Result<Value, Failure> {
@@ -180,87 +189,31 @@ impl Remote {
         }
         // An old key that goes on for a while is no danger: only who asked for it is told who has the new one.
         if wait.is_some() || overlap.is_zero() {
-            let receipt = match wait {
-                Some(wait) => self.receipt(&made["revision"], wait)?,
-                None => made,
-            };
-            conclude(console, &receipt, wait, "the key is rotated")?;
+            let mut receipt = Receipt::read(&made, ROTATED)?;
+            if let Some(wait) = wait {
+                receipt = self.receipt(receipt.revision, wait, ROTATED)?;
+            }
+            receipt.conclude(console, wait, ROTATED)?;
         }
         Ok(exit)
     }
 
     /// Which sidecars have a revision, once all that are heard have it, or after so long.
-    fn receipt(&self, revision: &Value, wait: Duration) -> Result<Value, Failure> {
+    fn receipt(&self, revision: u64, wait: Duration, done: &str) -> Result<Receipt, Failure> {
         let wait = wait.min(LONGEST);
-        self.ask_for(Method::GET, &format!("/v1/receipts/{revision}?wait={}", wait.as_secs()), None, wait)
+        let path = format!("/v1/receipts/{revision}?wait={}", wait.as_secs());
+        let receipt = Receipt::read(&self.ask_for(Method::GET, &path, None, wait)?, done)?;
+        match receipt.revision == revision {
+            true => Ok(receipt),
+            false => Err(Failure::new(format!(
+                "{done}, but the control plane was asked which sidecars have revision {revision}, and answered of revision {}",
+                receipt.revision
+            ))),
+        }
     }
 }
 
 /// A path, with how long the sidecars are waited for.
 pub(super) fn waiting(path: &str, wait: Option<Duration>) -> String {
     format!("{path}?wait={}", wait.unwrap_or_default().min(LONGEST).as_secs())
-}
-
-/// Whether no sidecar may be serving without it.
-pub(super) fn is_in_force(receipt: &Value) -> bool {
-    receipt["pending"].as_array().is_none_or(Vec::is_empty) && receipt["complete"] != false
-}
-
-/// Says who has it; where that was waited for, who has it not is a failure.
-pub(super) fn conclude(
-    console: &mut Console<'_>,
-    receipt: &Value,
-    wait: Option<Duration>,
-    done: &str,
-) -> Result<Exit, Failure> {
-    let acknowledged = receipt["acknowledged"].as_array().map_or(0, Vec::len);
-    let stopped: Vec<_> = receipt["stopped"].as_array().into_iter().flatten().map(described).collect();
-    if !stopped.is_empty() {
-        console.warn(format_args!(
-            "these were stopped without it, and would serve what is on their disk if they were started without reaching a \
-             control plane:\n  {}",
-            stopped.join("\n  ")
-        ));
-    }
-    if receipt["complete"] == false {
-        let why = "the store could not be asked which sidecars other control planes know";
-        return match wait {
-            Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
-            None => {
-                console.warn(format_args!("{why}: they may be serving without it"));
-                Ok(Exit::Done)
-            }
-        };
-    }
-    let pending: BTreeSet<_> = receipt["pending"].as_array().into_iter().flatten().map(described).collect();
-    if pending.is_empty() {
-        if wait.is_some() || acknowledged > 0 {
-            console.say("Every known sidecar has it.");
-        }
-        return Ok(Exit::Done);
-    }
-    let pending = pending.into_iter().collect::<Vec<_>>().join("\n  ");
-    match wait {
-        Some(wait) => Err(Failure::new(format!(
-            "{done}, but not every sidecar confirmed it within {}:\n  {pending}",
-            typed(wait)
-        ))),
-        None => {
-            console
-                .warn(format_args!("these sidecars may be serving without it (--wait waits for them):\n  {pending}"));
-            Ok(Exit::Done)
-        }
-    }
-}
-
-fn described(sidecar: &Value) -> String {
-    let text = |name: &str| sidecar[name].as_str().and_then(moment).map_or_else(|| "?".to_owned(), |at| at.to_string());
-    let instance = sidecar["instance"].as_str().unwrap_or("?");
-    let plain: String = instance.chars().filter(|char| !char.is_control()).collect();
-    format!(
-        "{plain}, last heard {}; serves what reads until {}, all else until {}",
-        text("last_seen"),
-        text("may_serve_reads_until"),
-        text("may_serve_writes_until")
-    )
 }

@@ -5,6 +5,7 @@
 
 mod change;
 mod owners;
+mod receipt;
 
 use std::{
     collections::BTreeMap,

@@ -8,15 +8,19 @@ use serde_json::{Value, json};
 use super::{
     super::console::{Console, Failure, Output},
     Remote,
-    change::{conclude, is_in_force, waiting},
+    change::waiting,
     encoded,
+    receipt::Receipt,
 };
 use crate::{cli::Exit, keys::OwnerId};
 
 /// How many owners are asked for at once.
 const PAGE: usize = 1000;
-/// What is said of the sidecars.
-const RECEIPT: [&str; 4] = ["revision", "acknowledged", "pending", "stopped"];
+
+/// What was done, where it has to be said that not all sidecars have it.
+const CHANGED: &str = "the owner is changed";
+const SUSPENDED: &str = "the owner is suspended";
+const DELETED: &str = "the owner is deleted";
 
 impl Remote {
     /// All owners, as they are listed.
@@ -50,7 +54,7 @@ impl Remote {
         let owner = self.patch(id, body, wait)?;
         told(console, &owner, id, words)?;
         match wait {
-            Some(_) => conclude(console, &owner, wait, "the owner is changed"),
+            Some(_) => Receipt::read(&owner, CHANGED)?.conclude(console, wait, CHANGED),
             None => Ok(Exit::Done),
         }
     }
@@ -64,16 +68,14 @@ impl Remote {
         wait: Option<Duration>,
     ) -> Result<Exit, Failure> {
         let owner = self.patch(id, &json!({ "suspended": true }), wait)?;
+        let receipt = Receipt::read(&owner, SUSPENDED)?;
         say(console, &owner, id, words);
         if console.output == Output::Json {
             let mut shown = described(&owner);
-            shown["in_force"] = is_in_force(&owner).into();
-            for name in RECEIPT {
-                shown[name] = owner[name].clone();
-            }
+            receipt.show(&mut shown);
             console.print_json(&shown)?;
         }
-        conclude(console, &owner, wait, "the owner is suspended")
+        receipt.conclude(console, wait, SUSPENDED)
     }
 
     fn patch(&self, id: &OwnerId, body: &Value, wait: Option<Duration>) -> Result<Value, Failure> {
@@ -104,12 +106,15 @@ impl Remote {
         if !yes {
             console.confirm(&format!("Deleting owner {id} takes its entry away."), id.as_str())?;
         }
-        let receipt = self.ask_for(Method::DELETE, &waiting(&path(id), wait), None, wait.unwrap_or_default())?;
+        let deleted = self.ask_for(Method::DELETE, &waiting(&path(id), wait), None, wait.unwrap_or_default())?;
+        let receipt = Receipt::read(&deleted, DELETED)?;
         console.say(format_args!("Owner {id} is deleted."));
         if console.output == Output::Json {
-            console.print_json(&json!({ "id": id.as_str(), "deleted": true, "in_force": is_in_force(&receipt), "pending": receipt["pending"] }))?;
+            let mut shown = json!({ "id": id.as_str(), "deleted": true });
+            receipt.show(&mut shown);
+            console.print_json(&shown)?;
         }
-        conclude(console, &receipt, wait, "the owner is deleted")
+        receipt.conclude(console, wait, DELETED)
     }
 }
 

@@ -1,0 +1,196 @@
+//! What a control plane says of its sidecars. What it leaves out is never taken for good news.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::{
+    console::{Console, Failure},
+    moments::typed,
+};
+use crate::{cli::Exit, keys::document::moment};
+
+/// Which sidecars have a revision in force, and which may be serving without it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Receipt {
+    /// The revision.
+    pub(super) revision: u64,
+    acknowledged: Vec<String>,
+    pending: Vec<Late>,
+    stopped: Vec<Late>,
+    /// Whether these are all.
+    complete: bool,
+}
+
+/// A sidecar that may be serving without it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Late {
+    instance: String,
+    last_seen: String,
+    may_serve_reads_until: String,
+    may_serve_writes_until: String,
+}
+
+impl Receipt {
+    /// The receipt in an answer, where `done` is what was done.
+    pub(super) fn read(answer: &Value, done: &str) -> Result<Self, Failure> {
+        Self::deserialize(answer).map_err(|error| {
+            Failure::new(format!(
+                "{done}, but it is not known which sidecars have it: the receipt of the control plane cannot be read: \
+                 {error}"
+            ))
+        })
+    }
+
+    /// Whether no sidecar may be serving without it.
+    pub(super) fn is_in_force(&self) -> bool {
+        self.pending.is_empty() && self.complete
+    }
+
+    /// Adds it to what is printed for programs, after whether it is in force.
+    pub(super) fn show(&self, shown: &mut Value) {
+        shown["in_force"] = self.is_in_force().into();
+        if let (Value::Object(shown), Ok(Value::Object(fields))) = (shown, serde_json::to_value(self)) {
+            shown.extend(fields);
+        }
+    }
+
+    /// Says who has it; where that was waited for, who has it not is a failure.
+    pub(super) fn conclude(
+        &self,
+        console: &mut Console<'_>,
+        wait: Option<Duration>,
+        done: &str,
+    ) -> Result<Exit, Failure> {
+        if !self.stopped.is_empty() {
+            let stopped: Vec<_> = self.stopped.iter().map(described).collect();
+            console.warn(format_args!(
+                "these were stopped without it, and would serve what is on their disk if they were started without \
+                 reaching a control plane:\n  {}",
+                stopped.join("\n  ")
+            ));
+        }
+        if !self.complete {
+            let why = "the store could not be asked which sidecars other control planes know";
+            return match wait {
+                Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
+                None => {
+                    console.warn(format_args!("{why}: they may be serving without it"));
+                    Ok(Exit::Done)
+                }
+            };
+        }
+        if self.pending.is_empty() {
+            if wait.is_some() || !self.acknowledged.is_empty() {
+                console.say("Every known sidecar has it.");
+            }
+            return Ok(Exit::Done);
+        }
+        let pending: BTreeSet<_> = self.pending.iter().map(described).collect();
+        let pending = pending.into_iter().collect::<Vec<_>>().join("\n  ");
+        match wait {
+            Some(wait) => Err(Failure::new(format!(
+                "{done}, but not every sidecar confirmed it within {}:\n  {pending}",
+                typed(wait)
+            ))),
+            None => {
+                console.warn(format_args!(
+                    "these sidecars may be serving without it (--wait waits for them):\n  {pending}"
+                ));
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+fn described(late: &Late) -> String {
+    let at = |text: &str| moment(text).map_or_else(|| "?".to_owned(), |at| at.to_string());
+    let plain: String = late.instance.chars().filter(|char| !char.is_control()).collect();
+    format!(
+        "{plain}, last heard {}; serves what reads until {}, all else until {}",
+        at(&late.last_seen),
+        at(&late.may_serve_reads_until),
+        at(&late.may_serve_writes_until)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{cli::keys::console::Output, clock};
+
+    fn late(instance: &str) -> Value {
+        let at = "2026-01-02T03:04:05Z";
+        json!({
+            "instance": instance, "last_seen": at, "may_serve_reads_until": at, "may_serve_writes_until": at
+        })
+    }
+
+    fn whole() -> Value {
+        json!({ "revision": 7, "acknowledged": ["a.1"], "pending": [], "stopped": [], "complete": true, "message": "Done" })
+    }
+
+    /// What is said of it, and how it ends.
+    fn concluded(receipt: &Value, wait: Option<Duration>) -> (String, Result<Exit, String>) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            output: Output::Table,
+            out: &mut out,
+            err: &mut err,
+            input: &mut std::io::empty(),
+            is_attended: false,
+            now: clock::now(),
+        };
+        let ended = Receipt::read(receipt, "it is done").unwrap().conclude(&mut console, wait, "it is done");
+        (String::from_utf8(err).unwrap(), ended.map_err(|failure| failure.message))
+    }
+
+    #[test]
+    fn what_is_left_out_or_of_another_type_is_a_failure() {
+        assert!(Receipt::read(&whole(), "it is done").unwrap().is_in_force());
+        for name in ["revision", "acknowledged", "pending", "stopped", "complete"] {
+            let mut stripped = whole();
+            stripped.as_object_mut().unwrap().shift_remove(name);
+            let failure = Receipt::read(&stripped, "it is done").unwrap_err();
+            assert_eq!(failure.exit, Exit::Failed);
+            assert!(failure.message.starts_with("it is done, but") && failure.message.contains(name), "{failure:?}");
+            for other in [Value::Null, json!("none"), json!({}), json!(-1), json!([{}])] {
+                let mut changed = whole();
+                changed[name] = other;
+                Receipt::read(&changed, "it is done").unwrap_err();
+            }
+        }
+        for nothing in [Value::Null, json!("done"), json!(true)] {
+            Receipt::read(&nothing, "it is done").unwrap_err();
+        }
+        let mut nameless = whole();
+        nameless["pending"] = json!([{ "instance": "b.1" }]);
+        Receipt::read(&nameless, "it is done").unwrap_err();
+    }
+
+    #[test]
+    fn who_may_be_serving_without_it_is_named() {
+        let wait = Some(Duration::from_secs(2));
+        assert_eq!(concluded(&whole(), wait), ("Every known sidecar has it.\n".to_owned(), Ok(Exit::Done)));
+        let mut pending = whole();
+        pending["pending"] = json!([late("b\u{1b}.1")]);
+        let (said, ended) = concluded(&pending, wait);
+        assert!(said.is_empty() && ended.unwrap_err().contains("b.1, last heard 2026-01-02T03:04:05Z"), "{said}");
+        let (said, ended) = concluded(&pending, None);
+        assert!(said.contains("b.1, last heard") && ended == Ok(Exit::Done), "{said}");
+        let mut partial = whole();
+        partial["complete"] = false.into();
+        partial["stopped"] = json!([late("c.1")]);
+        let (said, ended) = concluded(&partial, wait);
+        assert!(said.contains("c.1") && ended.unwrap_err().contains("could not be asked"), "{said}");
+        let mut shown = json!({ "id": "key_1" });
+        Receipt::read(&partial, "it is done").unwrap().show(&mut shown);
+        assert_eq!(
+            (&shown["in_force"], &shown["complete"], &shown["id"]),
+            (&false.into(), &false.into(), &"key_1".into())
+        );
+    }
+}
