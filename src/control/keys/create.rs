@@ -375,6 +375,18 @@ pub(super) fn no_wider(asked: &Networks, own: &KeyRow) -> Result<Networks, Probl
     }
 }
 
+/// The limits of a key that a key asks a successor for: its own hold as well. Where both have none, those of the plan do.
+pub(super) fn no_looser(old: Option<&[Quota]>, own: Option<&[Quota]>) -> Option<Vec<Quota>> {
+    let mut both: Vec<Quota> = Vec::new();
+    for quota in old.into_iter().chain(own).flatten() {
+        match both.iter_mut().find(|other| other.window == quota.window) {
+            Some(other) => other.limit = other.limit.min(quota.limit),
+            None => both.push(*quota),
+        }
+    }
+    (!both.is_empty()).then_some(both)
+}
+
 /// Whether a key may be rotated, or changed.
 pub(super) fn must_live(image: &Image, row: &KeyRow, now: Wall) -> Result<(), Problem> {
     match standing(image, row, now) {
@@ -382,5 +394,29 @@ pub(super) fn must_live(image: &Image, row: &KeyRow, now: Wall) -> Result<(), Pr
             Err(Problem::conflict("revoked", "The key is revoked, for good. Make a new one."))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(old: &[&str], own: &[&str], expected: &[&str]) {
+        let quotas = |texts: &[&str]| -> Option<Vec<Quota>> {
+            (!texts.is_empty()).then(|| texts.iter().map(|text| text.parse().unwrap()).collect())
+        };
+        let both = no_looser(quotas(old).as_deref(), quotas(own).as_deref());
+        assert_eq!(both, quotas(expected), "{old:?} {own:?}");
+    }
+
+    #[test]
+    fn the_limits_of_both_hold() {
+        check(&[], &[], &[]);
+        check(&["1/1h"], &[], &["1/1h"]);
+        check(&[], &["600/1m"], &["600/1m"]);
+        check(&["1/1h"], &["600/1m"], &["1/1h", "600/1m"]);
+        check(&["1/1h", "100/1m"], &["2/1h", "10/60s"], &["1/1h", "10/1m"]);
+        check(&["0/1s"], &["5/1s"], &["0/1s"]);
     }
 }

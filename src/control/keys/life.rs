@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Made,
-    create::{Asking, asking, expires, mint_once, must_live, no_later, no_manager, no_wider, offer, when},
+    create::{Asking, asking, expires, mint_once, must_live, no_later, no_looser, no_manager, no_wider, offer, when},
     described, difference, find, key_change, name, networks, owner_id, quotas, scopes, warnings, whole,
 };
 use crate::{
@@ -109,7 +109,8 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
         {
             // As of a key that it mints: its secret is handed to whoever asks by this one.
             no_manager(&row, managers)?;
-            (row.allow_ips, row.limits) = (no_wider(&row.allow_ips, own)?, own.limits.clone());
+            row.allow_ips = no_wider(&row.allow_ips, own)?;
+            row.limits = no_looser(row.limits.as_deref(), own.limits.as_deref());
         }
         let row = Arc::new(row);
         let mut ends = (**old).clone();

@@ -144,6 +144,16 @@ async fn a_key_mints_within_its_own_bounds() {
     for same in ["allow_ips", "limits"] {
         assert_eq!(rotated[same], key[same], "{same}");
     }
+    // Of a key that may less, it gets none that may more: the limits of both hold.
+    let mut tighter = wanted();
+    (tighter["owner"], tighter["limits"]) = ("acct".into(), json!(["1/1h", "100/1m"]));
+    let tighter = bench.ask(ADMIN, "POST", "/v1/keys", tighter).await.data(201);
+    let rotate = format!("{}/rotate", path(&tighter));
+    let rotated = bench.ask(As::Key(&key), "POST", &rotate, Value::Null).await.data(201);
+    assert_eq!(rotated["limits"], json!(["1/1h", "7/1m"]));
+    let unlimited = bench.manager("acct", json!({ "name": "Unlimited" })).await;
+    let rotated = bench.ask(As::Key(&unlimited), "POST", &rotate, Value::Null).await.data(201);
+    assert_eq!(rotated["limits"], tighter["limits"], "what it has none of itself stays");
     bench.ask(As::Key(&key), "PATCH", &path(&key), json!({ "expires_at": null })).await.error(403, "an operator may");
     // Rotation is no way out either, once it is over.
     bench.ask(ADMIN, "DELETE", &path(&key), Value::Null).await.data(200);
