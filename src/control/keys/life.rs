@@ -61,6 +61,8 @@ pub struct Rotation {
 
 /// Mints a key with the same rights, and waits for the sidecars; the old one works until the overlap ends.
 ///
+/// Once that is written the answer is the new key, whatever becomes of the receipt: its secret is shown this once.
+///
 /// # Errors
 ///
 /// There is no such key for the caller, it is revoked or has expired, or the store failed.
@@ -74,7 +76,7 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
     let once = Asking { kind: old.kind, mode: old.mode, shapes, asked };
     let (id, overlap, by) = (id.to_owned(), how.overlap, caller.actor.name.clone());
     let managers = desk.settings.managers_mint_managers;
-    let made = mint_once(desk, caller, once, move |image, now, power, minted| {
+    let mut made = mint_once(desk, caller, once, move |image, now, power, minted| {
         power.needs_or_key(Role::Operator)?;
         let old = find(image, power, &id)?;
         must_live(image, old, now)?;
@@ -132,7 +134,15 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
         Ok((draft, row, said))
     })
     .await?;
-    let receipt = desk.fleet.receipt(&made.head, how.wait).await?;
+    let receipt = match desk.fleet.receipt(&made.head, how.wait).await {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            let why = Problem::from(error).message;
+            made.warnings.push(format!("The key was made, but nothing can be said of the sidecars. {why}"));
+            let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
+            Receipt { revision: made.head.revision, acknowledged, pending, stopped, complete: false }
+        }
+    };
     Ok((made, receipt))
 }
 

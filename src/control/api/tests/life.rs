@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{PRESETS, path, wanted, wanted_for};
-use crate::control::sample::{ADMIN, As, Bench, OPERATOR, VIEWER};
+use crate::control::{
+    fleet::Asker,
+    sample::{ADMIN, As, Bench, OPERATOR, VIEWER},
+    store::Claim,
+};
 
 /// The fields of the document's own answers come first, in its order.
 #[track_caller]
@@ -88,6 +92,34 @@ async fn rotation_leaves_both_keys_for_a_while() {
     assert_eq!(bench.show(&new).await["status"], "revoked");
     bench.ask(OPERATOR, "POST", &rotate, json!({ "overlap": "soon" })).await.error(422, "`overlap`");
     bench.ask(OPERATOR, "POST", "/v1/keys/none/rotate", Value::Null).await.error(404, "no such key");
+}
+
+/// The secret is shown once, so that it is shown whatever becomes of the receipt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_without_a_receipt_shows_the_secret() {
+    let bench = Bench::new(PRESETS).await;
+    let old = bench.mint(wanted_for("acct", json!({}))).await;
+    let claim = Claim { instance: "a.1".into(), bound: "secret:0".into(), credential: "token:0".into() };
+    let address = [203, 0, 113, 7].into();
+    let asker = Asker { claim, replaces: vec![], address, max_stale: 60, max_stale_write: 60 };
+    let follower = bench.desk.fleet.register(&asker).await.unwrap();
+    let mut head = bench.desk.ledger.follow();
+    let rotate = format!("{}/rotate?wait=30", path(&old));
+    let asked = bench.ask(OPERATOR, "POST", &rotate, json!({ "overlap": "0" }));
+    let lost = async {
+        // While the sidecar is waited for, the store goes on with another history.
+        head.changed().await.unwrap();
+        bench.desk.ledger.begin_anew().await.unwrap();
+        bench.desk.fleet.forget("a.1").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(asked, lost);
+    drop(follower);
+    let new = answer.data(201);
+    assert!(new["key"].is_string() && new["rotated_from"] == old["id"], "{new}");
+    let receipt = (&new["revision"], &new["acknowledged"], &new["pending"], &new["complete"]);
+    assert_eq!(receipt, (&json!(2), &json!([]), &json!([]), &json!(false)));
+    assert!(new["warnings"].to_string().contains("nothing can be said of the sidecars"), "{new}");
+    assert_eq!(bench.show(&old).await["status"], "revoked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
