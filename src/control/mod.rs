@@ -10,6 +10,7 @@
 //! | [`api`] | the management API, for programs |
 //! | [`front`] | between the listener and the routes |
 //! | [`desk`] | what all handlers share |
+//! | `places` | what takes a core and much memory, a few at a time |
 //! | [`answer`] | the envelope of the management API, and its refusals |
 //! | [`feed`] | what sidecars sync from, and where they report |
 //! | [`fleet`] | which sidecars may be serving, what each has acknowledged, and what a revoke may therefore answer |
@@ -40,6 +41,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod operators;
 pub mod owners;
+mod places;
 pub mod plane;
 pub mod routes;
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Minting keys.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::{
     Made, described, key_change, mint_failed, name, networks, owner_id, quotas, scopes, standing, warnings, whole,
@@ -17,6 +19,7 @@ use crate::{
         caller::{Caller, MANAGE, Power, manages},
         desk::Desk,
         ledger::{Draft, Image},
+        places::Places,
         settings::{Offer, Settings},
         store::{Remembered, Role},
     },
@@ -32,7 +35,7 @@ use crate::{
 };
 
 /// How many secrets are hashed at once: each takes some 20 MB and a core.
-pub(super) static HASHING: Semaphore = Semaphore::const_new(2);
+pub(super) static HASHING: LazyLock<Places> = LazyLock::new(|| Places::new(2));
 /// How often it is tried again because a public part was taken meanwhile.
 const ATTEMPTS: usize = 4;
 /// How far ahead an expiry may lie.
@@ -198,14 +201,11 @@ fn replay(image: &Image, power: &Power, known: &Remembered, request: &str) -> Re
 /// Hashing is slow: it has a thread of its own, and few of them.
 async fn mint_on_a_thread(desk: &Arc<Desk>, asking: &Asking) -> Result<Minted, Problem> {
     let (desk, shapes, kind, mode) = (Arc::clone(desk), asking.shapes.clone(), asking.kind, asking.mode);
-    let place = HASHING.acquire().await;
-    let minted = tokio::task::spawn_blocking(move || {
+    let minted = HASHING.work(move || {
         let taken = |public: &str| desk.ledger.read(|image| image.has_public(&PublicPart::Clear(public.into())));
         mint::mint(&shapes, kind, mode, desk.settings.pepper.as_ref(), clock::now().wall, taken)
     });
-    let minted = minted.await;
-    drop(place);
-    match minted {
+    match minted.await {
         Ok(minted) => minted.map_err(|error| mint_failed(&error)),
         Err(_) => Err(mint_failed(&mint::MintError::Random)),
     }

@@ -78,10 +78,8 @@ pub async fn identify(
         None => Ok(image.keys().values().cloned().collect()),
     })?;
     let is_guess = of.is_some();
-    let place = HASHING.acquire().await;
     let with = Arc::clone(desk);
-    let compared = tokio::task::spawn_blocking(move || compare(&rows, &string, with.settings.pepper.as_ref())).await;
-    drop(place);
+    let compared = HASHING.work(move || compare(&rows, &string, with.settings.pepper.as_ref())).await;
     let Ok((found, complete)) = compared else {
         return Err(Problem::new(
             http::StatusCode::INTERNAL_SERVER_ERROR,

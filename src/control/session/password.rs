@@ -8,9 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::Semaphore;
-
-use super::super::answer::Problem;
+use super::super::{answer::Problem, places::Places};
 use crate::keys::secret::{Algorithm, MAX_SECRET_BYTES, Memory, Secret, SecretHash};
 
 /// The fewest characters of a password.
@@ -33,7 +31,7 @@ static COMMONEST: LazyLock<BTreeSet<&str>> = LazyLock::new(|| COMMON.lines().col
 /// Hashes and checks passwords: on threads that may block, a few at a time.
 #[derive(Debug)]
 pub struct Passwords {
-    places: Semaphore,
+    places: Places,
     waiting: AtomicUsize,
     /// How many were checked: as many for a name that there is as for one that there is not.
     #[cfg(test)]
@@ -43,7 +41,7 @@ pub struct Passwords {
 impl Default for Passwords {
     fn default() -> Self {
         Self {
-            places: Semaphore::new(AT_A_TIME),
+            places: Places::new(AT_A_TIME),
             waiting: AtomicUsize::new(0),
             #[cfg(test)]
             checked: AtomicUsize::new(0),
@@ -85,8 +83,7 @@ impl Passwords {
 
     async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let _waits = Waits::begin(&self.waiting)?;
-        let _place = self.places.acquire().await.ok()?;
-        tokio::task::spawn_blocking(work).await.ok()
+        self.places.work(work).await.ok()
     }
 }
 
