@@ -4,7 +4,8 @@
 //! long as they like (the feed does), as long as the client takes what it is sent.
 //!
 //! Of a request that says nothing that is known (no token, no session, no certificate) only a small body is read, and
-//! quickly; and its connection makes room for others when there are too many like it.
+//! quickly, whatever came before it; and its connection makes room for others when there are too many like it, unless
+//! somebody was let in by it before.
 
 mod strangers;
 
@@ -23,7 +24,7 @@ use std::{
 
 use axum::{Router, body::Body};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
@@ -123,11 +124,15 @@ impl Service for Front {
             head.headers.insert(header::HOST, host);
         }
         let peer = self.peer(&connection, &head);
-        if !connection.is_vouched_for() && self.knows(&head, peer).await {
+        let comes_with_body = !body.is_end_stream() || head.headers.contains_key(header::TRANSFER_ENCODING);
+        // A connection is vouched for once; a body is judged by what its own request shows.
+        let known = (comes_with_body || !connection.is_vouched_for()) && self.knows(&head, peer).await;
+        if known {
             connection.vouch();
         }
-        let read = match self.most(&head, peer, &connection) {
-            Ok(max) => self.read(&exchange, &head.headers, body, max).await,
+        let read = match self.most(&head, peer, known) {
+            Ok(_) if !comes_with_body => Ok(Bytes::new()),
+            Ok(max) => self.read(&exchange, body, max, known).await,
             Err(problem) => Err(problem),
         };
         let response = match read {
@@ -154,12 +159,9 @@ impl Front {
     }
 
     /// Reads a body to its end, in the time that it has.
-    async fn read(&self, exchange: &Exchange, headers: &HeaderMap, body: Incoming, max: u64) -> Result<Bytes, Problem> {
-        if body.is_end_stream() && !headers.contains_key(header::TRANSFER_ENCODING) {
-            return Ok(Bytes::new());
-        }
+    async fn read(&self, exchange: &Exchange, body: Incoming, max: u64, known: bool) -> Result<Bytes, Problem> {
         let reading = read_body(exchange, body, max, &self.room);
-        if exchange.connection().is_vouched_for() {
+        if known {
             return tokio::time::timeout(BODY, reading).await.unwrap_or_else(|_| Err(late()));
         }
         let mut place = self.room.0.strangers.enter();
@@ -171,12 +173,12 @@ impl Front {
     }
 
     /// How much this request may send. Of a report, only who may sync sends anything.
-    fn most(&self, head: &Parts, peer: Peer, connection: &Connection) -> Result<u64, Problem> {
+    fn most(&self, head: &Parts, peer: Peer, known: bool) -> Result<u64, Problem> {
         if head.uri.path() == REPORT {
             self.desk.feed.admit(&self.desk.failures, &head.headers, peer)?;
             return Ok(self.max_body.max(MAX_REPORT));
         }
-        Ok(if connection.is_vouched_for() { self.max_body } else { self.max_body.min(strangers::MOST) })
+        Ok(if known { self.max_body } else { self.max_body.min(strangers::MOST) })
     }
 
     fn peer(&self, connection: &Connection, head: &Parts) -> Peer {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{check, names};
-use crate::harness::{Plane, Upstream, within};
+use crate::harness::{ADMIN_TOKEN, Plane, Upstream, within};
 
 /// A form for signing in that never comes to its end, from this address.
 async fn slow(plane: &Plane, from: Ipv4Addr) -> TcpStream {
@@ -75,4 +75,27 @@ async fn a_form_that_trickles_in_is_not_waited_for() {
     large.write_all(head.as_bytes()).await.unwrap();
     let read = within("an answer", large.read(&mut answer)).await.unwrap();
     assert!(answer[..read].starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer[..read]));
+}
+
+/// Who was let in by a connection vouches for the connection, and not for the bodies of others that come by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_judged_by_what_its_own_request_shows() {
+    let plane = Plane::prepare().start().await;
+    let mut stream = TcpStream::connect(plane.address).await.unwrap();
+    let token = format!("Authorization: Bearer {ADMIN_TOKEN}\r\n");
+    let mut ask = async |head: &str, body: usize| {
+        let head = format!("{head} HTTP/1.1\r\nHost: {}\r\nContent-Length: {body}\r\n", plane.address);
+        let body = "x".repeat(body);
+        stream.write_all(format!("{head}Content-Type: application/json\r\n").as_bytes()).await.unwrap();
+        stream.write_all(if head.contains("/sign-in") { b"" } else { token.as_bytes() }).await.unwrap();
+        stream.write_all(b"\r\n").await.unwrap();
+        // What is refused by its size is not read to its end.
+        drop(stream.write_all(body.as_bytes()).await);
+        let mut answer = [0; 1 << 15];
+        let read = within("an answer", stream.read(&mut answer)).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask("GET /v1/me", 0).await, "200");
+    assert_eq!(ask("POST /v1/keys", 100_000).await, "400", "it was read, and is no JSON");
+    assert_eq!(ask("POST /sign-in", 100_000).await, "413", "a stranger's");
 }
