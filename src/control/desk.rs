@@ -5,8 +5,16 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{
-    caller::Failures, chores, feed::Feed, fleet::Fleet, ledger::Ledger, metrics::Metrics, session::Sessions,
-    settings::Settings, store::StoreError, usage::UsageBook,
+    caller::Failures,
+    chores,
+    feed::Feed,
+    fleet::Fleet,
+    ledger::Ledger,
+    metrics::Metrics,
+    session::Sessions,
+    settings::Settings,
+    store::{Head, StoreError},
+    usage::UsageBook,
 };
 
 /// What all handlers share.
@@ -63,6 +71,23 @@ impl Desk {
     /// What goes on for as long as the control plane runs. On the runtime of the ledger.
     pub async fn keep_up(self: Arc<Self>) {
         tokio::join!(self.ledger.keep_up(), chores::run(&self));
+    }
+
+    /// The head of a revision whose number stands in a path; none where there is no such revision yet. A number is written
+    /// in one way only: no sign, and no zeros before it.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be asked whether another control plane wrote it.
+    pub async fn head_at(&self, revision: &str) -> Result<Option<Head>, StoreError> {
+        let number = revision.parse::<u64>().ok().filter(|number| number.to_string() == revision);
+        let Some(revision) = number else { return Ok(None) };
+        let head = || self.ledger.read(|image| image.head().clone());
+        if revision > head().revision {
+            self.ledger.refresh().await?;
+        }
+        let head = head();
+        Ok((revision <= head.revision).then_some(Head { revision, ..head }))
     }
 
     /// From now on, streams end.

@@ -109,11 +109,7 @@ pub(super) async fn receipt(
     stands(&desk, &caller, Role::Viewer)?;
     let wait = wait(&mut asked)?;
     asked.finish()?;
-    let mut head = desk.ledger.read(|image| image.head().clone());
-    // Written in one way only: no sign, and no zeros before it.
-    let number = revision.parse::<u64>().ok().filter(|number| number.to_string() == revision);
-    let revision = number.filter(|number| *number <= head.revision);
-    head.revision = revision.ok_or_else(|| Problem::not_found("revision"))?;
+    let head = desk.head_at(&revision).await?.ok_or_else(|| Problem::not_found("revision"))?;
     Ok(data(StatusCode::OK, &Receipt::from(desk.fleet.look_up(&head, wait).await?)))
 }
 

@@ -114,6 +114,14 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
             row.allow_ips = no_wider(&row.allow_ips, own)?;
             row.limits = no_looser(row.limits.as_deref(), own.limits.as_deref());
         }
+        // Else a key that was stolen leaves as many heirs as it likes.
+        let heir = || image.successors(&old.id).any(|key| key.revoked_at.is_none());
+        if matches!(power, Power::Key { .. }) && heir() {
+            return Err(Problem::conflict(
+                "rotated",
+                "This key was rotated already: rotate, or revoke, the one that replaces it.",
+            ));
+        }
         let row = Arc::new(row);
         let mut ends = (**old).clone();
         match end_of_old(old, overlap, now) {

@@ -199,7 +199,7 @@ pub(super) async fn send(posted: Posted) -> Result<Response, Sorry> {
     let change = match fields.one("do") {
         "delete" => {
             let receipt = owners::delete(&visit.desk, &caller, &id, WAIT).await?;
-            return Ok(go(&format!("/receipts/{}?did=remove", receipt.revision)));
+            return Ok(go(&format!("/receipts/{}?owner={}", receipt.revision, escaped(&id))));
         }
         "suspend" => Ok(OwnerChange { suspended: Some(true), ..OwnerChange::default() }),
         "lift" => Ok(OwnerChange { suspended: Some(false), ..OwnerChange::default() }),
@@ -217,7 +217,7 @@ pub(super) async fn send(posted: Posted) -> Result<Response, Sorry> {
     };
     match changed {
         Ok(receipt) if fields.one("do") == "suspend" => {
-            Ok(go(&format!("/receipts/{}?did=suspend&owner={}", receipt.revision, escaped(&id))))
+            Ok(go(&format!("/receipts/{}?owner={}", receipt.revision, escaped(&id))))
         }
         Ok(receipt) => Ok(go(&format!("/owner?id={}&changed={}", escaped(&id), receipt.revision))),
         Err(problem) => owner_page(&visit, Form::wrong(fields, problem), &there, None),

@@ -160,6 +160,20 @@ async fn a_key_mints_within_its_own_bounds() {
     ask(json!({})).await.error(403, "may not manage");
 }
 
+/// One that was stolen has one heir at most, which the key that it replaces leads to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_rotates_itself_once() {
+    let bench = Bench::new(PRESETS).await;
+    let key = bench.manager("acct", json!({})).await;
+    let rotate = async |which: &Value| {
+        bench.ask(As::Key(which), "POST", &format!("{}/rotate", path(which)), json!({ "overlap": "1h" })).await
+    };
+    let heir = rotate(&key).await.data(201);
+    rotate(&key).await.error(409, "rotated already");
+    bench.ask(ADMIN, "DELETE", &path(&heir), Value::Null).await.data(200);
+    rotate(&key).await.data(201);
+}
+
 /// Who minted a key is kept, and found again; and a key mints none that may mint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_leaves_nothing_behind_that_nobody_finds() {

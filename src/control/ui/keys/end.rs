@@ -1,6 +1,6 @@
 //! The end of a key: revoked for ever, or deleted; and who has heard of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use askama::Template;
 use axum::{extract::Path, response::Response};
@@ -12,7 +12,7 @@ use super::{
             answer::Problem,
             fleet::{Pending, Receipt},
             keys, owners,
-            store::Role,
+            store::{AuditFilter, Role},
         },
         form::{Fields, Form, escaped},
         page::{Shell, Sorry, go, page},
@@ -23,6 +23,9 @@ use super::{
     find,
 };
 use crate::{clock, keys::document::KeyRow};
+
+/// How many of the newest audit entries of a key or an owner are looked through.
+const LOOKED_AT: u32 = 100;
 
 #[derive(Template)]
 #[template(path = "key_revoke.html", config = "src/control/ui/askama.toml")]
@@ -50,7 +53,7 @@ struct DeletePage {
 #[template(path = "receipt.html", config = "src/control/ui/askama.toml")]
 struct ReceiptPage {
     shell: Shell,
-    title: &'static str,
+    title: String,
     told: Told,
     /// The key's page, where there still is one.
     key: Option<String>,
@@ -87,18 +90,45 @@ impl Told {
     }
 }
 
-/// What was done, by the word of it in the address: what it is called, and what is true once all sidecars have it.
-fn done(word: &str) -> (&'static str, &'static str) {
+/// What an action is called, and what is true once all sidecars have it; none of what takes nothing from anybody.
+fn done(action: &str) -> Option<(&'static str, &'static str)> {
     const BEFORE: &str = "what was allowed before, and is not now, gets through no more.";
-    match word {
-        "delete" => ("The key is deleted", "no request that starts now gets through with this key."),
-        "rotate" => ("The key is rotated", "no request that starts now gets through with a key that has ended."),
-        "change" => ("The key is changed", BEFORE),
-        "owner" => ("The owner is changed", BEFORE),
-        "suspend" => ("The owner is suspended", "no request that starts now gets through with a key of this owner."),
-        "remove" => ("The owner is removed", BEFORE),
-        _ => ("The key is revoked", "no request that starts now gets through with this key."),
-    }
+    Some(match action {
+        "key.revoke" => ("The key is revoked", "no request that starts now gets through with this key."),
+        "key.purge" => ("The key is deleted", "no request that starts now gets through with this key."),
+        "key.rotate" => ("The key is rotated", "no request that starts now gets through with a key that has ended."),
+        "key.change" => ("The key is changed", BEFORE),
+        "owner.change" => ("The owner is changed", BEFORE),
+        "owner.suspend" => {
+            ("The owner is suspended", "no request that starts now gets through with a key of this owner.")
+        }
+        "owner.delete" => ("The owner is removed", BEFORE),
+        _ => return None,
+    })
+}
+
+/// What was last done to this key or owner by a revision and those before it, as the audit log has it: an address may say
+/// anything. None where that is not so any more.
+async fn done_by(visit: &Visit, revision: u64, kind: &str, subject: &str) -> Option<(&'static str, &'static str)> {
+    let filter = AuditFilter {
+        action: Some(kind.to_owned()),
+        subject: Some(subject.to_owned()),
+        limit: LOOKED_AT,
+        ..AuditFilter::default()
+    };
+    let store = Arc::clone(visit.desk.ledger.store());
+    // Where the store cannot be asked, the receipt says so.
+    let entries = visit.desk.ledger.run(async move { store.audit(&filter).await }).await.ok()?;
+    let at = entries.iter().position(|entry| entry.revision.is_some_and(|made| made <= revision))?;
+    let (later, last) = (&entries[..at], &entries[at]);
+    let so = match last.action.as_str() {
+        "key.revoke" => find(visit, subject).ok().is_none_or(|key| key.row.revoked_at.is_some()),
+        "key.purge" => find(visit, subject).is_err(),
+        "owner.suspend" => !later.iter().any(|entry| entry.action == "owner.unsuspend"),
+        "owner.delete" => owners::show(&visit.desk, &visit.caller(), subject).is_err(),
+        _ => true,
+    };
+    done(&last.action).filter(|_| so)
 }
 
 /// A sidecar that may be serving without the change.
@@ -156,7 +186,7 @@ pub(in super::super) async fn send_delete(Path(id): Path<String>, posted: Posted
     visit.caller().needs(Role::Admin)?;
     let row = find(&visit, &id)?.row;
     match keys::purge(&visit.desk, &visit.caller(), &id, fields.one("name").trim(), WAIT).await {
-        Ok(receipt) => Ok(go(&format!("/receipts/{}?did=delete", receipt.revision))),
+        Ok(receipt) => Ok(go(&format!("/receipts/{}?key={}", receipt.revision, escaped(&id)))),
         Err(problem) if problem.field == Some("name") => {
             let told = Problem::invalid("name", "This is not the name of the key. Type it as it stands above.");
             page(told.status, &delete_page(&visit, Form::wrong(fields, told), &row))
@@ -167,22 +197,30 @@ pub(in super::super) async fn send_delete(Path(id): Path<String>, posted: Posted
 
 /// `GET /receipts/{revision}`: which sidecars have a change. Loading it again asks again.
 pub(in super::super) async fn receipt(visit: Visit, Path(revision): Path<String>) -> Result<Response, Sorry> {
-    let mut head = visit.desk.ledger.read(|image| image.head().clone());
-    let revision = revision.parse::<u64>().ok().filter(|revision| *revision <= head.revision);
-    head.revision = revision.ok_or_else(|| Problem::not_found("change"))?;
+    let head = visit.desk.head_at(&revision).await?.ok_or_else(|| Problem::not_found("change"))?;
     let (revision, receipt) = (head.revision, visit.desk.fleet.look_up(&head, Duration::ZERO).await?);
     let query = visit.query.query();
-    let did = visit.query.one("did");
-    let (title, says) = done(did);
-    let here = if ["owner", "suspend", "remove"].contains(&did) { "owners" } else { "keys" };
-    let id = visit.query.some("owner").filter(|id| owners::show(&visit.desk, &visit.caller(), id).is_ok());
+    let (here, kind, subject) = match visit.query.some("owner") {
+        Some(owner) => ("owners", "owner", Some(owner)),
+        None => ("keys", "key", visit.query.some("key")),
+    };
+    let known = match subject {
+        Some(subject) => done_by(&visit, revision, kind, subject).await,
+        None => None,
+    };
+    let (title, says) = match known {
+        Some((title, says)) => (title.to_owned(), says),
+        None => (format!("Revision {revision}"), "with all that was changed before it."),
+    };
+    let owner = visit.query.some("owner").filter(|id| owners::show(&visit.desk, &visit.caller(), id).is_ok());
+    let row = visit.query.some("key").and_then(|id| find(&visit, id).ok()).map(|key| key.row);
     let receipt = ReceiptPage {
         shell: Shell::of(&visit, here),
         title,
         told: Told::new(receipt, says),
-        key: visit.query.some("key").and_then(|id| find(&visit, id).ok()).map(|key| escaped(key.row.id.as_str())),
-        revoked: did.is_empty(),
-        owner: id.map(escaped),
+        key: row.as_ref().map(|row| escaped(row.id.as_str())),
+        revoked: row.is_some_and(|row| row.revoked_at.is_some()),
+        owner: owner.map(escaped),
         again: format!("/receipts/{revision}?{query}"),
     };
     page(StatusCode::OK, &receipt)

@@ -52,6 +52,8 @@ pub(super) struct MadePage {
     sentence: String,
     warnings: Vec<String>,
     reveal: Option<Reveal>,
+    /// For a rotated key: the old one.
+    rotated_from: Option<String>,
     /// For a rotated key: until when the old one works.
     old: Option<String>,
     /// Where the old one has ended: which sidecars have that.
@@ -70,6 +72,7 @@ impl MadePage {
             sentence: describe(&made.row),
             warnings: made.warnings.clone(),
             reveal,
+            rotated_from: made.row.rotated_from.as_ref().map(|id| escaped(id.as_str())),
             old,
             told: None,
         }

@@ -2,6 +2,7 @@
 //! real browser.
 
 mod forms;
+mod receipts;
 mod scripts;
 mod secrets;
 mod sessions;
