@@ -58,6 +58,9 @@ pub enum StartError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The state folder is that of another sidecar.
+    #[error(transparent)]
+    Taken(#[from] endpoint::Taken),
     /// What the control endpoint is reached by cannot be used.
     #[error("[keys.control]")]
     Control(#[source] endpoint::StartError),
@@ -134,9 +137,11 @@ impl Sidecar {
         let verifier = Verifier::start(config.keys.verification.clone())
             .map_err(|source| StartError::Thread { what: "the verification threads", source })?;
         let verifier = Arc::new(verifier);
+        // Before anything in it is read: one who is just ending saves last what counts.
+        let place = Source::place(&config)?;
         let state = State::open(&Folder::new(&config.keys.state), &limiter, &live.limits, clock::now());
 
-        let (source, keys) = Source::start(&config, &registry, &health, state.restorer())?;
+        let (source, keys) = Source::start(&config, place, &registry, &health, state.restorer())?;
         report_keys(&health, &keys);
 
         let shared = Arc::new(Shared {

@@ -43,8 +43,8 @@ pub(super) fn run(args: &Args) -> Exit {
                 anstream::eprintln!("{faults}");
                 return Exit::Misconfigured;
             }
-            // Files that the configuration names are part of it.
-            Err(error @ (StartError::Live(_) | StartError::Listen(ListenError::Tls(_)))) => {
+            // Files that the configuration names are part of it, and so is the state folder.
+            Err(error @ (StartError::Live(_) | StartError::Listen(ListenError::Tls(_)) | StartError::Taken(_))) => {
                 fail(&chain(&error));
                 return Exit::Misconfigured;
             }

@@ -8,7 +8,7 @@ use crate::{
     config::{Config, KeySource},
     keys::{KeySet, KeyStore, store::Terms},
     sync::{
-        endpoint::{self, Limits},
+        endpoint::{self, Limits, Place, Taken},
         file::{self, FileSource, Prepare, Reloaded as Outcome, Status},
     },
     telemetry::{Family, Health, Registry, Reloaded},
@@ -25,20 +25,28 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// The state folder. With a control endpoint one process at a time has it: what it acknowledged must be there for the
+    /// next one.
+    pub(super) fn place(config: &Config) -> Result<Place, Taken> {
+        let state = &config.keys.state;
+        if config.keys.control().is_some() { Place::take(state) } else { Ok(Place::shared(state)) }
+    }
+
     /// Starts the source that the configuration names, and gives the store that it fills. What was saved of keys is
     /// restored before any request sees them.
     pub(super) fn start(
         config: &Config,
+        place: Place,
         registry: &Arc<Registry>,
         health: &Arc<Health>,
         restorer: Restorer,
     ) -> Result<(Self, Arc<KeyStore>), StartError> {
         let prepare: Prepare = Box::new(move |set: &KeySet| restorer.restore(set, clock::now()));
         let (registry, health) = (Arc::clone(registry), Arc::clone(health));
-        let state = config.keys.state.clone();
         match &config.keys.source {
             KeySource::File(file) => {
-                let settings = file::Settings { file: file.clone(), state: Some(state), terms: terms(config) };
+                let state = Some(config.keys.state.clone());
+                let settings = file::Settings { file: file.clone(), state, terms: terms(config) };
                 let report = move |event: &file::Event<'_>| file_event(event, &registry, &health);
                 let mut source = FileSource::new(settings, Box::new(report), prepare);
                 source.load();
@@ -51,12 +59,12 @@ impl Source {
                 let settings = endpoint::Settings {
                     client: control.client.clone(),
                     instance: control.instance.clone(),
-                    state,
                     terms: terms(config),
                     limits: limits(config),
                 };
                 let report = move |event: &endpoint::Event<'_>| endpoint_event(event, &registry, &health);
-                let handle = endpoint::start(settings, Box::new(report), prepare).map_err(StartError::Control)?;
+                let handle =
+                    endpoint::start(settings, place, Box::new(report), prepare).map_err(StartError::Control)?;
                 let keys = Arc::clone(handle.store());
                 Ok((Self::Endpoint(handle), keys))
             }

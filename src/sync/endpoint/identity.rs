@@ -6,9 +6,7 @@
 //! holds the lock in it.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,10 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::{client::Url, usage::Folder};
+use super::place::{Mark, Place};
+use crate::client::Url;
 
 const FILE: &str = "instance";
-const LOCK: &str = "instance.lock";
 /// How many of those before us are named. Each start without the endpoint adds one.
 const MOST: usize = 32;
 
@@ -38,8 +36,9 @@ struct Process {
 struct Kept {
     /// The endpoint that knows us: another one is told nothing of it.
     url: String,
-    /// The number of the lock's file: in a copy of the folder it is another one, and whoever runs there took nobody's place.
-    lock: u64,
+    /// In a copy of the folder it is another one, and after the machine was started anew: whoever runs there took nobody's
+    /// place, as far as can be told.
+    mark: Mark,
     /// The process that wrote it.
     own: Process,
     /// Those before it of which the endpoint was not told.
@@ -52,47 +51,29 @@ pub(super) struct Identity {
     pub(super) instance: Arc<str>,
     secret: String,
     url: String,
-    folder: Folder,
-    /// Held as long as we live; none where somebody else holds it, or the folder cannot be written.
-    lock: Option<File>,
+    /// Held as long as we live.
+    place: Place,
     before: Mutex<Vec<Process>>,
 }
 
 impl Identity {
     /// Takes the place of whoever had the folder before, and writes down who we are.
-    pub(super) fn take(folder: &Folder, url: &Url, instance: Arc<str>) -> Arc<Self> {
-        let secret = random();
-        let mut identity = Self {
-            instance,
-            secret,
-            url: url.to_string(),
-            folder: folder.clone(),
-            lock: None,
-            before: Mutex::default(),
-        };
-        match hold(folder) {
-            Ok(Some(lock)) => {
-                let number = lock.metadata().map(|found| found.ino()).unwrap_or_default();
-                identity.before = Mutex::new(identity.found(number));
-                identity.lock = Some(lock);
-                if let Err(error) = identity.write() {
-                    tracing::warn!(%error, "who we are cannot be written into the state folder: after a crash the control plane names us until our keys are too old");
-                }
-            }
-            Ok(None) => tracing::error!(
-                folder.path = %folder.path().display(),
-                "another process has this state folder: each sidecar needs a folder of its own"
-            ),
-            Err(error) => tracing::warn!(%error, "the state folder cannot be locked"),
+    pub(super) fn take(place: Place, url: &Url, instance: Arc<str>) -> Arc<Self> {
+        let (secret, url) = (random(), url.to_string());
+        let mut identity = Self { instance, secret, url, place, before: Mutex::default() };
+        identity.before = Mutex::new(identity.found());
+        if let Err(error) = identity.write() {
+            tracing::warn!(%error, "who we are cannot be written into the state folder: after a crash the control plane names us until our keys are too old");
         }
         Arc::new(identity)
     }
 
     /// Who had the folder before, as far as the endpoint does not know that they have ended.
-    fn found(&self, lock: u64) -> Vec<Process> {
-        let kept = self.folder.read(FILE).ok().flatten();
+    fn found(&self) -> Vec<Process> {
+        let Some(mark) = self.place.mark() else { return Vec::new() };
+        let kept = self.place.folder.read(FILE).ok().flatten();
         let kept = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
-        let Some(kept) = kept.filter(|kept| kept.url == self.url && kept.lock == lock) else { return Vec::new() };
+        let Some(kept) = kept.filter(|kept| kept.url == self.url && kept.mark == mark) else { return Vec::new() };
         let mut before = kept.before;
         before.extend(Some(kept.own).filter(|own| !own.secret.is_empty()));
         before.drain(..before.len().saturating_sub(MOST));
@@ -101,14 +82,15 @@ impl Identity {
 
     /// Blocks on the disk.
     fn write(&self) -> io::Result<()> {
-        let Some(lock) = &self.lock else { return Ok(()) };
+        // What nobody could believe later is not written.
+        let Some(mark) = self.place.mark() else { return Ok(()) };
         let kept = Kept {
             url: self.url.clone(),
-            lock: lock.metadata()?.ino(),
+            mark,
             own: Process { instance: self.instance.to_string(), secret: self.secret.clone() },
             before: self.before.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
-        self.folder.write(FILE, &serde_json::to_vec(&kept)?)
+        self.place.folder.write(FILE, &serde_json::to_vec(&kept)?)
     }
 
     /// What every request carries.
@@ -140,18 +122,6 @@ impl Identity {
     }
 }
 
-/// The lock of a folder; none while another process holds it.
-fn hold(folder: &Folder) -> io::Result<Option<File>> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.path())?;
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(folder.file(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
 fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
@@ -169,10 +139,15 @@ fn random() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
 
-    fn take(folder: &Folder, url: &str, name: &str) -> Arc<Identity> {
-        Identity::take(folder, &url.parse().unwrap(), name.into())
+    use super::{super::place::LOCK, *};
+
+    fn take(state: &Path, url: &str, name: &str) -> Arc<Identity> {
+        Identity::take(Place::try_take(state, 0).unwrap(), &url.parse().unwrap(), name.into())
     }
 
     /// The names of those whose place it takes.
@@ -184,46 +159,67 @@ mod tests {
     #[tokio::test]
     async fn whoever_comes_next_takes_the_place_of_those_before() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::new(root.path().join("state"));
-        let url = "http://127.0.0.1:1";
-        let one = take(&folder, url, "one");
+        let (state, url) = (root.path().join("state"), "http://127.0.0.1:1");
+        let one = take(&state, url, "one");
         assert_eq!((replaced(&one), one.fields().len()), (vec![], 1));
-        let beside = take(&folder, url, "beside");
-        assert_eq!((replaced(&beside), beside.fields().len()), (vec![], 1), "one lives, so nobody takes its place");
-        drop((one, beside));
-        drop(take(&folder, url, "two"));
-        let three = take(&folder, url, "three");
+        drop(one);
+        drop(take(&state, url, "two"));
+        let three = take(&state, url, "three");
         assert_eq!(replaced(&three), ["one", "two"]);
         assert_ne!(three.replaces().get_all(REPLACES).iter().next(), None);
         three.registered().unwrap().await.unwrap().unwrap();
         assert!(replaced(&three).is_empty() && three.registered().is_none());
         drop(three);
-        let four = take(&folder, url, "four");
+        let four = take(&state, url, "four");
         assert_eq!(replaced(&four), ["three"]);
         drop(four);
-        assert_eq!(replaced(&take(&folder, "http://127.0.0.1:2", "five")), Vec::<String>::new(), "another endpoint");
+        assert_eq!(replaced(&take(&state, "http://127.0.0.1:2", "five")), Vec::<String>::new(), "another endpoint");
     }
 
     #[test]
     fn a_copy_of_the_folder_takes_nobodys_place() {
         let root = tempfile::tempdir().unwrap();
-        let (folder, copy) = (Folder::new(root.path().join("state")), Folder::new(root.path().join("copy")));
-        let one = take(&folder, "http://127.0.0.1:1", "one");
-        fs::create_dir(copy.path()).unwrap();
-        fs::copy(folder.file(FILE), copy.file(FILE)).unwrap();
-        fs::copy(folder.file(LOCK), copy.file(LOCK)).unwrap();
+        let (state, copy) = (root.path().join("state"), root.path().join("copy"));
+        let one = take(&state, "http://127.0.0.1:1", "one");
+        fs::create_dir(&copy).unwrap();
+        for name in [FILE, LOCK] {
+            fs::copy(state.join(name), copy.join(name)).unwrap();
+        }
         assert_eq!(replaced(&take(&copy, "http://127.0.0.1:1", "two")), Vec::<String>::new());
         drop(one);
+    }
+
+    /// What was written where one thing of the mark was another is not believed.
+    #[track_caller]
+    fn check(what: &str, other: serde_json::Value, believed: bool) {
+        let root = tempfile::tempdir().unwrap();
+        let state: PathBuf = root.path().join("state");
+        drop(take(&state, "http://127.0.0.1:1", "one"));
+        let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(state.join(FILE)).unwrap()).unwrap();
+        assert!(!kept["mark"][what].is_null(), "{what}: {kept}");
+        if !other.is_null() {
+            kept["mark"][what] = other;
+        }
+        fs::write(state.join(FILE), kept.to_string()).unwrap();
+        assert_eq!(replaced(&take(&state, "http://127.0.0.1:1", "two")).len(), usize::from(believed), "{what}");
+    }
+
+    #[test]
+    fn a_folder_is_the_same_on_one_file_system_since_one_start_of_the_machine() {
+        check("number", serde_json::Value::Null, true);
+        check("number", 1.into(), false);
+        check("device", 0.into(), false);
+        check("boot", "6f1c2d0a-0000-4000-8000-000000000000".into(), false);
     }
 
     #[test]
     fn only_the_owner_can_read_it() {
         use std::os::unix::fs::PermissionsExt as _;
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::new(root.path());
-        let _one = take(&folder, "http://127.0.0.1:1", "one");
+        let _one = take(root.path(), "http://127.0.0.1:1", "one");
         for name in [FILE, LOCK] {
-            assert_eq!(fs::metadata(folder.file(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+            let mode = fs::metadata(root.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `reports` | what the endpoint is told, on a thread of its own |
 //! | `tally` | what of the use of keys it was not told yet |
 //! | `identity` | who we are to the endpoint, and whose place we take |
+//! | `place` | the state folder, of one process at a time |
 //! | `journal` | the last good set on the disk |
 //! | `keeper` | the thread that writes it |
 
@@ -19,6 +20,7 @@ mod engine;
 mod identity;
 mod journal;
 mod keeper;
+mod place;
 mod protocol;
 mod reports;
 mod rows;
@@ -29,7 +31,7 @@ mod tests;
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc::RecvTimeoutError},
     thread::JoinHandle,
     time::Duration,
@@ -43,6 +45,7 @@ use identity::Identity;
 use journal::Confirmed;
 pub use journal::JOURNAL;
 use keeper::Keeper;
+pub use place::{Place, Taken};
 use reports::{Facts, Reports};
 use session::Session;
 
@@ -69,8 +72,6 @@ pub struct Settings {
     pub client: client::Settings,
     /// What we are called there; absent: as the machine.
     pub instance: Option<Box<str>>,
-    /// Where the last good set and revoked ids are kept.
-    pub state: PathBuf,
     /// What rows are read by.
     pub terms: Terms,
     /// How long keys are served that the endpoint does not confirm.
@@ -180,20 +181,21 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Serves what the disk has, asks the endpoint, and follows it from here on. Waits a moment for its first answer.
+/// Serves what the disk has, asks the endpoint, and follows it from here on. Waits a moment for its first answer. In
+/// `place` the last good set and revoked ids are kept.
 ///
 /// # Errors
 ///
 /// See [`StartError`]. An endpoint that cannot be reached is none.
-pub fn start(settings: Settings, report: Report, prepare: Prepare) -> Result<Handle, StartError> {
+pub fn start(settings: Settings, place: Place, report: Report, prepare: Prepare) -> Result<Handle, StartError> {
     let client = Client::new(&settings.client)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let folder = Folder::new(&settings.state);
+    let folder = place.folder.clone();
     let url = settings.client.url.clone();
     let revoked = Revoked::open(&folder);
     let store = Arc::new(KeyStore::new(revoked.all().clone()));
     let status = Arc::new(Mutex::new(Status { state_usable: true, ..Status::default() }));
-    let identity = Identity::take(&folder, &url, instance(settings.instance.as_deref()).into());
+    let identity = Identity::take(place, &url, instance(settings.instance.as_deref()).into());
     let client = Arc::new(client.with(identity.fields()));
 
     let (applied, applied_of) = watch::channel(None);

@@ -1,6 +1,10 @@
 //! What is on the disk: enough for a start without the endpoint, and no more believed than it can be.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
@@ -135,4 +139,35 @@ async fn a_full_disk_costs_one_alarm_and_no_revocation() {
     sidecar.ready().await;
     check(&sidecar, &late, 200).await;
     check(&sidecar, &gone, 401).await;
+}
+
+/// Two on one folder would rename their files over each other's: what the first one has acknowledged would be gone.
+#[tokio::test]
+async fn nobody_starts_in_the_folder_of_one_that_runs() {
+    let (one, gone) = (Key::pair("one"), Key::pair("gone"));
+    let (upstream, control) = (Upstream::start().await, Control::start().await);
+    control.put_all([&one, &gone]);
+    let first = sidecar(&upstream, &control).start().await;
+    answers(&first, &gone, 200).await;
+    let state = first.path("state");
+    let before = fs::metadata(state.join("keys.journal")).unwrap().ino();
+    let second = || sidecar(&upstream, &control).config(&format!("[keys]\nstate = {state:?}"));
+    let ended = second().try_start().await.err().expect("it has no folder");
+    let why = format!("{} belongs to a running sidecar, process {};", state.display(), first.id());
+    assert_eq!(ended.status, 78, "{}", ended.stderr);
+    assert!(ended.stderr.contains(&why) && ended.stderr.contains("KEYSIDE_KEYS__STATE"), "{}", ended.stderr);
+    assert_eq!(fs::metadata(state.join("keys.journal")).unwrap().ino(), before);
+
+    // Nor does a reload take it: that is for a restart, which is judged as any start is.
+    let other = sidecar(&upstream, &control).start().await;
+    other.reconfigure(&format!("[keys]\nstate = {state:?}"));
+    let reloaded = other.admin("POST", "/-/reload").await;
+    assert!(reloaded.status == 200 && reloaded.text().contains("after a restart: [keys]"), "{}", reloaded.text());
+
+    let revision = control.revoke(&gone);
+    durable(&control, revision).await;
+    control.stop().await;
+    let first = first.crash_and_restart().await;
+    check(&first, &one, 200).await;
+    check(&first, &gone, 401).await;
 }
