@@ -103,6 +103,25 @@ impl Member {
         self.sidecar != before
     }
 
+    /// It was heard. Whoever was replaced has ended: one that speaks all the same has not, and may be serving.
+    pub(super) fn speaks(&mut self, goodbye: bool, now: Wall) {
+        let own = &mut self.sidecar;
+        let noted = own.last_seen;
+        own.last_seen = noted.max(now);
+        own.goodbye |= goodbye;
+        if self.replaced && !goodbye {
+            tracing::warn!(
+                instance = own.claim.instance,
+                "two processes have one identity: a sidecar lives whose place another one has taken. Each needs a state \
+                 folder of its own (keys.state), and no copy of another's"
+            );
+            // Later than what was noted of its end, here and in the store.
+            own.last_seen = own.last_seen.max(noted.plus(Duration::from_millis(1)));
+            (own.goodbye, self.replaced) = (false, false);
+        }
+        self.unsaved = true;
+    }
+
     /// The revision of this history that it has acknowledged.
     pub(super) fn revision(&self, epoch: &str) -> u64 {
         if self.sidecar.epoch == epoch { self.sidecar.revision } else { 0 }

@@ -262,10 +262,8 @@ impl Fleet {
         if let Some((epoch, revision)) = revision {
             member.acknowledge(epoch, revision, durable, now.mono);
         }
-        let own = &mut member.sidecar;
-        own.last_seen = own.last_seen.max(now.wall);
-        own.goodbye |= goodbye;
-        member.unsaved = true;
+        member.speaks(goodbye, now.wall);
+        let own = &member.sidecar;
         let urgent = (&own.epoch, own.revision) != (&before.epoch, before.revision) || own.goodbye != before.goodbye;
         let (epoch, moved, gone) = (own.epoch.clone(), own.revision, own.goodbye);
         let done = state.acknowledged(instance, (&epoch, moved), gone, now.mono);
@@ -354,10 +352,13 @@ impl Fleet {
     pub(super) async fn forget_replaced(&self) {
         let gone = |member: &&Member| member.replaced && !member.has_stream();
         let name = |member: &Member| member.sidecar.claim.instance.clone();
-        let gone: Vec<String> = self.lock().members.values().filter(gone).map(name).collect();
-        for instance in gone {
-            // The ledger says why a store cannot be used.
-            let _ = self.forget(&instance).await;
+        let names: Vec<String> = self.lock().members.values().filter(gone).map(name).collect();
+        for instance in names {
+            // It may have been heard while another one was forgotten.
+            if self.lock().members.get(&instance).as_ref().is_some_and(gone) {
+                // The ledger says why a store cannot be used.
+                let _ = self.forget(&instance).await;
+            }
         }
     }
 

@@ -1,6 +1,7 @@
-//! Who may register.
+//! Who may register, and who is taken for gone.
 
 use super::*;
+use crate::control::sample::Bench;
 
 fn sidecar(number: usize, credential: &str, goodbye: bool) -> Sidecar {
     let now = clock::now().wall;
@@ -56,4 +57,43 @@ fn a_revision_is_measured_once() {
     let now = clock::mono();
     assert_eq!(state.watch("e", 3, now).len(), 1);
     assert_eq!(state.watch("e", 3, now), [], "whoever asks again learns nothing of how long it took");
+}
+
+/// A sidecar of this name, in the place of these.
+fn asker(instance: &str, replaces: &[&str]) -> Asker {
+    let bound = "b".to_owned();
+    Asker {
+        claim: Claim { instance: instance.to_owned(), bound: bound.clone(), credential: "one".to_owned() },
+        replaces: replaces.iter().map(|name| ((*name).to_owned(), bound.clone())).collect(),
+        address: [203, 0, 113, 7].into(),
+        max_stale: 60,
+        max_stale_write: 60,
+    }
+}
+
+/// Whether this one is there, and whether it may be serving.
+#[track_caller]
+fn known(fleet: &Fleet, instance: &str) -> Option<bool> {
+    fleet.sidecars().iter().find(|view| view.sidecar.claim.instance == instance).map(|view| view.known)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_replaced_and_speaks_has_not_gone() {
+    let bench = Bench::new("[]").await;
+    let fleet = &bench.desk.fleet;
+    for (goodbye, expected) in [(false, Some(true)), (true, None)] {
+        let old = fleet.register(&asker("a.1", &[])).await.unwrap();
+        let new = fleet.register(&asker("a.2", &["a.1"])).await.unwrap();
+        // Its stream is still open; what the store has is its end.
+        fleet.save().await.unwrap();
+        fleet.heard("a.1", None, false, goodbye);
+        drop(old);
+        fleet.forget_replaced().await;
+        fleet.look().await.unwrap();
+        assert_eq!(known(fleet, "a.1"), expected, "{goodbye}");
+        fleet.save().await.unwrap();
+        fleet.look().await.unwrap();
+        assert_eq!((known(fleet, "a.1"), known(fleet, "a.2")), (expected, Some(true)), "{goodbye}");
+        drop(new);
+    }
 }
