@@ -27,7 +27,11 @@ pub use self::{
     password::{NAME_RULE, Passwords, name_is_good},
     setup::{open as setup_is_open, set_up},
 };
-use self::{origin::same_origin, password::Verdict, throttle::Throttle};
+use self::{
+    origin::same_origin,
+    password::{Verdict, Whose},
+    throttle::Throttle,
+};
 use super::{
     answer::Problem,
     audit,
@@ -152,20 +156,22 @@ pub async fn sign_in(
     name: &str,
     password: Secret,
 ) -> Result<Begun, Problem> {
-    let operator = checked(desk, peer, headers, name, password, clock::now()).await?;
+    let operator = checked(desk, peer, headers, name, password, Whose::Strangers, clock::now()).await?;
     // Should the entry fail, nobody was told the cookie of the session.
     let begun = begin(desk, peer, headers, &operator).await?;
     note(desk, peer, &operator.name, "session.begin", Value::Null).await?;
     Ok(begun)
 }
 
-/// The operator of this name, if this is the password. Takes as long when there is no such operator.
+/// The operator of this name, if this is the password. Takes as long when there is no such operator. `whose` is what is
+/// known of who asks, but for their browser.
 async fn checked(
     desk: &Desk,
     peer: Peer,
     headers: &HeaderMap,
     name: &str,
     password: Secret,
+    whose: Whose,
     now: Now,
 ) -> Result<Operator, Problem> {
     let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "wrong_password", "The name or the password is wrong.");
@@ -176,7 +182,8 @@ async fn checked(
     let known = before.is_some();
     let stored = before.as_ref().and_then(|operator| operator.password.clone());
     let passwords = Arc::clone(&desk.sessions.passwords);
-    let verdict = desk.ledger.run(async move { Ok(passwords.check(stored, password).await) }).await?;
+    let whose = if attempt.is_known() { Whose::Known } else { whose };
+    let verdict = desk.ledger.run(async move { Ok(passwords.check(whose, stored, password).await) }).await?;
     match (verdict, before) {
         (Verdict::Right, Some(before)) => {
             // While it was checked, the operator may have been removed, or may have got another password.
@@ -186,7 +193,7 @@ async fn checked(
             Ok(operator)
         }
         (Verdict::Busy, _) => {
-            desk.sessions.throttle.give_back(&attempt);
+            desk.sessions.throttle.give_back_unchecked(&attempt);
             Err(busy())
         }
         _ => {
@@ -274,11 +281,11 @@ pub async fn change_password(
     new: Secret,
 ) -> Result<Begun, Problem> {
     let name = who.operator.name.clone();
-    let before =
-        checked(desk, peer, headers, &name, current, clock::now()).await.map_err(|problem| match problem.status {
-            StatusCode::UNAUTHORIZED => Problem::invalid("current", "This is not your password."),
-            _ => problem,
-        })?;
+    let before = checked(desk, peer, headers, &name, current, Whose::Known, clock::now());
+    let before = before.await.map_err(|problem| match problem.status {
+        StatusCode::UNAUTHORIZED => Problem::invalid("current", "This is not your password."),
+        _ => problem,
+    })?;
     let hash = hash_password(desk, &name, new).await?;
     let actor = actor(peer, &name);
     let subject = name.clone();

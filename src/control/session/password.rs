@@ -13,10 +13,13 @@ use crate::keys::secret::{Algorithm, MAX_SECRET_BYTES, Memory, Secret, SecretHas
 
 /// The fewest characters of a password.
 const MIN: usize = 12;
-/// Passwords that are hashed at a time: each takes 19 MiB and a core.
+/// Passwords of strangers that are hashed at a time: each takes 19 MiB and a core.
 const AT_A_TIME: usize = 2;
-/// Those that wait for it.
+/// Those that are being hashed, or wait for it.
 const WAITING: usize = 32;
+/// The same of people who are known.
+const KNOWN_AT_A_TIME: usize = 1;
+const KNOWN_WAITING: usize = 8;
 /// The longest name of an operator.
 const MAX_NAME: usize = 64;
 
@@ -28,11 +31,12 @@ const COMMON: &str = include_str!("common.txt");
 
 static COMMONEST: LazyLock<BTreeSet<&str>> = LazyLock::new(|| COMMON.lines().collect());
 
-/// Hashes and checks passwords: on threads that may block, a few at a time.
+/// Hashes and checks passwords: on threads that may block, a few at a time. However many strangers try, they take no place
+/// of those who are known.
 #[derive(Debug)]
 pub struct Passwords {
-    places: Places,
-    waiting: AtomicUsize,
+    strangers: Queue,
+    known: Queue,
     /// How many were checked: as many for a name that there is as for one that there is not.
     #[cfg(test)]
     pub(super) checked: AtomicUsize,
@@ -41,12 +45,20 @@ pub struct Passwords {
 impl Default for Passwords {
     fn default() -> Self {
         Self {
-            places: Places::new(AT_A_TIME),
-            waiting: AtomicUsize::new(0),
+            strangers: Queue::new(AT_A_TIME, WAITING),
+            known: Queue::new(KNOWN_AT_A_TIME, KNOWN_WAITING),
             #[cfg(test)]
             checked: AtomicUsize::new(0),
         }
     }
+}
+
+/// Whose password it is, as far as that is known before it is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Strangers,
+    /// Somebody's who is signed in, or asks from a browser that they have signed in with.
+    Known,
 }
 
 /// What came of checking a password.
@@ -60,11 +72,15 @@ pub(super) enum Verdict {
 
 impl Passwords {
     /// Whether this is the password; without a stored hash it is not, and that takes as long.
-    pub(super) async fn check(&self, stored: Option<String>, password: Secret) -> Verdict {
+    pub(super) async fn check(&self, whose: Whose, stored: Option<String>, password: Secret) -> Verdict {
         #[cfg(test)]
         self.checked.fetch_add(1, Ordering::Relaxed);
         let there = stored.is_some();
-        let checked = self.slowly(move || {
+        let queue = match whose {
+            Whose::Strangers => &self.strangers,
+            Whose::Known => &self.known,
+        };
+        let checked = queue.slowly(move || {
             let hash = stored.as_deref().map_or_else(|| SecretHash::parse(DECOY), SecretHash::parse);
             hash.is_ok_and(|hash| hash.check(&password, None, &mut Memory::default()))
         });
@@ -75,14 +91,28 @@ impl Passwords {
         }
     }
 
-    /// The hash of a password; none when too many are being hashed.
+    /// The hash of a password that somebody sets who may; none when too many are being hashed.
     pub(super) async fn hash(&self, password: Secret) -> Option<String> {
-        let hash = self.slowly(move || SecretHash::make(Algorithm::Argon2id, &password, None)).await?;
+        let hash = self.known.slowly(move || SecretHash::make(Algorithm::Argon2id, &password, None)).await?;
         hash.ok().map(|hash| hash.as_phc().to_owned())
+    }
+}
+
+/// What is hashed a few at a time, and who waits for it.
+#[derive(Debug)]
+struct Queue {
+    places: Places,
+    waiting: AtomicUsize,
+    most: usize,
+}
+
+impl Queue {
+    fn new(at_a_time: usize, most: usize) -> Self {
+        Self { places: Places::new(at_a_time), waiting: AtomicUsize::new(0), most }
     }
 
     async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let _waits = Waits::begin(&self.waiting)?;
+        let _waits = Waits::begin(&self.waiting, self.most)?;
         self.places.work(work).await.ok()
     }
 }
@@ -91,9 +121,9 @@ impl Passwords {
 struct Waits<'a>(&'a AtomicUsize);
 
 impl<'a> Waits<'a> {
-    fn begin(waiting: &'a AtomicUsize) -> Option<Self> {
+    fn begin(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
         let one = Self(waiting);
-        (waiting.fetch_add(1, Ordering::AcqRel) < WAITING).then_some(one)
+        (waiting.fetch_add(1, Ordering::AcqRel) < most).then_some(one)
     }
 }
 
@@ -189,11 +219,28 @@ mod tests {
     async fn only_the_password_is_right() {
         let passwords = Passwords::default();
         let hash = passwords.hash(Secret::new(b"correct horse battery")).await.expect("a place");
-        let check =
-            |stored: Option<&str>, text: &str| passwords.check(stored.map(str::to_owned), Secret::new(text.as_bytes()));
+        let check = |stored: Option<&str>, text: &str| {
+            passwords.check(Whose::Strangers, stored.map(str::to_owned), Secret::new(text.as_bytes()))
+        };
         assert_eq!(check(Some(&hash), "correct horse battery").await, Verdict::Right);
         assert_eq!(check(Some(&hash), "correct horse batterx").await, Verdict::Wrong);
         assert_eq!(check(None, "correct horse battery").await, Verdict::Wrong);
         assert_eq!(check(Some("no hash"), "correct horse battery").await, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn strangers_take_no_place_of_those_who_are_known() {
+        let passwords = Passwords::default();
+        let _waits: Vec<_> = std::iter::repeat_with(|| Waits::begin(&passwords.strangers.waiting, WAITING))
+            .map_while(|one| one)
+            .collect();
+        let check = |whose| passwords.check(whose, None, Secret::new(b"correct horse battery"));
+        assert_eq!(check(Whose::Strangers).await, Verdict::Busy);
+        assert_eq!(check(Whose::Known).await, Verdict::Wrong);
+        assert!(passwords.hash(Secret::new(b"correct horse battery")).await.is_some());
+        let _known: Vec<_> = std::iter::repeat_with(|| Waits::begin(&passwords.known.waiting, KNOWN_WAITING))
+            .map_while(|one| one)
+            .collect();
+        assert_eq!(check(Whose::Known).await, Verdict::Busy, "these are not without end either");
     }
 }

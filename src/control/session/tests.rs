@@ -34,7 +34,7 @@ async fn a_sign_in_that_is_under_way_ends_with_what_it_stood_on() {
     let mut password = PASSWORD;
     for row in rows {
         let headers = HeaderMap::new();
-        let ada = checked(&bench.desk, PEER, &headers, "ada", Secret::new(password), clock::now())
+        let ada = checked(&bench.desk, PEER, &headers, "ada", Secret::new(password), Whose::Strangers, clock::now())
             .await
             .expect("her password");
         change(&bench, row.clone()).await;

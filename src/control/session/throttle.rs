@@ -50,6 +50,13 @@ enum By {
     Device(String),
 }
 
+impl Attempt {
+    /// Whether it was counted for a browser that is known.
+    pub(super) fn is_known(&self) -> bool {
+        matches!(self.by, By::Device(_))
+    }
+}
+
 impl Throttle {
     /// Counts an attempt as a failure, until it is given back; or says how long to wait. `device` is the digest of a browser
     /// that the operator of this name has signed in with.
@@ -82,6 +89,15 @@ impl Throttle {
             return Err(wait);
         }
         Ok(Attempt { by: By::Stranger { address, account }, at: now })
+    }
+
+    /// The password was not looked at, since too many were. That is no failure of the account, but whoever fills the
+    /// queue from an address goes on doing so for no longer than with passwords that are wrong.
+    pub(super) fn give_back_unchecked(&self, attempt: &Attempt) {
+        match &attempt.by {
+            By::Stranger { account, .. } => self.accounts.give_back(account, attempt.at),
+            By::Device(device) => self.devices.give_back(device, attempt.at),
+        }
     }
 
     /// It was none.
@@ -242,6 +258,23 @@ mod tests {
             throttle.give_back(&attempt);
         }
         assert!(throttle.addresses.lock().is_empty() && throttle.accounts.lock().is_empty());
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_looked_at_counts_for_a_strangers_address_alone() {
+        let throttle = Throttle::default();
+        for n in 0..10 {
+            let attempt = throttle.take(address(1), "ada", None, after(n)).expect("within the quota");
+            assert!(!attempt.is_known());
+            throttle.give_back_unchecked(&attempt);
+        }
+        throttle.take(address(1), "bob", None, after(10)).expect_err("beyond it");
+        assert!(throttle.accounts.lock().is_empty());
+        for n in 0..100 {
+            let attempt = throttle.take(address(1), "ada", Some("d".to_owned()), after(n)).expect("a known browser");
+            assert!(attempt.is_known());
+            throttle.give_back_unchecked(&attempt);
+        }
     }
 
     #[test]
