@@ -15,11 +15,16 @@ use crate::clock::Wall;
 ///
 /// # Errors
 ///
-/// There is none, the caller may not, or the store failed.
+/// There is none, it is there, the caller may not, or the store failed.
 pub async fn forget(desk: &Desk, caller: &Caller, instance: &str) -> Result<(), Problem> {
     caller.needs(Role::Admin)?;
-    if !desk.fleet.sidecars().iter().any(|view| view.sidecar.claim.instance == instance) {
-        return Err(Problem::not_found("sidecar"));
+    let views = desk.fleet.sidecars();
+    let view = views.iter().find(|view| view.sidecar.claim.instance == instance);
+    let view = view.ok_or_else(|| Problem::not_found("sidecar"))?;
+    if view.lives {
+        // It would serve on, and receipts would say that all have what it has not.
+        let message = format!("{instance} is connected: stop it first; forget those that will not come back.");
+        return Err(Problem::conflict("connected", message));
     }
     // Written down first: that it was forgotten may be all that is left of it.
     let (then, subject) = (caller.clone(), instance.to_owned());
@@ -50,10 +55,22 @@ mod tests {
         let claim = Claim { instance: "a.1".into(), bound: "secret:0".into(), credential: "token:0".into() };
         let address = [203, 0, 113, 7].into();
         let asker = Asker { claim, replaces: vec![], address, max_stale: 60, max_stale_write: 60 };
-        drop(bench.desk.fleet.register(&asker).await.unwrap());
+        let attached = bench.desk.fleet.register(&asker).await.unwrap();
         let forget = async |who| bench.ask(who, "DELETE", "/v1/sidecars/a.1", Value::Null).await;
         let (before, _) = bench.audit().await;
         forget(OPERATOR).await.error(403, "admin");
+        let goodbye = || bench.desk.fleet.heard("a.1", None, false, true);
+        for attached in [Some(attached), None] {
+            let refused = forget(ADMIN).await.error(409, "a.1 is connected: stop it first");
+            assert_eq!(refused["code"], "connected", "{attached:?}");
+            if attached.is_some() {
+                // Whatever is said in its name: it follows.
+                goodbye();
+                forget(ADMIN).await.error(409, "connected");
+                drop(bench.desk.fleet.register(&asker).await.unwrap());
+            }
+        }
+        goodbye();
         assert_eq!(bench.audit().await.0, before);
         forget(ADMIN).await.data(200);
         let (after, entries) = bench.audit().await;

@@ -131,7 +131,7 @@ pub fn all() -> Vec<Endpoint> {
             &["wait"], None, 200, shape::<Receipt>(), get(watch::receipt)),
         endpoint("GET", "/v1/sidecars", "listSidecars", VIEWER, "List the sidecars that are known",
             &[], None, 200, shape::<Sidecars>(), get(watch::sidecars)),
-        endpoint("DELETE", "/v1/sidecars/{id}", "forgetSidecar", ADMIN, "Forget a sidecar that will not come back: no revoke names it any more",
+        endpoint("DELETE", "/v1/sidecars/{id}", "forgetSidecar", ADMIN, "Forget a sidecar that will not come back: no revoke names it any more. One that is connected is refused",
             &[], None, 200, shape::<Done>(), delete(watch::forget)),
         endpoint("GET", "/v1/operators", "listOperators", ADMIN, "List the operators",
             &[], None, 200, shape::<Operators>(), get(operators::list)),

@@ -71,6 +71,11 @@ impl Member {
         self.has_stream() || (!self.sidecar.goodbye && now.plus(LINGER) < self.sidecar.confirmed_at.plus(NOTED))
     }
 
+    /// Whether it is there: it has a stream, or was heard a moment ago, here or elsewhere.
+    pub(super) fn lives(&self, now: Wall) -> bool {
+        self.is_connected(now) || (!self.sidecar.goodbye && now <= self.sidecar.last_seen.plus(HEARD))
+    }
+
     /// Whether an answer that waits for acknowledgements waits for this one: it was heard a moment ago, or it has a stream
     /// and has not let revisions go by. `since` is when the first one that it lacks was written, if it lacks any.
     pub(super) fn is_awaited(&self, now: Now, since: Option<Mono>) -> bool {
@@ -200,6 +205,16 @@ mod tests {
         assert!(!member.is_awaited(at(500), Some(at(480).mono)), "it lets revisions go by");
         member.acknowledge("e", 6, true, at(495).mono);
         assert!(member.is_awaited(at(500), Some(at(480).mono)), "late, but it moves");
+    }
+
+    #[test]
+    fn one_lives_that_has_a_stream_or_was_heard_a_moment_ago() {
+        let mut member = member();
+        assert!(member.lives(at(15).wall) && !member.lives(at(16).wall));
+        member.sidecar.goodbye = true;
+        assert!(!member.lives(at(1).wall), "it has stopped");
+        let _stream = Arc::clone(&member.streams);
+        assert!(member.lives(at(500).wall), "it follows, whatever was said");
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct SidecarView {
     pub known: bool,
     /// Whether a stream to it is open, at this control plane or at another.
     pub connected: bool,
+    /// Whether it is there: it has a stream, or was heard a moment ago and has not said goodbye since.
+    pub lives: bool,
     /// How many revisions it has not acknowledged.
     pub lag: u64,
     /// Until when it may serve methods that only read, by the set it has.
@@ -437,6 +439,7 @@ fn view(member: &Member, head: &Head, now: Wall) -> SidecarView {
         sidecar: Sidecar { confirmed_at: member.confirmed_at(now), revision, ..member.sidecar.clone() },
         known: member.is_known(now),
         connected: member.is_connected(now),
+        lives: member.lives(now),
         lag: head.revision.saturating_sub(revision),
         may_serve_reads_until: reads,
         may_serve_writes_until: writes,

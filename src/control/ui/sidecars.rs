@@ -25,6 +25,7 @@ struct Row {
     instance: String,
     address: String,
     connected: bool,
+    lives: bool,
     known: bool,
     goodbye: bool,
     revision: u64,
@@ -32,6 +33,8 @@ struct Row {
     last_seen: Moment,
     reads: Moment,
     writes: Moment,
+    /// The later of the two.
+    longest: Moment,
 }
 
 /// `GET /sidecars`
@@ -42,6 +45,7 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
     let row = |view: super::super::fleet::SidecarView| Row {
         address: view.sidecar.address.map(|address| address.to_string()).unwrap_or_default(),
         connected: view.connected,
+        lives: view.lives,
         known: view.known,
         goodbye: view.sidecar.goodbye,
         revision: view.sidecar.revision,
@@ -49,6 +53,7 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
         last_seen: Moment::new(view.sidecar.last_seen, now),
         reads: Moment::new(view.may_serve_reads_until, now),
         writes: Moment::new(view.may_serve_writes_until, now),
+        longest: Moment::new(view.may_serve_reads_until.max(view.may_serve_writes_until), now),
         instance: view.sidecar.claim.instance,
     };
     let revision = visit.desk.ledger.read(|image| image.head().revision);

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{answers, check, names, sidecars};
-use crate::harness::{Plane, Received, SYNC_TOKEN, Upstream, eventually, get, post};
+use crate::harness::{Plane, Received, SYNC_TOKEN, Upstream, api, eventually, get, post};
 
 const SECRET: &str = "0123456789abcdef-secret-of-one";
 const OTHER: &str = "0123456789abcdef-secret-of-another";
@@ -102,7 +102,11 @@ async fn nobody_speaks_for_an_instance_that_is_not_theirs() {
     assert_eq!(take(&plane, "with.1", (SECOND, Some(SECRET))).await.0, 200);
     assert_eq!(take(&plane, "without.2", without).await.0, 200);
 
-    // Nobody takes a name that was forgotten, nor after a restart.
+    // Nobody takes a name that was forgotten, nor after a restart. One that was heard just now is not forgotten.
+    let refused = plane.ask(api("DELETE", "/v1/sidecars/with.1", &Value::Null)).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (409, &json!("connected")), "{}", refused.text());
+    let goodbye = json!({ "instance": "with.1", "epoch": epoch, "goodbye": true });
+    assert_eq!(ask(&plane, "/sync/v1/report", Some(goodbye), with).await.status, 200);
     plane.api("DELETE", "/v1/sidecars/with.1", &Value::Null).await;
     let plane = plane.crash_and_restart().await;
     assert_eq!(take(&plane, "with.1", (SYNC_TOKEN, Some(OTHER))).await.0, 403);
@@ -170,7 +174,12 @@ async fn who_takes_the_place_of_one_that_crashed_says_so() {
         let name = one["instance"].as_str().unwrap();
         name.starts_with("a.").then(|| name.to_owned())
     });
-    plane.api("DELETE", &format!("/v1/sidecars/{}", gone.expect("the one that was killed")), &Value::Null).await;
+    let gone = format!("/v1/sidecars/{}", gone.expect("the one that was killed"));
+    eventually("it to be silent for so long that it may be forgotten", async || {
+        let answer = plane.ask(api("DELETE", &gone, &Value::Null)).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
     let receipt = plane.revoke(&third.id).await;
     assert!(!names(&receipt["pending"]).contains(&"a".to_owned()), "{receipt}");
 }
