@@ -82,8 +82,10 @@ impl Receipt {
             };
         }
         if self.pending.is_empty() {
-            if wait.is_some() || !self.acknowledged.is_empty() {
+            if !self.acknowledged.is_empty() {
                 console.say("Every known sidecar has it.");
+            } else if wait.is_some() && self.stopped.is_empty() {
+                console.say("No sidecar is known: nobody has confirmed it.");
             }
             return Ok(Exit::Done);
         }
@@ -175,6 +177,9 @@ mod tests {
     fn who_may_be_serving_without_it_is_named() {
         let wait = Some(Duration::from_secs(2));
         assert_eq!(concluded(&whole(), wait), ("Every known sidecar has it.\n".to_owned(), Ok(Exit::Done)));
+        let mut nobody = whole();
+        nobody["acknowledged"] = json!([]);
+        assert!(concluded(&nobody, wait).0.starts_with("No sidecar is known"));
         let mut pending = whole();
         pending["pending"] = json!([late("b\u{1b}.1")]);
         let (said, ended) = concluded(&pending, wait);
