@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use super::{check, names};
+use super::{answers, check, names};
 use crate::harness::{ADMIN_TOKEN, Plane, Upstream, within};
 
 /// A form for signing in that never comes to its end, from this address.
@@ -35,7 +35,7 @@ async fn a_flood_of_slow_forms_takes_no_place_from_those_who_are_let_in() {
     let sidecar = plane.sidecar(&upstream).start().await;
     plane.followed_by(1).await;
     let key = plane.mint("victim").await;
-    check(&sidecar, &key, 200).await;
+    answers(&sidecar, &key, 200).await;
     let mut flood = Vec::new();
     for n in 1..=100 {
         flood.push(slow(&plane, Ipv4Addr::new(127, 7, 0, n)).await);
