@@ -420,23 +420,24 @@ impl Ledger {
              begins a new history with what is left",
             found.entries, found.revision, held.entries, held.revision
         );
-        self.go_astray(why)
+        self.go_astray("the store went back in time", why)
     }
 
     /// What is there is the store of another installation, as after a mistake with names or backups. Its keys are not ours.
     fn another(&self, held: &Head, found: &Head) -> StoreError {
-        self.go_astray(format!(
+        let why = format!(
             "it holds another history, {}, which was not begun from the one that is served, {}. Nothing is changed, no revoke \
              is answered, and no sidecar is told that its keys are the newest. Put the right database back; or start the \
              control plane anew, if this one is meant",
             found.epoch, held.epoch
-        ))
+        );
+        self.go_astray("the store is another one", why)
     }
 
-    fn go_astray(&self, why: String) -> StoreError {
+    fn go_astray(&self, what: &str, why: String) -> StoreError {
         let before = self.astray.lock().unwrap_or_else(PoisonError::into_inner).replace(why.clone());
         if before.is_none() {
-            tracing::error!("the store is not the one that was written to: {why}");
+            tracing::error!("{what}: {why}");
         }
         StoreError::Astray(why)
     }
