@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{answers, check, names};
-use crate::harness::{Plane, Upstream, eventually, within};
+use crate::harness::{ADMIN_TOKEN, Plane, Upstream, eventually, within};
 
 /// A form for signing in that never comes to its end, from this address.
 async fn slow(plane: &Plane, from: Ipv4Addr) -> TcpStream {
