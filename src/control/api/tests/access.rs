@@ -151,6 +151,7 @@ async fn a_key_mints_within_its_own_bounds() {
     let rotate = format!("{}/rotate", path(&tighter));
     let rotated = bench.ask(As::Key(&key), "POST", &rotate, Value::Null).await.data(201);
     assert_eq!(rotated["limits"], json!(["1/1h", "7/1m"]));
+    bench.ask(ADMIN, "DELETE", &path(&rotated), Value::Null).await.data(200);
     let unlimited = bench.manager("acct", json!({ "name": "Unlimited" })).await;
     let rotated = bench.ask(As::Key(&unlimited), "POST", &rotate, Value::Null).await.data(201);
     assert_eq!(rotated["limits"], tighter["limits"], "what it has none of itself stays");
