@@ -44,11 +44,7 @@ impl Fleet {
     ///
     /// The same.
     pub async fn receipt(&self, head: &Head, wait: Duration) -> Result<Receipt, StoreError> {
-        // Whom other control planes know is waited for, too.
-        let _ = self.look().await;
-        let done = self.lock().watch(&head.epoch, head.revision, clock::mono());
-        self.observe(&done);
-        self.look_up(head, wait).await
+        self.ask(head, wait, true).await
     }
 
     /// Waits until all who are waited for have acknowledged the revision of this head, or for this long, and says who has.
@@ -57,11 +53,20 @@ impl Fleet {
     ///
     /// The store has lost what was written, or another history has begun: then nothing can be said.
     pub async fn look_up(&self, head: &Head, wait: Duration) -> Result<Receipt, StoreError> {
+        self.ask(head, wait, false).await
+    }
+
+    async fn ask(&self, head: &Head, wait: Duration, measured: bool) -> Result<Receipt, StoreError> {
         let (epoch, revision) = (head.epoch.as_str(), head.revision);
         let began = clock::mono();
         let mut news = self.news.subscribe();
         let _waiting = self.wait_here();
+        // Whom other control planes know is waited for, too.
         let _ = self.look().await;
+        if measured {
+            let done = self.lock().watch(epoch, revision, began);
+            self.observe(&done);
+        }
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         loop {
