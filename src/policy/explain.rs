@@ -187,8 +187,9 @@ impl Policy {
     }
 
     /// What the key could do: every route with every method it covers, in the order in which routes are tried, but for
-    /// what a route before it takes. The caller's address and host are not looked at.
-    pub fn abilities(&self, record: &KeyRecord) -> Vec<Ability> {
+    /// what a route before it takes. The caller's address and host are not looked at. `standing` says whether the key
+    /// may be used at all.
+    pub fn abilities(&self, record: &KeyRecord, standing: &Step) -> Vec<Ability> {
         let mut abilities = Vec::new();
         if self.routes.is_empty() {
             for method in self.known.iter() {
@@ -197,7 +198,7 @@ impl Policy {
                     route: None,
                     path: None,
                     method: method.clone(),
-                    step: ability(&demand, record),
+                    step: ability(&demand, record, standing),
                 });
             }
         }
@@ -210,7 +211,7 @@ impl Policy {
                     route: Some(route.index()),
                     path,
                     method: method.clone(),
-                    step: ability(&demand, record),
+                    step: ability(&demand, record, standing),
                 });
             }
         }
@@ -240,15 +241,18 @@ impl Policy {
 }
 
 /// What a key may do with one demand, of the stages that depend on neither address nor host.
-fn ability(demand: &Demand<'_>, record: &KeyRecord) -> Step {
-    match super::decide::key_and_owner(demand, record) {
-        Err(rejection) => {
-            let mut lacking = rejection.note.map_or_else(String::new, String::from);
-            if demand.route.is_some_and(|route| route.observe) {
-                lacking += "; only observed: it goes on, without owner headers";
-            }
-            Step::refused("refused", rejection.reason, lacking)
+fn ability(demand: &Demand<'_>, record: &KeyRecord, standing: &Step) -> Step {
+    let refused = |reason, mut why: String| {
+        if demand.route.is_some_and(|route| route.observe) {
+            why += "; only observed: it goes on, without owner headers";
         }
+        Step::refused("refused", reason, why)
+    };
+    if let (Outcome::Refused(reason), false) = (standing.outcome, matches!(demand.asks, Asks::NoKey(_))) {
+        return refused(reason, standing.finding.clone());
+    }
+    match super::decide::key_and_owner(demand, record) {
+        Err(rejection) => refused(rejection.reason, rejection.note.map_or_else(String::new, String::from)),
         Ok(()) => match demand.asks {
             Asks::NoKey(_) => Step::passed("allowed", "no key needed"),
             Asks::Key(scopes) => Step::passed("allowed", asked(scopes, demand.route)),

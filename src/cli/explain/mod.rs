@@ -165,7 +165,8 @@ impl Args {
         let key = find(source, &self.key, console)?;
         let now = console.now.wall;
         let Some(question) = self.request.question(rules, &key) else {
-            let (about, abilities) = (trace::about(rules, &key, now), rules.policy.abilities(&key));
+            let abilities = rules.policy.abilities(&key, &trace::standing(&key, now));
+            let about = trace::about(rules, &key, now);
             match console.output {
                 Output::Table => console.print(show::abilities_text(&about, &abilities))?,
                 Output::Json => console.print_json(&show::abilities_json(key.id.as_str(), &about, &abilities))?,

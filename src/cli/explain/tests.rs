@@ -219,6 +219,11 @@ fn half_a_request_is_a_wrong_command_line() {
 fn without_a_request_a_table_tells_what_the_key_could_do() {
     insta::assert_snapshot!(run("--key key_good").1);
     check("--key key_old", Exit::Done, &["NO key", "svc-other, who has no row"]);
+    for key in ["key_old", "key_gone"] {
+        let (_, text) = run(&format!("--key {key}"));
+        let may: Vec<_> = text.lines().filter(|line| line.contains(" yes  ")).collect();
+        assert!(matches!(may[..], [public] if public.contains("/docs/**")), "{text}");
+    }
 }
 
 #[test]

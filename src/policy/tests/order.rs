@@ -3,7 +3,7 @@
 use super::fixture::{KEY, Key, Verdict, call, policy, scoped, verdict};
 use crate::{
     keys::{Kyc, Mode},
-    policy::{Outcome, Policy, RouteSettings, Settings, Stage},
+    policy::{Outcome, Policy, RouteSettings, Settings, Stage, Step},
     rejection::{Reason, TABLE},
 };
 
@@ -107,6 +107,10 @@ fn the_explanation_is_the_decision() {
     }
 }
 
+fn active() -> Step {
+    Step::passed("key", "active")
+}
+
 #[test]
 fn abilities_name_every_method_of_every_route() {
     let policy = policy(vec![
@@ -115,7 +119,7 @@ fn abilities_name_every_method_of_every_route() {
     ]);
     let key = Key { scopes: "read_write", ..KEY }.record();
     let lines: Vec<String> = policy
-        .abilities(&key)
+        .abilities(&key, &active())
         .iter()
         .map(|ability| {
             let path = ability.path.as_deref().unwrap_or("*");
@@ -131,8 +135,11 @@ fn abilities_name_every_method_of_every_route() {
         ]
     );
     let by_method = super::fixture::policy(vec![]);
-    assert_eq!(by_method.abilities(&key).len(), 7);
-    assert!(by_method.abilities(&key).iter().all(|ability| ability.step.outcome == Outcome::Passed));
+    assert_eq!(by_method.abilities(&key, &active()).len(), 7);
+    assert!(by_method.abilities(&key, &active()).iter().all(|ability| ability.step.outcome == Outcome::Passed));
+    let revoked = Step::refused("key", Reason::Revoked, "revoked");
+    let barred = Outcome::Refused(Reason::Revoked);
+    assert!(by_method.abilities(&key, &revoked).iter().all(|ability| ability.step.outcome == barred));
 }
 
 /// What a route before it takes, a route never sees.
@@ -146,7 +153,7 @@ fn abilities_leave_out_what_another_route_takes() {
     ]);
     let key = Key { scopes: "read", ..KEY }.record();
     let seen = |route| {
-        let of_it = policy.abilities(&key).into_iter().filter(move |ability| ability.route == Some(route));
+        let of_it = policy.abilities(&key, &active()).into_iter().filter(move |ability| ability.route == Some(route));
         of_it.map(|ability| ability.method.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(seen(0), ["OPTIONS"]);
