@@ -49,7 +49,7 @@ impl Desk {
     /// The store cannot be read.
     pub async fn new(settings: Settings, ledger: Arc<Ledger>) -> Result<Arc<Self>, StoreError> {
         let metrics = Metrics::default();
-        let fleet = Fleet::new(Arc::clone(&ledger));
+        let fleet = Fleet::new(Arc::clone(&ledger), settings.sync.max_stale);
         fleet.load().await?;
         fleet.export(&metrics);
         let usage = UsageBook::new(Arc::clone(&ledger));

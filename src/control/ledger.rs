@@ -20,7 +20,10 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     audit,
-    store::{AccountChange, AuditFilter, Caught, Change, Commit, Entry, Head, Remembered, Revision, Store, StoreError},
+    store::{
+        AccountChange, AuditFilter, Caught, Change, Commit, Entry, Head, RESTORE, Remembered, Revision, Store,
+        StoreError,
+    },
     wire,
 };
 use crate::clock::{self, Mono, Wall};
@@ -31,8 +34,7 @@ pub use self::image::{Image, KEPT};
 const CONFIRM: Duration = Duration::from_secs(1);
 /// How often a change is judged anew because somebody else was quicker.
 const ATTEMPTS: usize = 20;
-/// The audit entry by which a new history begins with a copy of an old one, and how many of them are looked at.
-const RESTORE: &str = "store.restore";
+/// How many of the entries by which new histories began are looked at.
 const RESTORES: u32 = 1000;
 /// For so long after the store was last heard, what is in memory is shown: as long as a sidecar believes a heartbeat.
 const SHOWN: Duration = Duration::from_secs(15);
@@ -311,7 +313,7 @@ impl Ledger {
         let (mut commit, _) = prepare(before, &actor, draft, clock::now().wall)?;
         commit.after.epoch = super::store::random()?;
         self.store.commit(&commit).await?;
-        self.take(|image| image.take(commit.after, None, Vec::new()));
+        self.take(|image| image.begin_anew(commit.after, commit.entry.at));
         Ok(())
     }
 

@@ -244,7 +244,8 @@ async fn open(settings: Settings, restored: bool) -> Result<Arc<Desk>, StartErro
         ledger.begin_anew().await?;
         tracing::warn!(
             "a new history has begun with what is in the store. What was revoked, suspended or narrowed after that was written is \
-             undone, but for revocations on sidecars that have seen them: do it again. New sidecars know nothing of it"
+             undone, but for revocations on sidecars that have seen them: do it again. New sidecars know nothing of it. Sidecars that came after \
+             the copy was made are not known: receipts are incomplete until max_stale of [sync] has gone by"
         );
     } else if let Some(anchor) = &settings.anchor {
         let head = ledger.read(|image| image.head().clone());

@@ -143,7 +143,8 @@ impl From<fleet::Receipt> for Receipt {
             acknowledged: receipt.acknowledged,
             pending: late(receipt.pending),
             stopped: late(receipt.stopped),
-            complete: receipt.complete,
+            complete: receipt.gap.is_none(),
+            incomplete_because: receipt.gap.map(|gap| gap.to_string()),
         }
     }
 }

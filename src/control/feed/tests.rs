@@ -252,7 +252,7 @@ async fn a_receipt_names_who_has_it_and_who_may_serve_without() {
         assert_eq!(report("two.2", &two["epoch"], revision).await.0, 200);
     };
     let (receipt, ()) = tokio::join!(waiting, acknowledging);
-    assert!(receipt.complete);
+    assert_eq!(receipt.gap, None);
     assert_eq!((receipt.acknowledged, receipt.pending), (vec!["one.1".to_owned(), "two.2".to_owned()], vec![]));
 
     let revision = here.write(vec![key("key_2", false)]).await;

@@ -25,7 +25,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-pub use self::receipt::{Pending, Receipt};
+pub use self::receipt::{Gap, Pending, Receipt};
 use self::{
     latency::Watched,
     member::{BELIEVED, LINGER, Member},
@@ -45,6 +45,7 @@ const MOST: usize = 50_000;
 /// Which sidecars may be serving, and what each has acknowledged.
 pub struct Fleet {
     ledger: Arc<Ledger>,
+    max_stale: Duration,
     state: Mutex<State>,
     /// Changes with everything that a receipt may wait for.
     news: watch::Sender<u64>,
@@ -144,10 +145,11 @@ pub struct Attached {
 }
 
 impl Fleet {
-    /// Nobody yet; [`load`](Self::load) reads who was known.
-    pub fn new(ledger: Arc<Ledger>) -> Arc<Self> {
+    /// Nobody yet; [`load`](Self::load) reads who was known. No sidecar serves longer than `max_stale` without a word.
+    pub fn new(ledger: Arc<Ledger>, max_stale: Duration) -> Arc<Self> {
         Arc::new(Self {
             ledger,
+            max_stale,
             state: Mutex::default(),
             news: watch::Sender::new(0),
             urgent: Notify::new(),
@@ -374,7 +376,7 @@ impl Fleet {
             tracing::info!(
                 revision,
                 latency_ms = latency.as_secs_f64() * 1000.0,
-                "a revocation is in force everywhere"
+                "every sidecar that is waited for has a revocation in force"
             );
             if let Some(observer) = self.observer.get() {
                 observer(*latency);

@@ -3,7 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{Fleet, Head, State, StoreError};
-use crate::clock::{self, Wall};
+use crate::{
+    clock::{self, Wall},
+    control::{ledger::Image, store::TOLD},
+};
 
 /// How long the store is asked at the end whether it still holds what the receipt is for.
 const ASKED: Duration = Duration::from_secs(5);
@@ -20,8 +23,35 @@ pub struct Receipt {
     /// Who said goodbye without it, and would serve what is kept on their disk if they were started and could reach no
     /// control plane. Nobody waits for them.
     pub stopped: Vec<Pending>,
-    /// Whether these are all. They are not when the store could not be asked for those of other control planes.
-    pub complete: bool,
+    /// Why these are not all; none where they are.
+    pub gap: Option<Gap>,
+}
+
+/// Why a receipt does not name all who may be serving without a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// The store could not be asked for the sidecars of other control planes.
+    Unasked,
+    /// An older copy of the store was put back: sidecars that came after the copy are not known.
+    Restored {
+        /// When.
+        at: Wall,
+        /// Until when they may serve, if they never come here.
+        until: Wall,
+    },
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unasked => f.write_str("the store could not be asked which sidecars other control planes know"),
+            Self::Restored { at, until } => write!(
+                f,
+                "an older copy of the store was put back at {at}: sidecars that it does not know may serve what they have until \
+                 {until} (as long as max_stale of [sync] lets them)"
+            ),
+        }
+    }
 }
 
 /// A sidecar that may be serving without a revision.
@@ -90,18 +120,27 @@ impl Fleet {
         if self.ledger.read(|image| image.head().epoch != epoch) {
             return Err(StoreError::Astray("another history has begun meanwhile".to_owned()));
         }
-        let complete = refreshed.is_ok() && self.looked.load(Ordering::Acquire) >= began.as_nanos();
-        if !complete {
-            tracing::error!(revision, "the store could not be asked which sidecars other control planes know");
+        let asked = refreshed.is_ok() && self.looked.load(Ordering::Acquire) >= began.as_nanos();
+        if !asked {
+            tracing::error!(revision, "{}", Gap::Unasked);
         }
-        Ok(self.lock().receipt(epoch, revision, clock::now().wall, complete))
+        let now = clock::now().wall;
+        let gap = if asked { self.unknown(now) } else { Some(Gap::Unasked) };
+        Ok(self.lock().receipt(epoch, revision, now, gap))
+    }
+
+    /// Whether sidecars may be serving of which the store knows nothing.
+    fn unknown(&self, now: Wall) -> Option<Gap> {
+        let at = self.ledger.read(Image::restored_at)?;
+        let until = at.plus(TOLD.saturating_add(self.max_stale));
+        (now < until).then_some(Gap::Restored { at, until })
     }
 }
 
 impl State {
-    fn receipt(&self, epoch: &str, revision: u64, now: Wall, complete: bool) -> Receipt {
+    fn receipt(&self, epoch: &str, revision: u64, now: Wall, gap: Option<Gap>) -> Receipt {
         let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
-        let mut receipt = Receipt { revision, acknowledged, pending, stopped, complete };
+        let mut receipt = Receipt { revision, acknowledged, pending, stopped, gap };
         // Whoever took the place of another holds its disk.
         for member in self.members.values().filter(|member| !member.replaced || member.has_stream()) {
             let (reads, writes) = member.may_serve_until(now);

@@ -15,7 +15,7 @@ use crate::{
         answer::Problem,
         caller::{Caller, Power},
         desk::Desk,
-        fleet::Receipt,
+        fleet::{Gap, Receipt},
         ledger::{Draft, Image},
         store::{Change, Role},
     },
@@ -148,7 +148,7 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
             let why = Problem::from(error).message;
             made.warnings.push(format!("The key was made, but nothing can be said of the sidecars. {why}"));
             let (acknowledged, pending, stopped) = (Vec::new(), Vec::new(), Vec::new());
-            Receipt { revision: made.head.revision, acknowledged, pending, stopped, complete: false }
+            Receipt { revision: made.head.revision, acknowledged, pending, stopped, gap: Some(Gap::Unasked) }
         }
     };
     Ok((made, receipt))

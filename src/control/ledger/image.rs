@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    clock::Wall,
     control::{
         store::{AccountChange, Change, Head, Loaded, Operator, Revision},
         wire,
@@ -34,11 +35,12 @@ pub struct Image {
     public: HashMap<PublicPart, usize>,
     operators: BTreeMap<String, Operator>,
     recent: VecDeque<Arc<Revision>>,
+    restored_at: Option<Wall>,
 }
 
 impl Image {
     pub(super) fn new(loaded: Loaded) -> Self {
-        let Loaded { head, owners, keys, operators, revisions } = loaded;
+        let Loaded { head, owners, keys, operators, revisions, restored_at } = loaded;
         let mut image = Self {
             head,
             owners: owners.into_iter().map(|row| (row.id.clone(), row)).collect(),
@@ -48,6 +50,7 @@ impl Image {
             public: HashMap::with_capacity(keys.len()),
             operators: by_name(operators),
             recent: revisions.into_iter().map(Arc::new).collect(),
+            restored_at,
         };
         for row in keys {
             image.put(row);
@@ -90,6 +93,11 @@ impl Image {
         &self.operators
     }
 
+    /// When a new history was last begun with a copy of an old one: sidecars that came after the copy are not known since.
+    pub fn restored_at(&self) -> Option<Wall> {
+        self.restored_at
+    }
+
     /// The revisions after this one, oldest first; none when this is not of our history, or too long ago.
     pub fn since(&self, revision: u64, digest: &str) -> Option<Vec<Arc<Revision>>> {
         if revision == self.head.revision {
@@ -116,6 +124,11 @@ impl Image {
                 AccountChange::DeletedOperator(name) => drop(self.operators.remove(&name)),
             }
         }
+        self.head = head;
+    }
+
+    pub(super) fn begin_anew(&mut self, head: Head, at: Wall) {
+        self.restored_at = self.restored_at.max(Some(at));
         self.head = head;
     }
 
@@ -187,7 +200,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::{clock::Wall, keys::sample};
+    use crate::keys::sample;
 
     fn row(id: usize, owner: usize, from: Option<usize>) -> Arc<KeyRow> {
         let row = sample::pair(&format!("key_{id}"), &format!("ck_{id}"), sample::fast("s"));
@@ -201,7 +214,8 @@ mod tests {
         #[test]
         fn what_is_looked_up_is_there(changes in vec((0..6_usize, option::of((0..3_usize, option::of(0..6_usize)))), 0..40)) {
             let head = Head { epoch: String::new(), revision: 0, digest: String::new(), entries: 0, hash: String::new() };
-            let loaded = Loaded { head, owners: vec![], keys: vec![], operators: vec![], revisions: vec![] };
+            let loaded =
+                Loaded { head, owners: vec![], keys: vec![], operators: vec![], revisions: vec![], restored_at: None };
             let mut image = Image::new(loaded);
             for (id, row_or_none) in changes {
                 let change = match row_or_none {

@@ -19,7 +19,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -35,6 +35,11 @@ use crate::{
 pub use accounts::{Operator, Role, Token};
 pub use open::{Place, Settings, open};
 pub(super) use schema::random;
+
+/// The audit entry by which a new history begins with a copy of an old one.
+pub const RESTORE: &str = "store.restore";
+/// For so long after something was last handed to a sidecar it may at most tell it that its set is the newest.
+pub const TOLD: Duration = Duration::from_secs(20);
 
 /// What a store method gives, once it is awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -126,7 +131,8 @@ pub enum AccountChange {
     DeletedOperator(String),
 }
 
-/// One transaction.
+/// One transaction. Where it begins a new history, with another epoch, every sidecar that has not said goodbye counts as
+/// confirmed until then: what was written of it since the copy was made is not known.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// The head that it was judged by.
@@ -156,6 +162,8 @@ pub struct Loaded {
     pub operators: Vec<Operator>,
     /// The newest revisions, oldest first, as many as are kept: what sidecars may still ask for.
     pub revisions: Vec<Revision>,
+    /// When a new history was last begun with a copy of an old one; none where that never was.
+    pub restored_at: Option<Wall>,
 }
 
 /// What others have written since a head.

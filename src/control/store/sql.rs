@@ -98,11 +98,12 @@ impl Store for Sql {
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> Answer<'a, ()> {
         let (engine, commit, me, kept) = (self.engine.clone(), commit.clone(), self.me.clone(), self.kept);
+        let skew = Arc::clone(&self.skew);
         self.to_the_end(async move {
             // Before the transaction begins: whoever waits for the head does not wait for this.
             let texts = commit::Texts::of(&commit);
             write(&engine, Care::Durable, |tx| {
-                async move { commit::commit(tx, &commit, texts, &me, kept).await }.boxed()
+                async move { commit::commit(tx, &commit, texts, &me, kept, &skew).await }.boxed()
             })
             .await
         })

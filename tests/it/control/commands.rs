@@ -285,4 +285,11 @@ async fn an_older_copy_of_the_store_is_served_if_that_is_meant() {
     answers(&sidecar, &minted, 200).await;
     check(&sidecar, &stays, 200).await;
     check(&sidecar, &goes, 401).await;
+    // A sidecar that came after the copy was made is not known, and serves what it has. No receipt says that it does not.
+    let receipt = plane.revoke(&minted.id).await;
+    assert_eq!((&receipt["pending"], &receipt["complete"]), (&json!([]), &false.into()));
+    let why = receipt["incomplete_because"].as_str().unwrap();
+    assert!(why.contains("was put back at 2"), "{why}");
+    let revoked = plane.run(&format!("keys revoke {} --wait", stays.id)).await;
+    assert!(revoked.status == 1 && revoked.stderr.contains(why), "{revoked:?}");
 }

@@ -21,6 +21,9 @@ pub(super) struct Receipt {
     stopped: Vec<Late>,
     /// Whether these are all.
     complete: bool,
+    /// Why not, in the words of the control plane.
+    #[serde(default)]
+    incomplete_because: Option<String>,
 }
 
 /// A sidecar that may be serving without it.
@@ -72,11 +75,13 @@ impl Receipt {
             ));
         }
         if !self.complete {
-            let why = "the store could not be asked which sidecars other control planes know";
+            let said = self.incomplete_because.as_deref();
+            let why: String =
+                said.unwrap_or("not all sidecars are known").chars().filter(|char| !char.is_control()).collect();
             return match wait {
                 Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
                 None => {
-                    console.warn(format_args!("{why}: they may be serving without it"));
+                    console.warn(format_args!("{why}; they may be serving without it"));
                     Ok(Exit::Done)
                 }
             };
@@ -188,6 +193,8 @@ mod tests {
         assert!(said.contains("b.1, last heard") && ended == Ok(Exit::Done), "{said}");
         let mut partial = whole();
         partial["complete"] = false.into();
+        assert!(concluded(&partial, wait).1.unwrap_err().contains("not all sidecars are known"));
+        partial["incomplete_because"] = "the store\n could not be asked".into();
         partial["stopped"] = json!([late("c.1")]);
         let (said, ended) = concluded(&partial, wait);
         assert!(said.contains("c.1") && ended.unwrap_err().contains("could not be asked"), "{said}");

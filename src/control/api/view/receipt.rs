@@ -60,8 +60,11 @@ pub struct Receipt {
     /// Who said goodbye without it, and would serve what is kept on their disk if they were started and could reach no
     /// control plane.
     pub stopped: Vec<PendingSidecar>,
-    /// Whether these are all. They are not when the store could not be asked for those of other control planes.
+    /// Whether these are all. They are not when the store could not be asked for those of other control planes, and for a
+    /// while after an older copy of the store was put back.
     pub complete: bool,
+    /// Why these are not all.
+    pub incomplete_because: Option<String>,
 }
 
 /// A sidecar that may be serving without a revision.

@@ -7,7 +7,9 @@ use super::{
         AccountChange, Change,
         engine::{ROWS_AT_ONCE, Tx, Value, places},
     },
-    Commit, Entry, Head, StoreError, accounts, read, tell,
+    Commit, Entry, Head, StoreError, accounts, read, sidecars,
+    skew::Skew,
+    tell,
 };
 use crate::keys::document::json;
 
@@ -31,8 +33,18 @@ impl Texts {
 }
 
 /// Writes all of it. What fails is undone by whoever began the transaction.
-pub(super) async fn commit(tx: &mut Tx, commit: &Commit, texts: Texts, me: &str, kept: u64) -> Result<(), StoreError> {
+pub(super) async fn commit(
+    tx: &mut Tx,
+    commit: &Commit,
+    texts: Texts,
+    me: &str,
+    kept: u64,
+    skew: &Skew,
+) -> Result<(), StoreError> {
     move_head(tx, &commit.before, &commit.after).await?;
+    if commit.after.epoch != commit.before.epoch {
+        sidecars::confirmed(tx, commit.entry.at, skew).await?;
+    }
     if !commit.changes.is_empty() {
         for (some, values) in together(&commit.changes).zip(texts.values) {
             rows(tx, some, values).await?;

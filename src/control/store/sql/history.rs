@@ -1,8 +1,11 @@
 //! What was committed: the head, the rows, the changes, the audit log.
 
 use super::{
-    super::engine::{Row, Tx, Value},
-    AuditFilter, Caught, Entry, Head, KeyId, Loaded, OwnerId, Remembered, StoreError, accounts,
+    super::{
+        RESTORE,
+        engine::{Row, Tx, Value},
+    },
+    AuditFilter, Caught, Entry, Head, KeyId, Loaded, OwnerId, Remembered, StoreError, Wall, accounts,
     read::{damaged, json_of, key, owner, parse, parse_or_none, revision, wall},
 };
 
@@ -27,6 +30,8 @@ pub(super) async fn load(tx: &mut Tx) -> Result<Loaded, StoreError> {
     let keys = tx.fetch("SELECT id, document FROM keys ORDER BY id", vec![]).await?;
     let operators = accounts::operators(tx).await?;
     let revisions = tx.fetch("SELECT revision, digest, at, lines FROM changes ORDER BY revision", vec![]).await?;
+    let restored = tx.fetch_one("SELECT MAX(at) FROM audit WHERE action = $1", vec![RESTORE.into()]).await?;
+    let restored_at = restored.map(|row| row.int_or_none(0)).transpose()?.flatten().map(Wall::from_unix_millis);
     let owners = owners.iter().map(|row| {
         let whose = format!("the owner {}", row.text(0)?);
         let owner = owner(&json_of(&row.text(1)?, &whose)?, &whose)?;
@@ -51,7 +56,7 @@ pub(super) async fn load(tx: &mut Tx) -> Result<Loaded, StoreError> {
     if !fits {
         return Err(damaged("the changes", "the last one is not the one that the head names"));
     }
-    Ok(Loaded { head, owners, keys, operators, revisions })
+    Ok(Loaded { head, owners, keys, operators, revisions, restored_at })
 }
 
 /// What was written since a head.

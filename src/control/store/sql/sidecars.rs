@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::{
-    super::engine::{ROWS_AT_ONCE, Tx, Value, places},
+    super::{
+        TOLD,
+        engine::{ROWS_AT_ONCE, Tx, Value, places},
+    },
     Claim, Sidecar, StoreError, Wall,
     read::{parse_or_none, wall},
     skew::Skew,
@@ -154,6 +157,14 @@ pub(super) async fn forget(tx: &mut Tx, instance: String, me: &str) -> Result<bo
     let was_there = tx.execute("DELETE FROM sidecars WHERE instance = $1", vec![instance.into()]).await? > 0;
     tell(tx, me).await?;
     Ok(was_there)
+}
+
+/// Whoever has not said goodbye may have been told until now that its set is the newest.
+pub(super) async fn confirmed(tx: &mut Tx, at: Wall, skew: &Skew) -> Result<(), StoreError> {
+    skew.measure(tx).await?;
+    let at = skew.kept_at(at.plus(TOLD)).unix_millis();
+    let confirmed = "UPDATE sidecars SET confirmed_at = $1 WHERE goodbye = 0 AND confirmed_at < $1";
+    tx.execute(confirmed, vec![at.into()]).await.map(drop)
 }
 
 /// Forgets sidecars that are long gone, and what they reported last.

@@ -50,6 +50,11 @@ impl Skew {
         moved(sidecar, self.0.load(Ordering::Relaxed))
     }
 
+    /// A moment, as it is kept.
+    pub(super) fn kept_at(&self, at: Wall) -> Wall {
+        Wall::from_unix_millis(at.unix_millis().saturating_add(self.0.load(Ordering::Relaxed)))
+    }
+
     /// As it is judged here.
     pub(super) fn judged(&self, sidecar: Sidecar) -> Sidecar {
         moved(sidecar, -self.0.load(Ordering::Relaxed))

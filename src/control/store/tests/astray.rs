@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use super::*;
 use crate::control::{
-    fleet::{Asker, Fleet},
-    ledger::{Actor, Draft, Ledger, WriteError},
+    fleet::{Asker, Fleet, Gap},
+    ledger::{Actor, Draft, Image, Ledger, WriteError},
 };
+use crate::clock;
 
 on_both! {
     what_was_lost_stops_everything_until_it_is_back
     a_new_history_goes_on_without_it_and_without_its_acknowledgements
+    what_a_copy_does_not_know_may_be_serving
     what_others_wrote_in_its_place_is_not_taken_for_it
     what_is_acknowledged_of_what_was_lost_is_not_written
     the_store_of_another_installation_is_not_taken
 }
+
+/// As long as any sidecar serves without a word.
+const STALE: Duration = Duration::from_secs(60);
 
 const KEEP: &str = "CREATE TABLE lost_head AS SELECT * FROM head; \
                     CREATE TABLE lost_audit AS SELECT * FROM audit WHERE seq > 2; \
@@ -46,7 +51,7 @@ async fn three(ground: &Ground) -> (Arc<dyn Store>, Arc<Ledger>, Head, Arc<Fleet
     for number in 1..=3 {
         write(&ledger, key(&format!("key_{number}"))).await.unwrap();
     }
-    let fleet = Fleet::new(Arc::clone(&ledger));
+    let fleet = Fleet::new(Arc::clone(&ledger), STALE);
     let asker = Asker {
         claim: claim("a.1"),
         replaces: Vec::new(),
@@ -59,7 +64,7 @@ async fn three(ground: &Ground) -> (Arc<dyn Store>, Arc<Ledger>, Head, Arc<Fleet
     fleet.heard("a.1", Some((&head.epoch, 3)), true, false);
     fleet.save().await.unwrap();
     let receipt = fleet.receipt(&head, Duration::ZERO).await.unwrap();
-    assert_eq!((receipt.acknowledged, receipt.complete), (vec!["a.1".to_owned()], true));
+    assert_eq!((receipt.acknowledged, receipt.gap), (vec!["a.1".to_owned()], None));
     (store, ledger, head, fleet)
 }
 
@@ -99,7 +104,7 @@ async fn a_new_history_goes_on_without_it_and_without_its_acknowledgements(groun
     let new = write(&ledger, key("key_4")).await.unwrap();
     assert_eq!((new.revision, new.epoch == head.epoch), (3, false), "a number that was used before");
     other.refresh().await.unwrap();
-    let started = Fleet::new(Arc::clone(&other));
+    let started = Fleet::new(Arc::clone(&other), STALE);
     started.load().await.unwrap();
     for fleet in [&fleet, &started] {
         let receipt = fleet.receipt(&new, Duration::ZERO).await.unwrap();
@@ -115,6 +120,38 @@ async fn a_new_history_goes_on_without_it_and_without_its_acknowledgements(groun
     let kept = store.sidecars().await.unwrap().remove(0);
     assert_eq!((kept.epoch, kept.revision, kept.durable), (new.epoch.clone(), 3, false));
     assert_eq!(started.receipt(&new, Duration::ZERO).await.unwrap().acknowledged, ["a.1"]);
+}
+
+async fn what_a_copy_does_not_know_may_be_serving(ground: Ground) {
+    let (store, ledger, _, fleet) = three(&ground).await;
+    let mut gone = Sidecar { goodbye: true, ..sidecar("b.1", 1, 3) };
+    assert!(store.register(&gone, &ledger.read(|image| image.head().clone())).await.unwrap());
+    // As a copy has it that is older than what any sidecar serves without a word.
+    ground.run("UPDATE sidecars SET confirmed_at = 1000, last_seen = 1000").await;
+    let began = clock::now().wall;
+    ledger.begin_anew().await.unwrap();
+    let other = Ledger::open(ground.other(&store).await).await.unwrap();
+    let started = Fleet::new(Arc::clone(&other), STALE);
+    started.load().await.unwrap();
+    let head = ledger.read(|image| image.head().clone());
+    for (ledger, fleet) in [(&ledger, &fleet), (&other, &started)] {
+        let receipt = fleet.receipt(&head, Duration::ZERO).await.unwrap();
+        let pending: Vec<_> = receipt.pending.iter().map(|pending| pending.instance.as_str()).collect();
+        assert_eq!((pending, receipt.stopped), (vec!["a.1"], vec![]));
+        let restored = ledger.read(Image::restored_at).unwrap();
+        assert!(restored >= began && receipt.pending[0].may_serve_reads_until >= restored.plus(STALE));
+        let until = restored.plus(STALE + TOLD);
+        assert_eq!(receipt.gap, Some(Gap::Restored { at: restored, until }));
+    }
+    let rows = store.sidecars().await.unwrap();
+    gone = rows.into_iter().find(|row| row.claim.instance == "b.1").unwrap();
+    assert_eq!(gone.confirmed_at.unix_millis(), 1000, "it has ended");
+    // Once that has run out, all who may be serving are known.
+    ground.run("UPDATE audit SET at = at - 80000 WHERE action = 'store.restore'").await;
+    let later = Ledger::open(ground.other(&store).await).await.unwrap();
+    let later = Fleet::new(later, STALE);
+    later.load().await.unwrap();
+    assert_eq!(later.receipt(&head, Duration::ZERO).await.unwrap().gap, None);
 }
 
 async fn what_others_wrote_in_its_place_is_not_taken_for_it(ground: Ground) {
@@ -144,7 +181,7 @@ async fn what_is_acknowledged_of_what_was_lost_is_not_written(ground: Ground) {
     assert!(fleet.register(&asker).await.is_err(), "nor does anybody take a set of it");
     // A control plane that starts there knows of nothing that was lost. What it writes bears the same number.
     let other = Ledger::open(ground.other(&store).await).await.unwrap();
-    let started = Fleet::new(Arc::clone(&other));
+    let started = Fleet::new(Arc::clone(&other), STALE);
     started.load().await.unwrap();
     let new = write(&other, key("key_4")).await.unwrap();
     assert_eq!((new.revision, &new.epoch), (3, &head.epoch));

@@ -10,7 +10,7 @@ use super::{
     super::{
         super::{
             answer::Problem,
-            fleet::{Pending, Receipt},
+            fleet::{Gap, Pending, Receipt},
             keys, owners,
             store::{AuditFilter, Role},
         },
@@ -70,7 +70,8 @@ pub(super) struct Told {
     pub(super) acknowledged: Vec<String>,
     pub(super) pending: Vec<Late>,
     pub(super) stopped: Vec<Late>,
-    pub(super) complete: bool,
+    /// Why these are not all; none where they are.
+    pub(super) gap: Option<String>,
     /// What that means.
     pub(super) says: &'static str,
 }
@@ -84,10 +85,17 @@ impl Told {
             reads: Moment::new(one.may_serve_reads_until, now),
             writes: Moment::new(one.may_serve_writes_until, now),
         };
-        let Receipt { revision, acknowledged, pending, stopped, complete } = receipt;
+        let Receipt { revision, acknowledged, pending, stopped, gap } = receipt;
         let (pending, stopped) = (pending.into_iter().map(late).collect(), stopped.into_iter().map(late).collect());
-        Self { revision, acknowledged, pending, stopped, complete, says }
+        Self { revision, acknowledged, pending, stopped, gap: gap.map(sentence), says }
     }
+}
+
+/// For people, as a sentence.
+fn sentence(gap: Gap) -> String {
+    let text = gap.to_string();
+    let mut chars = text.chars();
+    chars.next().map(|first| format!("{}{}.", first.to_uppercase(), chars.as_str())).unwrap_or_default()
 }
 
 /// What an action is called, and what is true once all sidecars have it; none of what takes nothing from anybody.
