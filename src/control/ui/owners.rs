@@ -11,6 +11,7 @@ use super::{
         store::Role,
     },
     form::{Fields, Form, escaped},
+    keys::end::changed_by,
     page::{Shell, Sorry, go, page},
     visit::{Posted, Visit, WAIT},
     words::Moment,
@@ -173,7 +174,7 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Sorry> {
     fields.set("capabilities", owned.row.capabilities.join("\n"));
     fields.set("kyc", document::kyc_str(owned.row.kyc));
     fields.set("plan", owned.row.plan.as_deref().unwrap_or_default());
-    let done = visit.query.some("changed").and_then(|revision| revision.parse().ok());
+    let done = changed_by(&visit, &["owner.change", "owner.unsuspend"], "owner", owned.row.id.as_str()).await;
     owner_page(&visit, Form::new(fields), &owned, done)
 }
 

@@ -19,7 +19,9 @@ use super::{
         visit::Visit,
         words::{Badge, Moment, Spark, Trouble, badges, span},
     },
-    Linked, days_of, find, replaced, today,
+    Linked, days_of,
+    end::changed_by,
+    find, replaced, today,
 };
 use crate::{
     clock::{self, Wall},
@@ -170,7 +172,7 @@ pub(in super::super) async fn show(visit: Visit, Path(id): Path<String>) -> Resu
         minted: minted(&visit, row),
         live: row.revoked_at.is_none(),
         rotates: listed.standing == Standing::Active || listed.standing == Standing::Suspended,
-        changed: visit.query.some("changed").and_then(|revision| revision.parse().ok()),
+        changed: changed_by(&visit, &["key.change"], "key", row.id.as_str()).await,
     };
     page(StatusCode::OK, &detail)
 }

@@ -12,7 +12,7 @@ use super::{
             answer::Problem,
             fleet::{Gap, Pending, Receipt},
             keys, owners,
-            store::{AuditFilter, Role},
+            store::{AuditFilter, Entry, Role},
         },
         form::{Fields, Form, escaped},
         page::{Shell, Sorry, go, page},
@@ -118,6 +118,36 @@ fn done(action: &str) -> Option<(&'static str, &'static str)> {
 /// What was last done to this key or owner by a revision and those before it, as the audit log has it: an address may say
 /// anything. None where that is not so any more.
 async fn done_by(visit: &Visit, revision: u64, kind: &str, subject: &str) -> Option<(&'static str, &'static str)> {
+    let entries = entries_of(visit, kind, subject).await;
+    let at = entries.iter().position(|entry| entry.revision.is_some_and(|made| made <= revision))?;
+    let (later, last) = (&entries[..at], &entries[at]);
+    let so = match last.action.as_str() {
+        "key.revoke" => find(visit, subject).ok().is_none_or(|key| key.row.revoked_at.is_some()),
+        "key.purge" => find(visit, subject).is_err(),
+        // Lifted and suspended again is another suspension: who has this one may not have that.
+        "owner.suspend" => {
+            let owned = owners::show(&visit.desk, &visit.caller(), subject);
+            owned.is_ok_and(|owned| owned.row.suspended_at.is_some())
+                && later.iter().all(|entry| entry.action == "owner.change")
+        }
+        // What it forbade may be allowed again since.
+        "key.change" | "owner.change" | "owner.delete" => later.is_empty(),
+        _ => true,
+    };
+    done(&last.action).filter(|_| so)
+}
+
+/// The revision in an address, if one of these actions made it of this key or owner, as it is there now.
+pub(in super::super) async fn changed_by(visit: &Visit, actions: &[&str], kind: &str, subject: &str) -> Option<u64> {
+    let revision = visit.query.some("changed")?.parse().ok()?;
+    let entries = entries_of(visit, kind, subject).await;
+    let mut of_this_row = entries.iter().take_while(|entry| entry.action != format!("{kind}.create"));
+    let made = |entry: &Entry| entry.revision == Some(revision) && actions.contains(&entry.action.as_str());
+    of_this_row.any(made).then_some(revision)
+}
+
+/// What was done to a key or an owner, the newest first.
+async fn entries_of(visit: &Visit, kind: &str, subject: &str) -> Vec<Entry> {
     let filter = AuditFilter {
         action: Some(kind.to_owned()),
         subject: Some(subject.to_owned()),
@@ -125,18 +155,8 @@ async fn done_by(visit: &Visit, revision: u64, kind: &str, subject: &str) -> Opt
         ..AuditFilter::default()
     };
     let store = Arc::clone(visit.desk.ledger.store());
-    // Where the store cannot be asked, the receipt says so.
-    let entries = visit.desk.ledger.run(async move { store.audit(&filter).await }).await.ok()?;
-    let at = entries.iter().position(|entry| entry.revision.is_some_and(|made| made <= revision))?;
-    let (later, last) = (&entries[..at], &entries[at]);
-    let so = match last.action.as_str() {
-        "key.revoke" => find(visit, subject).ok().is_none_or(|key| key.row.revoked_at.is_some()),
-        "key.purge" => find(visit, subject).is_err(),
-        "owner.suspend" => !later.iter().any(|entry| entry.action == "owner.unsuspend"),
-        "owner.delete" => owners::show(&visit.desk, &visit.caller(), subject).is_err(),
-        _ => true,
-    };
-    done(&last.action).filter(|_| so)
+    // Where the store cannot be asked, nothing is said of it, and a receipt says why.
+    visit.desk.ledger.run(async move { store.audit(&filter).await }).await.unwrap_or_default()
 }
 
 /// A sidecar that may be serving without the change.
