@@ -90,10 +90,10 @@ impl VerifyArgs {
         let remote = RemoteArgs { control: control.clone(), token_file: token_file.clone(), ca: ca.clone() };
         let checked = match (remote.open()?, &self.config) {
             (Some(remote), _) => {
-                let anchors = anchors(self.anchor.as_deref())?;
+                let anchors = anchors(console, self.anchor.as_deref())?;
                 check(&anchors, || end_at(&remote), |from| entries_at(&remote, from))
             }
-            (None, Some(config)) => self.check_store(config),
+            (None, Some(config)) => self.check_store(console, config),
             (None, None) => Err(Failure::usage("say which log: --config control.toml, or --control URL")),
         }?;
         let (said, exit) = match &checked {
@@ -110,11 +110,11 @@ impl VerifyArgs {
         Ok(exit)
     }
 
-    fn check_store(&self, config: &Path) -> Result<Result<u64, String>, Failure> {
+    fn check_store(&self, console: &mut Console<'_>, config: &Path) -> Result<Result<u64, String>, Failure> {
         let loaded = config::control::load(config, config::environment())
             .map_err(|faults| Failure { exit: Exit::Misconfigured, message: faults.to_string() })?;
         let settings = loaded.settings;
-        let anchors = anchors(self.anchor.as_deref().or(settings.anchor.as_deref()))?;
+        let anchors = anchors(console, self.anchor.as_deref().or(settings.anchor.as_deref()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::of(&error))?;
         let failed = |error: store::StoreError| Failure::of(&error);
@@ -131,10 +131,20 @@ impl VerifyArgs {
 }
 
 /// What was noted outside of the store. A file that nobody named need not be there.
-fn anchors(file: Option<&Path>) -> Result<Vec<anchor::Line>, Failure> {
+fn anchors(console: &mut Console<'_>, file: Option<&Path>) -> Result<Vec<anchor::Line>, Failure> {
     let Some(file) = file else { return Ok(Vec::new()) };
     match anchor::read(file) {
-        Ok(lines) => Ok(lines),
+        Ok(anchor::Noted { lines, unreadable }) => {
+            if !unreadable.is_empty() {
+                let numbers: Vec<_> = unreadable.iter().map(ToString::to_string).collect();
+                console.warn(format_args!(
+                    "lines of {} that cannot be read, and are not compared: {}",
+                    file.display(),
+                    numbers.join(", ")
+                ));
+            }
+            Ok(lines)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(Failure::new(format!("the anchor file {} is not there", file.display())))
         }

@@ -4,9 +4,9 @@
 //! Whoever can change the store and this file can still rewrite the past: ship it elsewhere, as other logs.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -62,24 +62,115 @@ impl Anchor {
     fn add(&self, head: &Head) -> io::Result<()> {
         let at = clock::now().wall.timestamp();
         let line = Line { epoch: head.epoch.clone(), seq: head.entries, hash: head.hash.clone(), at };
-        let mut text = serde_json::to_vec(&line)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
+        let mut text = Vec::new();
+        // Not glued to a line that was torn, by a crash or a full disk.
+        if !is_whole(&file)? {
+            text.push(b'\n');
+        }
+        serde_json::to_writer(&mut text, &line)?;
         text.push(b'\n');
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?.write_all(&text)
+        file.write_all(&text)
     }
 }
 
-/// The last head of this history that was noted; none where nothing was, or the file cannot be read.
-pub fn last_of(path: &Path, epoch: &str) -> Option<Line> {
-    read(path).ok()?.into_iter().rfind(|line| line.epoch == epoch)
+/// Whether the file ends where a line does.
+fn is_whole(file: &File) -> io::Result<bool> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte == *b"\n")
 }
 
-/// Reads the file; what follows the last line break was being written.
+/// What was noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// The lines that can be read.
+    pub lines: Vec<Line>,
+    /// The numbers of those that cannot, from 1: torn by a crash or a full disk, or changed since.
+    pub unreadable: Vec<usize>,
+}
+
+/// Reads the file. Lines that cannot be read are left out: they are no reason to believe less of the others.
 ///
 /// # Errors
 ///
-/// It cannot be read, or holds something else.
-pub fn read(path: &Path) -> io::Result<Vec<Line>> {
+/// It cannot be read, or holds lines, and none of them is one of an anchor.
+pub fn read(path: &Path) -> io::Result<Noted> {
     let text = std::fs::read(path)?;
-    let lines = text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    lines.map(|line| serde_json::from_slice(line).map_err(io::Error::from)).collect()
+    let mut noted = Noted::default();
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(line) => noted.lines.push(line),
+            Err(_) => noted.unreadable.push(index + 1),
+        }
+    }
+    // The very first line may have been torn, and nothing else is there.
+    if noted.lines.is_empty() && !noted.unreadable.is_empty() && text.contains(&b'\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no line of it is one of an audit anchor"));
+    }
+    Ok(noted)
+}
+
+/// Reads the file, and says in the log which lines cannot be read; none where there is no file.
+///
+/// # Errors
+///
+/// As of [`read`].
+pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<Line>>> {
+    match read(path) {
+        Ok(Noted { lines, unreadable }) => {
+            if !unreadable.is_empty() {
+                tracing::warn!(file = %path.display(), lines = ?unreadable, "lines of the audit anchor cannot be read: they are left out");
+            }
+            Ok(Some(lines))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(entries: u64) -> Head {
+        Head { epoch: "e".to_owned(), entries, hash: "h".to_owned(), ..Head::default() }
+    }
+
+    /// What is read of a file with this text to which a head is added: the numbers, and which lines cannot be read.
+    #[track_caller]
+    fn check(before: &str, expected: &[u64], unreadable: &[usize]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("anchor");
+        std::fs::write(&path, before).unwrap();
+        Anchor::new(path.clone()).add(&head(9)).unwrap();
+        let noted = read(&path).unwrap();
+        let numbers: Vec<_> = noted.lines.iter().map(|line| line.seq).collect();
+        assert_eq!((&*numbers, &*noted.unreadable), (expected, unreadable), "{before:?}");
+    }
+
+    #[test]
+    fn a_torn_line_costs_no_other() {
+        let line = |seq: u64| format!(r#"{{"epoch":"e","seq":{seq},"hash":"h","at":"2026-01-02T03:04:05Z"}}"#);
+        check("", &[9], &[]);
+        check(&format!("{}\n", line(1)), &[1, 9], &[]);
+        check(&line(1), &[1, 9], &[]);
+        check(&format!("{}\n{}", line(1), &line(2)[..20]), &[1, 9], &[2]);
+        check(&line(1)[..20], &[9], &[1]);
+        check(&format!("{}\n{}{}\n{}\n", line(1), &line(2)[..20], line(3), line(4)), &[1, 4, 9], &[2]);
+        check(&format!("{}\n\n{}\n", line(1), line(2)), &[1, 2, 9], &[]);
+    }
+
+    #[test]
+    fn what_is_no_anchor_is_not_taken_for_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("anchor");
+        assert_eq!(read_if_there(&path).unwrap(), None);
+        for (text, good) in [("", true), ("{\"epoch\":", true), ("{}\n", false), ("\0\0\0\n\0", false)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(read_if_there(&path).is_ok(), good, "{text:?}");
+        }
+        assert!(read_if_there(folder.path()).is_err(), "a folder");
+    }
 }

@@ -7,6 +7,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     rc::Rc,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
@@ -57,6 +58,16 @@ pub enum StartError {
         noted: u64,
         /// Where.
         anchor: String,
+    },
+    /// What was noted outside of it cannot be read.
+    #[error(
+        "the audit anchor {anchor} is there and cannot be read, so nobody knows whether the store is the newest one"
+    )]
+    Anchor {
+        /// Where.
+        anchor: String,
+        /// Why.
+        source: io::Error,
     },
     /// It cannot listen.
     #[error(transparent)]
@@ -236,8 +247,15 @@ impl Plane {
 
 /// Opens the store, and loads everything.
 async fn open(settings: Settings, restored: bool) -> Result<Arc<Desk>, StartError> {
+    let unreadable = |path: &Path| {
+        let anchor = path.display().to_string();
+        move |source| StartError::Anchor { anchor, source }
+    };
     // Where something was once, an empty store in its place would have every sidecar refuse every key.
-    let create = settings.anchor.as_ref().is_none_or(|anchor| !anchor.exists());
+    let create = match &settings.anchor {
+        Some(anchor) => !anchor.try_exists().map_err(unreadable(anchor))?,
+        None => true,
+    };
     let store = store::open(&store::Settings { place: settings.store.clone(), create }).await?;
     let ledger = Ledger::open(store).await?;
     if restored {
@@ -247,9 +265,11 @@ async fn open(settings: Settings, restored: bool) -> Result<Arc<Desk>, StartErro
              undone, but for revocations on sidecars that have seen them: do it again. New sidecars know nothing of it. Sidecars that came after \
              the copy was made are not known: receipts are incomplete until max_stale of [sync] has gone by"
         );
-    } else if let Some(anchor) = &settings.anchor {
+    } else if let Some(anchor) = &settings.anchor
+        && let Some(lines) = anchor::read_if_there(anchor).map_err(unreadable(anchor))?
+    {
         let head = ledger.read(|image| image.head().clone());
-        if let Some(noted) = anchor::last_of(anchor, &head.epoch)
+        if let Some(noted) = lines.iter().rfind(|line| line.epoch == head.epoch)
             && (noted.seq > head.entries || (noted.seq == head.entries && noted.hash != head.hash))
         {
             return Err(StartError::Older {

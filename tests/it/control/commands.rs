@@ -257,6 +257,9 @@ async fn a_log_that_was_cut_shows() {
     assert!(forged.status == 1 && forged.stderr.contains("is another one than was noted"), "{forged:?}");
 }
 
+/// Where the default configuration notes each head of the audit log.
+const ANCHOR: &str = "audit-anchor.ndjson";
+
 /// An older copy of the store is not served by accident: sidecars would not take it, and what was revoked since would be
 /// forgotten here. If it is meant, they take it as a new history, and what they saw revoked stays so.
 #[tokio::test]
@@ -274,11 +277,22 @@ async fn an_older_copy_of_the_store_is_served_if_that_is_meant() {
         if receipt["pending"] == json!([]) { Ok(()) } else { Err(receipt) }
     })
     .await;
-    let stopped = plane.stop(Signal::TERM).await;
+    let mut stopped = plane.stop(Signal::TERM).await;
     std::fs::write(stopped.path("control.db"), older).unwrap();
 
-    let Err((ended, stopped)) = stopped.try_start_with(&[]).await else { panic!("it started with an older copy") };
-    assert!(ended.status == 1 && ended.stderr.contains("an older copy was put back"), "{ended:?}");
+    // Whatever a crash made of the last line that was noted.
+    let noted = std::fs::read_to_string(stopped.path(ANCHOR)).unwrap();
+    for torn in ["", "{\"epoch\":\"", "\0\0\0\n"] {
+        std::fs::write(stopped.path(ANCHOR), format!("{noted}{torn}")).unwrap();
+        let Err((ended, same)) = stopped.try_start_with(&[]).await else { panic!("it started with an older copy") };
+        assert!(ended.status == 1 && ended.stderr.contains("an older copy was put back"), "{ended:?}");
+        stopped = same;
+    }
+    // Nor where nobody can say what was noted.
+    std::fs::write(stopped.path(ANCHOR), "something else\n").unwrap();
+    let Err((ended, stopped)) = stopped.try_start_with(&[]).await else { panic!("it started without its anchor") };
+    assert!(ended.status == 1 && ended.stderr.contains("is there and cannot be read"), "{ended:?}");
+    std::fs::write(stopped.path(ANCHOR), format!("{noted}{{")).unwrap();
     let plane = stopped.try_start_with(&["--restored"]).await.unwrap_or_else(|(ended, _)| panic!("{ended:?}"));
     plane.followed_by(1).await;
     let minted = plane.mint("new").await;
