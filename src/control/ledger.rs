@@ -399,7 +399,11 @@ impl Ledger {
     }
 
     /// Whether the history in the store was begun with a copy of this one, by `--restored`.
-    async fn goes_on_from(&self, epoch: &str) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub async fn goes_on_from(&self, epoch: &str) -> Result<bool, StoreError> {
         let filter = AuditFilter { action: Some(RESTORE.to_owned()), limit: RESTORES, ..AuditFilter::default() };
         let entries = self.store.audit(&filter).await?;
         Ok(entries.iter().any(|entry| entry.detail["epoch"] == epoch))

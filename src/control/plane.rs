@@ -59,6 +59,20 @@ pub enum StartError {
         /// Where.
         anchor: String,
     },
+    /// The store has another history than was noted outside of it, and not one that was begun from that.
+    #[error(
+        "the store holds the history {found}, and {anchor} noted {noted} last, from which that one was not begun: the database from \
+         before a restore was put back, or that of another installation. Put the right one in its place. If this one is meant, \
+         start once with --restored: it begins a new history, which sidecars take"
+    )]
+    Another {
+        /// The history of the store.
+        found: String,
+        /// The one that was noted last.
+        noted: String,
+        /// Where.
+        anchor: String,
+    },
     /// What was noted outside of it cannot be read.
     #[error(
         "the audit anchor {anchor} is there and cannot be read, so nobody knows whether the store is the newest one"
@@ -269,6 +283,13 @@ async fn open(settings: Settings, restored: bool) -> Result<Arc<Desk>, StartErro
         && let Some(lines) = anchor::read_if_there(anchor).map_err(unreadable(anchor))?
     {
         let head = ledger.read(|image| image.head().clone());
+        if let Some(last) = lines.last()
+            && last.epoch != head.epoch
+            && !ledger.goes_on_from(&last.epoch).await?
+        {
+            let (noted, anchor) = (last.epoch.clone(), anchor.display().to_string());
+            return Err(StartError::Another { found: head.epoch, noted, anchor });
+        }
         if let Some(noted) = lines.iter().rfind(|line| line.epoch == head.epoch)
             && (noted.seq > head.entries || (noted.seq == head.entries && noted.hash != head.hash))
         {

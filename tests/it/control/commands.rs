@@ -278,6 +278,7 @@ async fn an_older_copy_of_the_store_is_served_if_that_is_meant() {
     })
     .await;
     let mut stopped = plane.stop(Signal::TERM).await;
+    let before = std::fs::read(stopped.path("control.db")).unwrap();
     std::fs::write(stopped.path("control.db"), older).unwrap();
 
     // Whatever a crash made of the last line that was noted.
@@ -306,4 +307,21 @@ async fn an_older_copy_of_the_store_is_served_if_that_is_meant() {
     assert!(why.contains("was put back at 2"), "{why}");
     let revoked = plane.run(&format!("keys revoke {} --wait", stays.id)).await;
     assert!(revoked.status == 1 && revoked.stderr.contains(why), "{revoked:?}");
+
+    // The database from before that is another history: it is not gone back to by accident.
+    let stopped = plane.stop(Signal::TERM).await;
+    let since = std::fs::read(stopped.path("control.db")).unwrap();
+    std::fs::write(stopped.path("control.db"), before).unwrap();
+    let Err((ended, stopped)) = stopped.try_start_with(&[]).await else { panic!("it started with what is over") };
+    assert!(ended.status == 1 && ended.stderr.contains("from which that one was not begun"), "{ended:?}");
+    std::fs::write(stopped.path("control.db"), since).unwrap();
+    // Where a crash kept the new history from being noted, the store says from which one it was begun.
+    let noted = std::fs::read_to_string(stopped.path(ANCHOR)).unwrap();
+    let old = noted.lines().next().unwrap().split_once("\"seq\"").unwrap().0.to_owned();
+    let lines: String = noted.lines().filter(|line| line.starts_with(&old)).map(|line| format!("{line}\n")).collect();
+    assert!(lines.lines().count() < noted.lines().count());
+    std::fs::write(stopped.path(ANCHOR), lines).unwrap();
+    let plane = stopped.start().await;
+    check(&sidecar, &stays, 401).await;
+    drop(plane);
 }
