@@ -95,6 +95,12 @@ impl From<StoreError> for Problem {
                 "The store has lost what was written to it before, as after a failover to a replica that lagged. Nothing is \
                  changed until that is back, or a new history is begun. The log says more.",
             ),
+            StoreError::Another(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_is_another",
+                "The store is another one than the one that is served, as that of another installation: its keys are not ours. \
+                 Nothing is changed until the right one is back. The log says more.",
+            ),
             StoreError::Damaged(_) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "store_damaged",

@@ -7,6 +7,7 @@
 mod image;
 
 use std::{
+    mem::discriminant,
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -21,8 +22,8 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     audit,
     store::{
-        AccountChange, AuditFilter, Caught, Change, Commit, Entry, Head, RESTORE, Remembered, Revision, Store,
-        StoreError,
+        AccountChange, AuditFilter, Caught, Change, Commit, Entry, Head, RESTORE, RESTORES, Remembered, Revision,
+        Store, StoreError,
     },
     wire,
 };
@@ -34,8 +35,6 @@ pub use self::image::{Image, KEPT};
 const CONFIRM: Duration = Duration::from_secs(1);
 /// How often a change is judged anew because somebody else was quicker.
 const ATTEMPTS: usize = 20;
-/// How many of the entries by which new histories began are looked at.
-const RESTORES: u32 = 1000;
 /// For so long after the store was last heard, what is in memory is shown: as long as a sidecar believes a heartbeat.
 const SHOWN: Duration = Duration::from_secs(15);
 /// How often, and how long apart, it is looked up whether a commit that was never answered was made.
@@ -100,8 +99,8 @@ pub struct Ledger {
     stirred: watch::Sender<u64>,
     /// When the store last said that its newest revision is ours.
     confirmed: AtomicU64,
-    /// Why the store is not believed: it lacks what is in memory.
-    astray: Mutex<Option<String>>,
+    /// Why the store is not believed: it lacks what is in memory, or is another one.
+    astray: Mutex<Option<StoreError>>,
     /// Where the store works.
     runtime: Handle,
 }
@@ -181,7 +180,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// `Astray` when the store has lost a part of it, and `Unavailable` when it was silent for longer than 15 seconds.
+    /// As of [`holds`](Self::holds), and `Unavailable` when it was silent for longer than 15 seconds.
     pub fn usable(&self) -> Result<(), StoreError> {
         self.holds()?;
         match clock::mono().since(self.confirmed()) > SHOWN {
@@ -196,10 +195,10 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// `Astray` when it has lost a part of it.
+    /// `Astray` when it has lost a part of it, and `Another` when it is another one.
     pub fn holds(&self) -> Result<(), StoreError> {
         let astray = self.astray.lock().unwrap_or_else(PoisonError::into_inner);
-        astray.as_ref().map_or(Ok(()), |why| Err(StoreError::Astray(why.clone())))
+        astray.clone().map_or(Ok(()), Err)
     }
 
     /// When the store last said that its newest revision is ours.
@@ -426,7 +425,7 @@ impl Ledger {
              begins a new history with what is left",
             found.entries, found.revision, held.entries, held.revision
         );
-        self.go_astray("the store went back in time", why)
+        self.go_astray(StoreError::Astray(why))
     }
 
     /// What is there is the store of another installation, as after a mistake with names or backups. Its keys are not ours.
@@ -437,15 +436,15 @@ impl Ledger {
              control plane anew, if this one is meant",
             found.epoch, held.epoch
         );
-        self.go_astray("the store is another one", why)
+        self.go_astray(StoreError::Another(why))
     }
 
-    fn go_astray(&self, what: &str, why: String) -> StoreError {
+    fn go_astray(&self, why: StoreError) -> StoreError {
         let before = self.astray.lock().unwrap_or_else(PoisonError::into_inner).replace(why.clone());
-        if before.is_none() {
-            tracing::error!("{what}: {why}");
+        if before.is_none_or(|before| discriminant(&before) != discriminant(&why)) {
+            tracing::error!("{why}");
         }
-        StoreError::Astray(why)
+        why
     }
 
     fn take(&self, take: impl FnOnce(&mut Image)) {

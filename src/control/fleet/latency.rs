@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::State;
+use super::{Fleet, State};
 use crate::clock::{self, Mono};
 
 /// A revocation is watched no longer than this: whoever has not acknowledged it until then is away.
@@ -17,6 +17,28 @@ pub(super) struct Watched {
     awaited: HashSet<String>,
     /// The last acknowledgement so far.
     last: Mono,
+}
+
+impl Fleet {
+    /// Has every revocation's latency told to this: from its commit to the last acknowledgement of those that were waited
+    /// for, also when that comes after the answer.
+    pub fn observe_latency(&self, observer: impl Fn(Duration) + Send + Sync + 'static) {
+        // Set once, when the control plane is composed.
+        drop(self.observer.set(Box::new(observer)));
+    }
+
+    pub(super) fn observe(&self, done: &[(u64, Duration)]) {
+        for (revision, latency) in done {
+            tracing::info!(
+                revision,
+                latency_ms = latency.as_secs_f64() * 1000.0,
+                "every sidecar that is waited for has a revocation in force"
+            );
+            if let Some(observer) = self.observer.get() {
+                observer(*latency);
+            }
+        }
+    }
 }
 
 impl State {

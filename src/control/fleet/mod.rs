@@ -161,20 +161,14 @@ impl Fleet {
         })
     }
 
-    /// Has every revocation's latency told to this: from its commit to the last acknowledgement of those that were waited
-    /// for, also when that comes after the answer.
-    pub fn observe_latency(&self, observer: impl Fn(Duration) + Send + Sync + 'static) {
-        // Set once, when the control plane is composed.
-        drop(self.observer.set(Box::new(observer)));
-    }
-
     /// Registers who is about to be sent a set or changes: on the disk, before anything is read for it. So a receipt that
     /// does not name it was written before, and what it will be sent holds that.
     ///
     /// # Errors
     ///
-    /// The store's own: then it must be sent nothing.
+    /// The store's own, or it is not believed: then it must be sent nothing.
     pub async fn register(self: &Arc<Self>, asker: &Asker) -> Result<Attached, NotRegistered> {
+        self.ledger.holds()?;
         let now = clock::now();
         let known = self.lock().admit(&asker.claim, now.wall)?;
         let sidecar = Sidecar {
@@ -218,8 +212,9 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// The store's own.
+    /// The same.
     pub async fn attach(self: &Arc<Self>, asker: &Asker) -> Result<Attached, NotRegistered> {
+        self.ledger.holds()?;
         let now = clock::now();
         // Whose place it takes has to be noted, too.
         if asker.replaces.is_empty() {
@@ -369,19 +364,6 @@ impl Fleet {
     fn attached(self: &Arc<Self>, member: &Member) -> Attached {
         let (instance, stream) = (member.sidecar.claim.instance.clone(), Some(Arc::clone(&member.streams)));
         Attached { fleet: Arc::clone(self), instance, stream, settled: true }
-    }
-
-    fn observe(&self, done: &[(u64, Duration)]) {
-        for (revision, latency) in done {
-            tracing::info!(
-                revision,
-                latency_ms = latency.as_secs_f64() * 1000.0,
-                "every sidecar that is waited for has a revocation in force"
-            );
-            if let Some(observer) = self.observer.get() {
-                observer(*latency);
-            }
-        }
     }
 
     fn tell(&self) {

@@ -114,7 +114,7 @@ impl Fleet {
         // A revision that the store has lost is in force nowhere for long.
         let refreshed = tokio::time::timeout(ASKED, self.ledger.refresh()).await;
         let refreshed = refreshed.unwrap_or_else(|_| Err(StoreError::Unavailable("it did not answer".to_owned())));
-        if let Err(error @ StoreError::Astray(_)) = refreshed {
+        if let Err(error @ (StoreError::Astray(_) | StoreError::Another(_))) = refreshed {
             return Err(error);
         }
         if self.ledger.read(|image| image.head().epoch != epoch) {

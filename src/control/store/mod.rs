@@ -38,6 +38,8 @@ pub(super) use schema::random;
 
 /// The audit entry by which a new history begins with a copy of an old one.
 pub const RESTORE: &str = "store.restore";
+/// How many of those are looked at.
+pub const RESTORES: u32 = 1000;
 /// For so long after something was last handed to a sidecar it may at most tell it that its set is the newest.
 pub const TOLD: Duration = Duration::from_secs(20);
 
@@ -329,7 +331,7 @@ pub struct AuditFilter {
 }
 
 /// What failed. Nothing was changed, but where it says otherwise.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Somebody else has written since; judge anew.
     #[error("somebody else has written meanwhile")]
@@ -356,6 +358,9 @@ pub enum StoreError {
     /// It lacks what was written before: a part of the history is lost.
     #[error("the store went back in time: {0}")]
     Astray(String),
+    /// It holds another history than the one that is served, and not one that was begun from that.
+    #[error("the store is another one: {0}")]
+    Another(String),
     /// What it holds is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -417,7 +422,8 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// lost is asked again. Tells other control planes.
     ///
     /// `held` is the head that the caller holds: refused with `Astray`, and nothing is noted, where the store has lost it,
-    /// since then a revision that was acknowledged is another one than what will bear its number.
+    /// since then a revision that was acknowledged is another one than what will bear its number; and with `Another`, where
+    /// it is the store of another installation.
     fn heard<'a>(&'a self, sidecars: &'a [Sidecar], held: &'a Head) -> Answer<'a, ()>;
     /// Forgets a sidecar, but for who may speak for it and the number of its last report. True if it was known.
     fn forget<'a>(&'a self, instance: &'a str) -> Answer<'a, bool>;

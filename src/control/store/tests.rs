@@ -71,10 +71,15 @@ fn sidecar(instance: &str, heard: i64, revision: u64) -> Sidecar {
     }
 }
 
+/// Where the history of this store stands.
+async fn head_of(store: &dyn Store) -> Head {
+    store.head().await.unwrap()
+}
+
 /// Registers sidecars.
 async fn register(store: &dyn Store, instances: &[&str]) {
     for instance in instances {
-        assert!(store.register(&sidecar(instance, 1, 1), &Head::default()).await.unwrap());
+        assert!(store.register(&sidecar(instance, 1, 1), &head_of(store).await).await.unwrap());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        RESTORE,
+        RESTORE, RESTORES,
         engine::{Row, Tx, Value},
     },
     AuditFilter, Caught, Entry, Head, KeyId, Loaded, OwnerId, Remembered, StoreError, Wall, accounts,
@@ -83,10 +83,21 @@ pub(super) async fn catch_up(tx: &mut Tx, since: &Head) -> Result<Caught, StoreE
     Ok(Caught { head, follows, revisions, operators })
 }
 
-/// Refuses where the store has lost the head that somebody holds.
+/// Refuses where the store has lost the head that somebody holds, or is another one.
 pub(super) async fn must_hold(tx: &mut Tx, held: &Head) -> Result<(), StoreError> {
     let found = head(tx).await?;
-    if found.epoch != held.epoch || holds(tx, held).await? {
+    if found.epoch != held.epoch {
+        let begun = AuditFilter { action: Some(RESTORE.to_owned()), limit: RESTORES, ..AuditFilter::default() };
+        let begun = audit(tx, &begun).await?;
+        return match begun.iter().any(|entry| entry.detail["epoch"] == held.epoch) {
+            true => Ok(()),
+            false => Err(StoreError::Another(format!(
+                "it holds the history {}, which was not begun from the one that is served, {}",
+                found.epoch, held.epoch
+            ))),
+        };
+    }
+    if holds(tx, held).await? {
         return Ok(());
     }
     let (entries, held) = (found.entries, held.entries);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::clock;
 use crate::control::{
-    fleet::{Asker, Fleet, Gap},
+    fleet::{Asker, Fleet, Gap, NotRegistered},
     ledger::{Actor, Draft, Image, Ledger, WriteError},
 };
-use crate::clock;
 
 on_both! {
     what_was_lost_stops_everything_until_it_is_back
@@ -44,6 +44,17 @@ async fn write(ledger: &Arc<Ledger>, change: Change) -> Result<Head, StoreError>
     }
 }
 
+/// Who takes a set.
+fn asker(instance: &str) -> Asker {
+    Asker {
+        claim: claim(instance),
+        replaces: Vec::new(),
+        address: [192, 0, 2, 1].into(),
+        max_stale: 60,
+        max_stale_write: 60,
+    }
+}
+
 /// A ledger with three keys, its head, and a fleet of one sidecar that has them all.
 async fn three(ground: &Ground) -> (Arc<dyn Store>, Arc<Ledger>, Head, Arc<Fleet>) {
     let store = ground.store().await;
@@ -52,14 +63,7 @@ async fn three(ground: &Ground) -> (Arc<dyn Store>, Arc<Ledger>, Head, Arc<Fleet
         write(&ledger, key(&format!("key_{number}"))).await.unwrap();
     }
     let fleet = Fleet::new(Arc::clone(&ledger), STALE);
-    let asker = Asker {
-        claim: claim("a.1"),
-        replaces: Vec::new(),
-        address: [192, 0, 2, 1].into(),
-        max_stale: 60,
-        max_stale_write: 60,
-    };
-    fleet.register(&asker).await.unwrap();
+    fleet.register(&asker("a.1")).await.unwrap();
     let head = ledger.read(|image| image.head().clone());
     fleet.heard("a.1", Some((&head.epoch, 3)), true, false);
     fleet.save().await.unwrap();
@@ -171,14 +175,7 @@ async fn what_is_acknowledged_of_what_was_lost_is_not_written(ground: Ground) {
     ground.run("UPDATE sidecars SET revision = 2, durable = 0").await;
     fleet.heard("a.1", Some((&head.epoch, 3)), true, false);
     assert!(matches!(fleet.save().await, Err(StoreError::Astray(_))));
-    let asker = Asker {
-        claim: claim("b.1"),
-        replaces: Vec::new(),
-        address: [192, 0, 2, 1].into(),
-        max_stale: 60,
-        max_stale_write: 60,
-    };
-    assert!(fleet.register(&asker).await.is_err(), "nor does anybody take a set of it");
+    assert!(fleet.register(&asker("b.1")).await.is_err(), "nor does anybody take a set of it");
     // A control plane that starts there knows of nothing that was lost. What it writes bears the same number.
     let other = Ledger::open(ground.other(&store).await).await.unwrap();
     let started = Fleet::new(Arc::clone(&other), STALE);
@@ -190,11 +187,21 @@ async fn what_is_acknowledged_of_what_was_lost_is_not_written(ground: Ground) {
 }
 
 async fn the_store_of_another_installation_is_not_taken(ground: Ground) {
-    let (_store, ledger, head, fleet) = three(&ground).await;
+    let (store, ledger, head, fleet) = three(&ground).await;
     ground.run("CREATE TABLE lost_head AS SELECT * FROM head; UPDATE head SET epoch = 'another'").await;
-    assert!(matches!(ledger.refresh().await, Err(StoreError::Astray(why)) if why.contains("another history")));
-    assert!(matches!(write(&ledger, key("key_4")).await, Err(StoreError::Astray(_))));
-    assert!(matches!(fleet.receipt(&head, Duration::ZERO).await, Err(StoreError::Astray(_))));
+    // Before anybody has looked.
+    let before = store.sidecars().await.unwrap();
+    fleet.heard("a.1", Some((&head.epoch, 3)), true, false);
+    assert!(matches!(fleet.save().await, Err(StoreError::Another(_))));
+    assert!(matches!(fleet.register(&asker("b.1")).await, Err(NotRegistered::Store(StoreError::Another(_)))));
+    assert!(matches!(ledger.refresh().await, Err(StoreError::Another(why)) if why.contains("another history")));
+    assert!(matches!(write(&ledger, key("key_4")).await, Err(StoreError::Another(_))));
+    assert!(matches!(fleet.receipt(&head, Duration::ZERO).await, Err(StoreError::Another(_))));
+    for instance in ["a.1", "b.1"] {
+        let attached = fleet.attach(&asker(instance)).await;
+        assert!(matches!(attached, Err(NotRegistered::Store(StoreError::Another(_)))), "{instance}");
+    }
+    assert_eq!(store.sidecars().await.unwrap(), before, "nothing is written into it");
     ground.run("DELETE FROM head; INSERT INTO head SELECT * FROM lost_head").await;
     ledger.refresh().await.unwrap();
     assert_eq!(write(&ledger, key("key_4")).await.unwrap().revision, 4);

@@ -25,7 +25,7 @@ async fn what_is_newer_wins_in_whatever_order_it_comes(ground: Ground) {
         let instance = format!("sidecar.{number}");
         let heard = heard(&instance);
         for at in order {
-            assert!(store.register(&heard[at], &Head::default()).await.unwrap());
+            assert!(store.register(&heard[at], &head_of(&*store).await).await.unwrap());
         }
         let expected =
             Sidecar { address: None, confirmed_at: at(40), max_stale: 60, goodbye: true, ..sidecar(&instance, 20, 6) };
@@ -33,25 +33,25 @@ async fn what_is_newer_wins_in_whatever_order_it_comes(ground: Ground) {
         assert_eq!(all[number], expected, "{order:?}");
     }
     // The disk of the newest revision, and of no other.
-    store.heard(&[Sidecar { durable: true, ..sidecar("sidecar.0", 21, 6) }], &Head::default()).await.unwrap();
-    store.heard(&[sidecar("sidecar.0", 22, 6)], &Head::default()).await.unwrap();
+    store.heard(&[Sidecar { durable: true, ..sidecar("sidecar.0", 21, 6) }], &head_of(&*store).await).await.unwrap();
+    store.heard(&[sidecar("sidecar.0", 22, 6)], &head_of(&*store).await).await.unwrap();
     let found = &store.sidecars().await.unwrap()[0];
     assert!(found.durable && !found.goodbye, "and whoever is heard again has not gone");
-    store.heard(&[sidecar("sidecar.0", 23, 7)], &Head::default()).await.unwrap();
+    store.heard(&[sidecar("sidecar.0", 23, 7)], &head_of(&*store).await).await.unwrap();
     assert!(!store.sidecars().await.unwrap()[0].durable);
 }
 
 async fn many_are_heard_at_once(ground: Ground) {
     let store = ground.store().await;
     let other = ground.other(&store).await;
-    store.heard(&[], &Head::default()).await.unwrap();
+    store.heard(&[], &head_of(&*store).await).await.unwrap();
     let all: Vec<_> = (0..250).rev().map(|number| sidecar(&format!("sidecar.{number:03}"), 1, 1)).collect();
     let twice: Vec<_> = all.iter().cloned().chain(all.iter().map(|one| sidecar(&one.claim.instance, 2, 9))).collect();
-    let none = Head::default();
+    let head = head_of(&*store).await;
     for one in &all {
-        assert!(store.register(one, &Head::default()).await.unwrap());
+        assert!(store.register(one, &head).await.unwrap());
     }
-    let (one, two) = tokio::join!(store.heard(&twice, &none), other.heard(&twice, &none));
+    let (one, two) = tokio::join!(store.heard(&twice, &head), other.heard(&twice, &head));
     one.and(two).unwrap();
     let found = other.sidecars().await.unwrap();
     assert_eq!(found.len(), 250);
@@ -64,7 +64,7 @@ async fn many_are_heard_at_once(ground: Ground) {
 
 async fn a_forgotten_sidecar_is_gone_until_it_registers(ground: Ground) {
     let store = ground.store().await;
-    store.register(&sidecar("sidecar.1", 1, 1), &Head::default()).await.unwrap();
+    store.register(&sidecar("sidecar.1", 1, 1), &head_of(&*store).await).await.unwrap();
     assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap(), Added::Now);
     assert_eq!(store.sidecars().await.unwrap()[0].seq, 7);
     assert!(store.forget("sidecar.1").await.unwrap());
@@ -75,9 +75,9 @@ async fn a_forgotten_sidecar_is_gone_until_it_registers(ground: Ground) {
     assert_eq!(store.used(&claim("sidecar.1"), 7, 20_000, &used).await.unwrap(), Added::Before);
     assert_eq!(store.used(&claim("sidecar.1"), 8, 20_000, &used).await.unwrap(), Added::Now);
     // Another control plane had something of it left to write.
-    store.heard(&[sidecar("sidecar.1", 2, 1)], &Head::default()).await.unwrap();
+    store.heard(&[sidecar("sidecar.1", 2, 1)], &head_of(&*store).await).await.unwrap();
     assert!(store.sidecars().await.unwrap().is_empty());
-    assert!(store.register(&sidecar("sidecar.1", 2, 1), &Head::default()).await.unwrap());
+    assert!(store.register(&sidecar("sidecar.1", 2, 1), &head_of(&*store).await).await.unwrap());
     assert_eq!(store.sidecars().await.unwrap(), [Sidecar { seq: 8, ..sidecar("sidecar.1", 2, 1) }]);
 }
 
@@ -85,15 +85,15 @@ async fn a_name_belongs_to_whoever_was_the_first_to_use_it(ground: Ground) {
     let store = ground.store().await;
     let other = ground.other(&store).await;
     let stranger = Claim { bound: "secret:another".to_owned(), ..claim("sidecar.1") };
-    assert!(store.register(&sidecar("sidecar.1", 1, 1), &Head::default()).await.unwrap());
+    assert!(store.register(&sidecar("sidecar.1", 1, 1), &head_of(&*store).await).await.unwrap());
     let lie = Sidecar { claim: stranger.clone(), goodbye: true, ..sidecar("sidecar.1", 2, 9) };
-    assert!(!other.register(&lie, &Head::default()).await.unwrap());
+    assert!(!other.register(&lie, &head_of(&*store).await).await.unwrap());
     assert_eq!(other.used(&stranger, 9, 20_000, &[]).await.unwrap(), Added::NotTheirs);
     assert_eq!(store.sidecars().await.unwrap(), [sidecar("sidecar.1", 1, 1)]);
     // Also when the sidecar is forgotten, so that nobody keeps it from coming back.
     store.forget("sidecar.1").await.unwrap();
-    assert!(!other.register(&lie, &Head::default()).await.unwrap());
-    assert!(other.register(&sidecar("sidecar.1", 3, 1), &Head::default()).await.unwrap());
+    assert!(!other.register(&lie, &head_of(&*store).await).await.unwrap());
+    assert!(other.register(&sidecar("sidecar.1", 3, 1), &head_of(&*store).await).await.unwrap());
     // Reports bind no name.
     assert_eq!(store.used(&claim("sidecar.2"), 1_800_000_000, 20_000, &[]).await.unwrap(), Added::Unknown);
     register(&*store, &["sidecar.2"]).await;
@@ -107,7 +107,7 @@ async fn a_name_belongs_to_whoever_was_the_first_to_use_it(ground: Ground) {
 async fn long_gone_sidecars_are_swept(ground: Ground) {
     let store = ground.store().await;
     for sidecar in [sidecar("sidecar.1", 10, 1), sidecar("sidecar.2", 20, 1)] {
-        assert!(store.register(&sidecar, &Head::default()).await.unwrap());
+        assert!(store.register(&sidecar, &head_of(&*store).await).await.unwrap());
     }
     store.used(&claim("sidecar.1"), 7, 20_000, &[]).await.unwrap();
     store.sweep(at(0), at(0), at(0), at(20), 20_000).await.unwrap();
