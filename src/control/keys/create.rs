@@ -312,8 +312,8 @@ impl Wish {
             if row.mode != *mode {
                 return Err(Problem::forbidden("A key mints only for its own environment."));
             }
-            if !self.offer_scopes && row.scopes.iter().any(|scope| !own.scopes.iter().any(|held| held == scope)) {
-                return Err(Problem::forbidden("A key mints only with permissions that it has itself."));
+            if !self.offer_scopes {
+                only_held(&row.scopes, own)?;
             }
             no_manager(&row, self.managers)?;
             (row.expires_at, row.limits) = (no_later(row.expires_at, own)?, own.limits.clone());
@@ -332,6 +332,31 @@ fn minting_owner(asked: Option<&OwnerId>, power: &Power) -> Result<OwnerId, Prob
         (_, Some(asked)) => Ok(asked.clone()),
         (_, None) => Err(Problem::invalid("owner", "`owner` is missing: the id of the owner that the key acts for.")),
     }
+}
+
+/// Refuses scopes to a key that a key asks for, where no offer says which there are: but those that it has itself.
+fn only_held(asked: &Scopes, own: &KeyRow) -> Result<(), Problem> {
+    match asked.iter().all(|scope| own.scopes.iter().any(|held| held == scope)) {
+        true => Ok(()),
+        false => Err(Problem::forbidden("A key mints only with permissions that it has itself.")),
+    }
+}
+
+/// Refuses scopes to a key that a key asks a successor for, as to one that it mints: all must be of one of these offers.
+pub(super) fn no_stranger(asked: &Scopes, own: &KeyRow, offers: &[Offer]) -> Result<(), Problem> {
+    let texts: Vec<String> = asked.iter().map(str::to_owned).collect();
+    let of = |offer: &Offer| {
+        scopes(offer, &texts)?;
+        if offer.scopes.is_empty() { only_held(asked, own) } else { Ok(()) }
+    };
+    let mut refused = Ok(());
+    for offer in offers.iter().filter(|_| !texts.is_empty()) {
+        match of(offer) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused = refused.and(Err(why)),
+        }
+    }
+    refused
 }
 
 /// Refuses a key that may manage keys to a key that asks for it, unless it is told that they may have them: one that got
@@ -375,16 +400,26 @@ pub(super) fn no_wider(asked: &Networks, own: &KeyRow) -> Result<Networks, Probl
     }
 }
 
-/// The limits of a key that a key asks a successor for: its own hold as well. Where both have none, those of the plan do.
-pub(super) fn no_looser(old: Option<&[Quota]>, own: Option<&[Quota]>) -> Option<Vec<Quota>> {
+/// The limits of a key that a key asks a successor for: no looser than those of one that it mints, which has its own. Where
+/// the old key has limits, too, both hold. Limits of a key's own take the place of those of its plan, and of those that all
+/// keys have; which are looser is known to the sidecars alone, so a key without limits of its own leaves them to operators.
+pub(super) fn no_looser(old: Option<&[Quota]>, own: Option<&[Quota]>) -> Result<Option<Vec<Quota>>, Problem> {
+    let Some(own) = own else {
+        return match old {
+            None => Ok(None),
+            Some(_) => Err(Problem::forbidden(
+                "This key has limits of its own, and the key that asks has none: its plan may allow less. An operator may rotate it.",
+            )),
+        };
+    };
     let mut both: Vec<Quota> = Vec::new();
-    for quota in old.into_iter().chain(own).flatten() {
+    for quota in old.unwrap_or_default().iter().chain(own) {
         match both.iter_mut().find(|other| other.window == quota.window) {
             Some(other) => other.limit = other.limit.min(quota.limit),
             None => both.push(*quota),
         }
     }
-    (!both.is_empty()).then_some(both)
+    Ok((!both.is_empty()).then_some(both))
 }
 
 /// Whether a key may be rotated, or changed.
@@ -407,16 +442,17 @@ mod tests {
             (!texts.is_empty()).then(|| texts.iter().map(|text| text.parse().unwrap()).collect())
         };
         let both = no_looser(quotas(old).as_deref(), quotas(own).as_deref());
-        assert_eq!(both, quotas(expected), "{old:?} {own:?}");
+        assert_eq!(both.unwrap(), quotas(expected), "{old:?} {own:?}");
     }
 
     #[test]
-    fn the_limits_of_both_hold() {
+    fn limits_are_no_looser_than_those_of_a_key_that_it_mints() {
         check(&[], &[], &[]);
-        check(&["1/1h"], &[], &["1/1h"]);
         check(&[], &["600/1m"], &["600/1m"]);
         check(&["1/1h"], &["600/1m"], &["1/1h", "600/1m"]);
         check(&["1/1h", "100/1m"], &["2/1h", "10/60s"], &["1/1h", "10/1m"]);
         check(&["0/1s"], &["5/1s"], &["0/1s"]);
+        let old: Quota = "1/1h".parse().unwrap();
+        assert_eq!(no_looser(Some(&[old]), None).unwrap_err().status, 403, "its plan may be tighter");
     }
 }

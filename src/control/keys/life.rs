@@ -6,7 +6,10 @@ use serde_json::json;
 
 use super::{
     Made,
-    create::{Asking, asking, expires, mint_once, must_live, no_later, no_looser, no_manager, no_wider, offer, when},
+    create::{
+        Asking, asking, expires, mint_once, must_live, no_later, no_looser, no_manager, no_stranger, no_wider, offer,
+        when,
+    },
     described, difference, find, key_change, name, networks, owner_id, quotas, scopes, warnings, whole,
 };
 use crate::{
@@ -17,11 +20,13 @@ use crate::{
         desk::Desk,
         fleet::{Gap, Receipt},
         ledger::{Draft, Image},
+        settings::{Offer, Settings},
         store::{Change, Role},
     },
     keys::{
-        Scopes,
+        Kind, Mode, Scopes,
         document::{KeyRow, json::write_key},
+        mint,
         moments::{end_of_old, life_after},
         record::PublicPart,
     },
@@ -72,7 +77,8 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
     let request = format!("rotate {id} {:?} {:?}", how.overlap, how.expires_at);
     let asked = how.idempotency.as_deref().map(|key| asking(caller, key, &request)).transpose()?;
     let old = desk.ledger.read(|image| find(image, &caller.power, id).cloned())?;
-    let shapes = offer_of(desk, &old)?;
+    let offers = offers_of(&desk.settings, &old);
+    let shapes = offers.first().map_or_else(|| offer(&desk.settings, None), Ok)?.mint.clone();
     let once = Asking { kind: old.kind, mode: old.mode, shapes, asked };
     let (id, overlap, by) = (id.to_owned(), how.overlap, caller.actor.name.clone());
     let managers = desk.settings.managers_mint_managers;
@@ -111,8 +117,9 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
         {
             // As of a key that it mints: its secret is handed to whoever asks by this one.
             no_manager(&row, managers)?;
+            no_stranger(&row.scopes, own, &offers)?;
             row.allow_ips = no_wider(&row.allow_ips, own)?;
-            row.limits = no_looser(row.limits.as_deref(), own.limits.as_deref());
+            row.limits = no_looser(row.limits.as_deref(), own.limits.as_deref())?;
         }
         // Else a key that was stolen leaves as many heirs as it likes.
         let heir = || image.successors(&old.id).any(|key| key.revoked_at.is_none());
@@ -154,22 +161,22 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
     Ok((made, receipt))
 }
 
-/// The shapes of the offer whose prefix the key has; the first offer of its kind where none fits.
-fn offer_of(desk: &Desk, row: &KeyRow) -> Result<crate::keys::mint::Settings, Problem> {
+/// The offers whose prefix the key has; those of its kind where none fits, and the first one where none is of its kind.
+fn offers_of(settings: &Settings, row: &KeyRow) -> Vec<Offer> {
     let public = match &row.public {
         PublicPart::Clear(public) => &**public,
         PublicPart::Digest { .. } => "",
     };
-    let prefix = |mint: &crate::keys::mint::Settings| match (row.kind, row.mode) {
-        (crate::keys::Kind::Pair, _) => mint.pair.key_prefix.clone(),
-        (_, Some(crate::keys::Mode::Test)) => mint.token.test.clone(),
+    let prefix = |mint: &mint::Settings| match (row.kind, row.mode) {
+        (Kind::Pair, _) => mint.pair.key_prefix.clone(),
+        (_, Some(Mode::Test)) => mint.token.test.clone(),
         _ => mint.token.live.clone(),
     };
-    let fits =
-        desk.settings.offers.iter().find(|offer| offer.kind == row.kind && public.starts_with(&*prefix(&offer.mint)));
-    let kind = || desk.settings.offers.iter().find(|offer| offer.kind == row.kind);
-    let shapes = fits.or_else(kind).map(|offer| offer.mint.clone());
-    shapes.map_or_else(|| offer(&desk.settings, None).map(|offer| offer.mint.clone()), Ok)
+    let of_kind = || settings.offers.iter().filter(|offer| offer.kind == row.kind);
+    let fits: Vec<_> = of_kind().filter(|offer| public.starts_with(&*prefix(&offer.mint))).cloned().collect();
+    let kind = || of_kind().cloned().collect::<Vec<_>>();
+    let found = if fits.is_empty() { kind() } else { fits };
+    if found.is_empty() { settings.offers.first().cloned().into_iter().collect() } else { found }
 }
 
 /// Revokes a key, for good, and waits for the sidecars. A second time changes nothing, and answers again.
