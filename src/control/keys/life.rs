@@ -122,7 +122,8 @@ pub async fn rotate(desk: &Arc<Desk>, caller: &Caller, id: &str, how: &Rotation)
             row.limits = no_looser(row.limits.as_deref(), own.limits.as_deref())?;
         }
         // Else a key that was stolen leaves as many heirs as it likes.
-        let heir = || image.successors(&old.id).any(|key| key.revoked_at.is_none());
+        let lives = |key: &Arc<KeyRow>| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now);
+        let heir = || image.successors(&old.id).any(lives);
         if matches!(power, Power::Key { .. }) && heir() {
             return Err(Problem::conflict(
                 "rotated",

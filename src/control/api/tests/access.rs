@@ -1,12 +1,20 @@
 //! Who may do what: every endpoint by every caller, and keys of others.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{PRESETS, document, list, path, wanted, wanted_for};
-use crate::control::{
-    api::list::Who,
-    sample::{ADMIN, As, Bench, OPERATOR, VIEWER},
-    store::Role,
+use crate::{
+    clock::Wall,
+    control::{
+        api::list::Who,
+        caller::Caller,
+        ledger::{Draft, Image},
+        sample::{ADMIN, As, Bench, OPERATOR, VIEWER},
+        store::{Change, Role},
+    },
+    keys::{KeyId, document::KeyRow},
 };
 
 /// Every endpoint refuses strangers and whoever may too little, and lets through whoever may.
@@ -180,6 +188,17 @@ async fn a_key_rotates_itself_once() {
     let heir = rotate(&key).await.data(201);
     rotate(&key).await.error(409, "rotated already");
     bench.ask(ADMIN, "DELETE", &path(&heir), Value::Null).await.data(200);
+    let heir = rotate(&key).await.data(201);
+    rotate(&key).await.error(409, "rotated already");
+    // One that has expired leads nowhere.
+    let (id, actor) = (heir["id"].as_str().unwrap().parse::<KeyId>().unwrap(), Caller::system(None).actor);
+    let expire = move |image: &Image, now: Wall| {
+        let row = KeyRow { expires_at: Some(now), ..(*image.keys()[&id]).clone() };
+        let changes = vec![Change::Key(Arc::new(row))];
+        Ok::<_, ()>((Some(Draft { action: "test", changes, ..Draft::default() }), ()))
+    };
+    bench.desk.ledger.write(actor, expire).await.unwrap();
+    assert_eq!(bench.show(&heir).await["status"], "expired");
     rotate(&key).await.data(201);
 }
 
