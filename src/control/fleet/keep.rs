@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{self, Mono, Wall},
-    control::store::{Sidecar, StoreError},
+    control::store::{Head, Sidecar, StoreError},
 };
 
 /// How long an acknowledgement waits for others to be written with it.
@@ -157,8 +157,20 @@ impl Fleet {
     pub(super) async fn look(&self) -> Result<(), StoreError> {
         let began = clock::mono();
         let store = Arc::clone(self.ledger.store());
-        let rows = self.ledger.run(async move { store.sidecars().await }).await?;
-        let head = self.ledger.read(|image| image.head().clone());
+        let mut rows = self.ledger.run(async move { store.sidecars().await }).await?;
+        let head = || self.ledger.read(|image| image.head().clone());
+        let ahead = |row: &Sidecar, head: &Head| row.epoch == head.epoch && row.revision > head.revision;
+        let mut held = head();
+        if rows.iter().any(|row| ahead(row, &held)) {
+            // Others write, and are quicker. The ledger says why a store cannot be used.
+            let _ = self.ledger.refresh().await;
+            held = head();
+        }
+        let head = held;
+        for row in rows.iter_mut().filter(|row| ahead(row, &head)) {
+            // Of what is not in memory nobody knows what it is.
+            (row.epoch, row.revision, row.durable) = (String::new(), 0, false);
+        }
         let now = clock::now();
         let mut state = self.lock();
         let mut rows: HashMap<String, Sidecar> =

@@ -1,7 +1,7 @@
 //! Who may register, and who is taken for gone.
 
 use super::*;
-use crate::control::sample::Bench;
+use crate::control::sample::{Bench, OPERATOR};
 
 fn sidecar(number: usize, credential: &str, goodbye: bool) -> Sidecar {
     let now = clock::now().wall;
@@ -95,5 +95,22 @@ async fn one_that_was_replaced_and_speaks_has_not_gone() {
         fleet.look().await.unwrap();
         assert_eq!((known(fleet, "a.1"), known(fleet, "a.2")), (expected, Some(true)), "{goodbye}");
         drop(new);
+    }
+}
+
+/// Acknowledgements of what this control plane does not hold: another one was quicker, or that was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_of_what_is_not_there_counts_once_it_is() {
+    let bench = Bench::new("[]").await;
+    let (fleet, ledger) = (&bench.desk.fleet, &bench.desk.ledger);
+    let _attached = fleet.register(&asker("a.1", &[])).await.unwrap();
+    let head = ledger.read(|image| image.head().clone());
+    let row = ledger.store().sidecars().await.unwrap().remove(0);
+    let ahead = Sidecar { epoch: head.epoch.clone(), revision: head.revision + 1, ..row };
+    ledger.store().heard(&[ahead], &head).await.unwrap();
+    for expected in [head.revision, head.revision + 1] {
+        fleet.look().await.unwrap();
+        assert_eq!(fleet.sidecars()[0].sidecar.revision, expected);
+        bench.ask(OPERATOR, "POST", "/v1/owners", serde_json::json!({ "id": "acct" })).await;
     }
 }
