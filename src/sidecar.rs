@@ -34,7 +34,7 @@ use crate::{
     proxy::{Live, LiveError, Pipeline, Recorder, Shared, live},
     sync::{endpoint, file},
     telemetry::{AccessLog, Family, Health, Output, Registry, admin, log},
-    usage::{Folder, Saver, State},
+    usage::{Folder, NotTaken, Saver, State},
 };
 use chores::{Chores, StateFolder};
 use descriptors::{Shares, Wanted};
@@ -58,9 +58,9 @@ pub enum StartError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The state folder is that of another sidecar.
+    /// The state folder is another sidecar's, or another user's.
     #[error(transparent)]
-    Taken(#[from] endpoint::Taken),
+    State(#[from] NotTaken),
     /// What the control endpoint is reached by cannot be used.
     #[error("[keys.control]")]
     Control(#[source] endpoint::StartError),
@@ -138,10 +138,10 @@ impl Sidecar {
             .map_err(|source| StartError::Thread { what: "the verification threads", source })?;
         let verifier = Arc::new(verifier);
         // Before anything in it is read: one who is just ending saves last what counts.
-        let place = Source::place(&config)?;
-        let state = State::open(&Folder::new(&config.keys.state), &limiter, &live.limits, clock::now());
+        let folder = Folder::take(&config.keys.state)?;
+        let state = State::open(&folder, &limiter, &live.limits, clock::now());
 
-        let (source, keys) = Source::start(&config, place, &registry, &health, state.restorer())?;
+        let (source, keys) = Source::start(&config, folder, &registry, &health, state.restorer())?;
         report_keys(&health, &keys);
 
         let shared = Arc::new(Shared {

@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Exit {
                 return Exit::Misconfigured;
             }
             // Files that the configuration names are part of it, and so is the state folder.
-            Err(error @ (StartError::Live(_) | StartError::Listen(ListenError::Tls(_)) | StartError::Taken(_))) => {
+            Err(error @ (StartError::Live(_) | StartError::Listen(ListenError::Tls(_)) | StartError::State(_))) => {
                 fail(&chain(&error));
                 return Exit::Misconfigured;
             }

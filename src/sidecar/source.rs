@@ -8,11 +8,11 @@ use crate::{
     config::{Config, KeySource},
     keys::{KeySet, KeyStore, store::Terms},
     sync::{
-        endpoint::{self, Limits, Place, Taken},
+        endpoint::{self, Limits},
         file::{self, FileSource, Prepare, Reloaded as Outcome, Status},
     },
     telemetry::{Family, Health, Registry, Reloaded},
-    usage::Restorer,
+    usage::{Folder, Restorer},
 };
 
 const FINE: Result<(), String> = Ok(());
@@ -25,18 +25,11 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The state folder. With a control endpoint one process at a time has it: what it acknowledged must be there for the
-    /// next one.
-    pub(super) fn place(config: &Config) -> Result<Place, Taken> {
-        let state = &config.keys.state;
-        if config.keys.control().is_some() { Place::take(state) } else { Ok(Place::shared(state)) }
-    }
-
-    /// Starts the source that the configuration names, and gives the store that it fills. What was saved of keys is
-    /// restored before any request sees them.
+    /// Starts the source that the configuration names, and gives the store that it fills. What was saved of keys in
+    /// `folder` is restored before any request sees them.
     pub(super) fn start(
         config: &Config,
-        place: Place,
+        folder: Folder,
         registry: &Arc<Registry>,
         health: &Arc<Health>,
         restorer: Restorer,
@@ -45,7 +38,7 @@ impl Source {
         let (registry, health) = (Arc::clone(registry), Arc::clone(health));
         match &config.keys.source {
             KeySource::File(file) => {
-                let state = Some(config.keys.state.clone());
+                let state = Some(folder);
                 let settings = file::Settings { file: file.clone(), state, terms: terms(config) };
                 let report = move |event: &file::Event<'_>| file_event(event, &registry, &health);
                 let mut source = FileSource::new(settings, Box::new(report), prepare);
@@ -64,7 +57,7 @@ impl Source {
                 };
                 let report = move |event: &endpoint::Event<'_>| endpoint_event(event, &registry, &health);
                 let handle =
-                    endpoint::start(settings, place, Box::new(report), prepare).map_err(StartError::Control)?;
+                    endpoint::start(settings, folder, Box::new(report), prepare).map_err(StartError::Control)?;
                 let keys = Arc::clone(handle.store());
                 Ok((Self::Endpoint(handle), keys))
             }

@@ -25,6 +25,7 @@ use crate::{
         document::{Document, Refused},
         store::{Applied, Terms},
     },
+    usage::Folder,
 };
 
 /// How often the file is looked at when no event says that it changed.
@@ -40,7 +41,7 @@ pub struct Settings {
     /// The key file.
     pub file: PathBuf,
     /// Where the last good text and revoked ids are kept; without it, a restart forgets them.
-    pub state: Option<PathBuf>,
+    pub state: Option<Folder>,
     /// What rows are read by.
     pub terms: Terms,
 }

@@ -119,9 +119,9 @@ impl std::fmt::Debug for FileSource {
 impl FileSource {
     /// Opens the state folder and makes the store, which knows from the start which ids were ever revoked.
     pub fn new(settings: Settings, report: Report, prepare: Prepare) -> Self {
-        let state = settings.state.as_ref().map(|path| {
-            let folder = StateFolder::new(path);
-            Kept { revoked: Revoked::open(folder.folder()), folder }
+        let state = settings.state.as_ref().map(|folder| {
+            let revoked = Revoked::open(folder);
+            Kept { revoked, folder: StateFolder::from(folder.clone()) }
         });
         let revoked = state.as_ref().map(|state| state.revoked.all().clone()).unwrap_or_default();
         let mut source = Self {
@@ -436,7 +436,7 @@ impl FileSource {
     /// One alarm, until it works again.
     fn state_failed(&mut self, what: &str, error: &dyn std::error::Error) {
         if self.status(|status| std::mem::replace(&mut status.state_usable, false)) {
-            let folder = self.settings.state.as_deref().unwrap_or(Path::new("")).display();
+            let folder = self.settings.state.as_ref().map_or(Path::new(""), |state| state.path()).display();
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             tracing::error!(%folder, "{what}: {error}{cause}; serving goes on, and a restart may forget");
             (self.report)(&Event::State { usable: false });

@@ -53,6 +53,12 @@ const fn yes() -> bool {
     true
 }
 
+impl From<Folder> for StateFolder {
+    fn from(folder: Folder) -> Self {
+        Self(folder)
+    }
+}
+
 impl StateFolder {
     /// The folder at this path; it need not be there yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {

@@ -12,7 +12,10 @@ use super::{
     state::{StateFolder, digest_of},
     watch::Watch,
 };
-use crate::keys::{KeyStore, store::Terms};
+use crate::{
+    keys::{KeyStore, store::Terms},
+    usage::Folder,
+};
 
 const HASH: &str = "$sha256$ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 /// Nothing takes this long; a test that waits for it has failed.
@@ -59,7 +62,11 @@ fn summary(event: &Event<'_>) -> String {
 impl Bench {
     fn start(folder: &Path, file: &str) -> Self {
         let (say, said) = mpsc::channel();
-        let settings = Settings { file: folder.join(file), state: Some(folder.join("state")), terms: Terms::default() };
+        let settings = Settings {
+            file: folder.join(file),
+            state: Some(Folder::new(folder.join("state"))),
+            terms: Terms::default(),
+        };
         let file = settings.file.clone();
         let report = Box::new(move |event: &Event<'_>| say.send(summary(event)).unwrap_or_default());
         let mut source = FileSource::new(settings, report, Box::new(|_| {}));

@@ -3,20 +3,66 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+/// The file in it whose lock is held by whoever has the folder.
+pub(crate) const LOCK: &str = "instance.lock";
 
 /// The state folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    pub(super) hold: Hold,
+}
+
+/// What we have of it.
+#[derive(Clone, Debug)]
+pub(super) enum Hold {
+    /// Its lock was not asked for: commands only look.
+    Unasked,
+    /// Its lock, as long as a clone of this lives.
+    Ours(Arc<File>),
+    /// Its lock could not be had: nothing is written into it.
+    Nobodys,
 }
 
 impl Folder {
     /// The folder at this path; it is made, for its owner alone, when something is written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), hold: Hold::Unasked }
+    }
+
+    /// Whether what is written into it is there for the next one: it is the folder that was taken, and still in its
+    /// place.
+    ///
+    /// # Errors
+    ///
+    /// It could not be taken, or was removed or replaced since.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let lock = match &self.hold {
+            Hold::Unasked => return Ok(()),
+            Hold::Nobodys => {
+                return Err(io::Error::other(
+                    "it could not be locked at the start; mend that, and restart the sidecar",
+                ));
+            }
+            Hold::Ours(lock) => lock,
+        };
+        let (own, there) = (lock.metadata()?, fs::metadata(self.file(LOCK)));
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+            Ok(())
+        } else {
+            Err(io::Error::other("it was removed or replaced while the sidecar runs; restart the sidecar"))
+        }
+    }
+
+    /// What tells it from its copies while its lock is held: the device and the number of the lock.
+    pub(crate) fn mark(&self) -> Option<(u64, u64)> {
+        let Hold::Ours(lock) = &self.hold else { return None };
+        lock.metadata().ok().map(|found| (found.dev(), found.ino()))
     }
 
     /// Where a file of this name is.
@@ -41,6 +87,7 @@ impl Folder {
 
     /// As [`write`](Self::write); gives the new file, open for appending.
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        self.check()?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         let temporary = self.file(&format!(".{name}.tmp"));
         // One that a crash left behind may have other permissions, or be a link.
@@ -62,6 +109,7 @@ impl Folder {
 
     /// Puts a file out of the way that cannot be read, for people to look at. Gives its new path.
     pub(crate) fn set_aside(&self, name: &str) -> io::Result<PathBuf> {
+        self.check()?;
         let aside = self.file(&format!("{name}.corrupt"));
         fs::rename(self.file(name), &aside)?;
         Ok(aside)

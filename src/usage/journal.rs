@@ -73,6 +73,7 @@ impl Journal {
         let mut file = self.file.take().ok_or(io::ErrorKind::NotFound)?;
         file.write_all(&text)?;
         file.sync_data()?;
+        self.folder.check()?;
         self.file = Some(file);
         self.lines += lines.len();
         Ok(())

@@ -6,11 +6,13 @@
 
 mod folder;
 mod journal;
+mod place;
 mod revoked;
 mod saver;
 mod state;
 
 pub use folder::Folder;
+pub use place::NotTaken;
 pub use revoked::{Revoked, read_revoked};
 pub use saver::Saver;
 pub use state::{Restorer, State, read_last_used};

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Folder, journal::Journal};
 use crate::{clock::Wall, keys::Revocations};
 
+/// Which file they are in.
+pub(super) const REVOKED: &str = "revoked.ndjson";
+
 /// The file of ids once seen revoked. A revocation is in force before it is written here: it never waits for a disk.
 #[derive(Debug)]
 pub struct Revoked {
@@ -38,7 +41,7 @@ pub fn read_revoked(folder: &Folder) -> io::Result<Revocations> {
 }
 
 fn journal(folder: &Folder) -> Journal {
-    Journal::new(folder.clone(), "revoked.ndjson", "keyside-revoked", None)
+    Journal::new(folder.clone(), REVOKED, "keyside-revoked", None)
 }
 
 fn revocations(lines: &[Line]) -> Revocations {

@@ -21,6 +21,9 @@ use crate::{
     limits::{CellKey, Holder, Limiter, Plan, Save, SavedCounters, SavedWindow},
 };
 
+pub(super) const LAST_USED: &str = "last-used.ndjson";
+pub(super) const WINDOWS: &str = "windows.ndjson";
+
 /// How far the two clocks may drift apart before all saved windows are anchored anew.
 const DRIFT_MS: u64 = 1000;
 
@@ -79,7 +82,7 @@ impl State {
     /// and serving goes on. To be called before anything is served.
     pub fn open(folder: &Folder, limiter: &Limiter, plan: &Plan, now: Now) -> Self {
         let last_used = last_used_journal(folder);
-        let mut windows = Journal::new(folder.clone(), "windows.ndjson", "keyside-windows", None);
+        let mut windows = Journal::new(folder.clone(), WINDOWS, "keyside-windows", None);
         let mut pending = Pending::default();
         for line in last_used.open::<UseLine>().lines {
             pending.last_used.insert(line.key.into(), LastUsed { at: Wall::from(line.at), ip: line.ip });
@@ -265,7 +268,7 @@ pub fn read_last_used(folder: &Path) -> io::Result<Option<BTreeMap<KeyId, LastUs
 }
 
 fn last_used_journal(folder: &Folder) -> Journal {
-    Journal::new(folder.clone(), "last-used.ndjson", "keyside-last-used", None)
+    Journal::new(folder.clone(), LAST_USED, "keyside-last-used", None)
 }
 
 fn alive(mut windows: Vec<SavedWindow>, now: Now) -> Vec<SavedWindow> {

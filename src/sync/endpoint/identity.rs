@@ -6,7 +6,7 @@
 //! holds the lock in it.
 
 use std::{
-    io,
+    fs, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,8 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use super::place::{Mark, Place};
-use crate::client::Url;
+use crate::{client::Url, usage::Folder};
 
 const FILE: &str = "instance";
 /// How many of those before us are named. Each start without the endpoint adds one.
@@ -29,6 +28,15 @@ const REPLACES: HeaderName = HeaderName::from_static("keyside-replaces");
 struct Process {
     instance: String,
     secret: String,
+}
+
+/// Which file the lock is, on which file system, and since when the machine has run: a copy of the folder has another
+/// one. The number alone comes again on other file systems; the system's, after a start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    device: u64,
+    number: u64,
+    boot: String,
 }
 
 /// What is kept.
@@ -52,15 +60,15 @@ pub(super) struct Identity {
     secret: String,
     url: String,
     /// Held as long as we live.
-    place: Place,
+    folder: Folder,
     before: Mutex<Vec<Process>>,
 }
 
 impl Identity {
     /// Takes the place of whoever had the folder before, and writes down who we are.
-    pub(super) fn take(place: Place, url: &Url, instance: Arc<str>) -> Arc<Self> {
+    pub(super) fn take(folder: Folder, url: &Url, instance: Arc<str>) -> Arc<Self> {
         let (secret, url) = (random(), url.to_string());
-        let mut identity = Self { instance, secret, url, place, before: Mutex::default() };
+        let mut identity = Self { instance, secret, url, folder, before: Mutex::default() };
         identity.before = Mutex::new(identity.found());
         if let Err(error) = identity.write() {
             tracing::warn!(%error, "who we are cannot be written into the state folder: after a crash the control plane names us until our keys are too old");
@@ -68,10 +76,17 @@ impl Identity {
         Arc::new(identity)
     }
 
+    /// What tells the folder from its copies; none where that cannot be said.
+    fn mark(&self) -> Option<Mark> {
+        let (device, number) = self.folder.mark()?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+        (!boot.is_empty()).then_some(Mark { device, number, boot })
+    }
+
     /// Who had the folder before, as far as the endpoint does not know that they have ended.
     fn found(&self) -> Vec<Process> {
-        let Some(mark) = self.place.mark() else { return Vec::new() };
-        let kept = self.place.folder.read(FILE).ok().flatten();
+        let Some(mark) = self.mark() else { return Vec::new() };
+        let kept = self.folder.read(FILE).ok().flatten();
         let kept = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
         let Some(kept) = kept.filter(|kept| kept.url == self.url && kept.mark == mark) else { return Vec::new() };
         let mut before = kept.before;
@@ -83,14 +98,14 @@ impl Identity {
     /// Blocks on the disk.
     fn write(&self) -> io::Result<()> {
         // What nobody could believe later is not written.
-        let Some(mark) = self.place.mark() else { return Ok(()) };
+        let Some(mark) = self.mark() else { return Ok(()) };
         let kept = Kept {
             url: self.url.clone(),
             mark,
             own: Process { instance: self.instance.to_string(), secret: self.secret.clone() },
             before: self.before.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
-        self.place.folder.write(FILE, &serde_json::to_vec(&kept)?)
+        self.folder.write(FILE, &serde_json::to_vec(&kept)?)
     }
 
     /// What every request carries.
@@ -139,15 +154,14 @@ fn random() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        path::{Path, PathBuf},
-    };
+    use std::path::{Path, PathBuf};
 
-    use super::{super::place::LOCK, *};
+    use super::*;
+
+    const LOCK: &str = "instance.lock";
 
     fn take(state: &Path, url: &str, name: &str) -> Arc<Identity> {
-        Identity::take(Place::try_take(state, 0).unwrap(), &url.parse().unwrap(), name.into())
+        Identity::take(Folder::try_take(state, 0).unwrap(), &url.parse().unwrap(), name.into())
     }
 
     /// The names of those whose place it takes.

@@ -243,6 +243,11 @@ impl Writer {
             self.file = Some(file);
             self.lines += work.count;
         }
+        // What went into a folder that is not there any more is gone, whenever that was.
+        if let Err(gone) = self.folder.check() {
+            self.durable.send_replace(None);
+            return Err(gone);
+        }
         if let Some(position) = &work.position
             && self.file.is_some()
         {

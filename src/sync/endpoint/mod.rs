@@ -12,7 +12,6 @@
 //! | `reports` | what the endpoint is told, on a thread of its own |
 //! | `tally` | what of the use of keys it was not told yet |
 //! | `identity` | who we are to the endpoint, and whose place we take |
-//! | `place` | the state folder, of one process at a time |
 //! | `journal` | the last good set on the disk |
 //! | `keeper` | the thread that writes it |
 
@@ -20,7 +19,6 @@ mod engine;
 mod identity;
 mod journal;
 mod keeper;
-mod place;
 mod protocol;
 mod reports;
 mod rows;
@@ -45,7 +43,6 @@ use identity::Identity;
 use journal::Confirmed;
 pub use journal::JOURNAL;
 use keeper::Keeper;
-pub use place::{Place, Taken};
 use reports::{Facts, Reports};
 use session::Session;
 
@@ -182,20 +179,19 @@ impl fmt::Debug for Handle {
 }
 
 /// Serves what the disk has, asks the endpoint, and follows it from here on. Waits a moment for its first answer. In
-/// `place` the last good set and revoked ids are kept.
+/// `folder` the last good set and revoked ids are kept.
 ///
 /// # Errors
 ///
 /// See [`StartError`]. An endpoint that cannot be reached is none.
-pub fn start(settings: Settings, place: Place, report: Report, prepare: Prepare) -> Result<Handle, StartError> {
+pub fn start(settings: Settings, folder: Folder, report: Report, prepare: Prepare) -> Result<Handle, StartError> {
     let client = Client::new(&settings.client)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let folder = place.folder.clone();
     let url = settings.client.url.clone();
     let revoked = Revoked::open(&folder);
     let store = Arc::new(KeyStore::new(revoked.all().clone()));
     let status = Arc::new(Mutex::new(Status { state_usable: true, ..Status::default() }));
-    let identity = Identity::take(place, &url, instance(settings.instance.as_deref()).into());
+    let identity = Identity::take(folder.clone(), &url, instance(settings.instance.as_deref()).into());
     let client = Arc::new(client.with(identity.fields()));
 
     let (applied, applied_of) = watch::channel(None);

@@ -141,6 +141,39 @@ async fn a_full_disk_costs_one_alarm_and_no_revocation() {
     check(&sidecar, &gone, 401).await;
 }
 
+/// What goes into a folder that was removed is gone, and so is what was in it.
+#[tokio::test]
+async fn nothing_is_durable_in_a_folder_that_was_removed() {
+    let (one, gone) = (Key::pair("one"), Key::pair("gone"));
+    let (upstream, control) = (Upstream::start().await, Control::start().await);
+    control.put_all([&one, &gone]);
+    let sidecar = sidecar(&upstream, &control).start().await;
+    durable(&control, control.revision()).await;
+    fs::remove_dir_all(sidecar.path("state")).unwrap();
+    let revision = control.revoke(&gone);
+    control.acknowledged(revision).await;
+    sidecar.counts("keyside_state_usable", &[], 0).await;
+    readyz_says(&sidecar, 200, "[!]state folder cannot be written").await;
+    for number in 0..3 {
+        let revision = control.put(&Key::pair(&format!("more{number}")));
+        control.acknowledged(revision).await;
+    }
+    let lies = || {
+        control
+            .reports()
+            .into_iter()
+            .find(|report| report["revision"].as_u64() >= Some(revision) && report["durable"] == true)
+    };
+    assert_eq!(lies(), None);
+    let alarms = || sidecar.log.all().iter().filter(|line| line.contains("the key set cannot be kept")).count();
+    assert_eq!(alarms(), 1);
+    assert!(!sidecar.path("state").exists(), "it is not made anew: nobody would know whose it is");
+    let sidecar = sidecar.crash_and_restart().await;
+    durable(&control, control.revision()).await;
+    check(&sidecar, &one, 200).await;
+    check(&sidecar, &gone, 401).await;
+}
+
 /// Two on one folder would rename their files over each other's: what the first one has acknowledged would be gone.
 #[tokio::test]
 async fn nobody_starts_in_the_folder_of_one_that_runs() {
@@ -157,6 +190,12 @@ async fn nobody_starts_in_the_folder_of_one_that_runs() {
     assert_eq!(ended.status, 78, "{}", ended.stderr);
     assert!(ended.stderr.contains(&why) && ended.stderr.contains("KEYSIDE_KEYS__STATE"), "{}", ended.stderr);
     assert_eq!(fs::metadata(state.join("keys.journal")).unwrap().ino(), before);
+
+    // Nor does one that follows a key file: it would put its last uses and windows in place of those.
+    let by_file =
+        Sidecar::in_front_of(&upstream).plaintext().keys([&one]).config(&format!("[keys]\nstate = {state:?}"));
+    let ended = by_file.try_start().await.err().expect("it has no folder");
+    assert!(ended.status == 78 && ended.stderr.contains(&why), "{}: {}", ended.status, ended.stderr);
 
     // Nor does a reload take it: that is for a restart, which is judged as any start is.
     let other = sidecar(&upstream, &control).start().await;

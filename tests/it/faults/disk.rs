@@ -15,7 +15,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
 
 use super::{UNLIMITED, shell};
-use crate::harness::{Ended, Key, Sidecar, Upstream, eventually, executable_through, get, key_file, keyside, run};
+use crate::harness::{
+    Builder, Control, Ended, Key, Sidecar, Upstream, eventually, executable_through, get, key_file, keyside, run,
+};
 
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +184,67 @@ async fn a_state_folder_in_trouble_costs_no_request_and_no_revocation() {
         sidecar.signal(Signal::TERM);
         sidecar.ended().await;
     }
+}
+
+/// Somebody has started it as another user, once: what is there is not lost only because we may not look at it, and
+/// whoever has it may be running.
+#[tokio::test]
+async fn a_folder_of_another_user_is_left_alone() {
+    let (good, doomed) = (Key::token("good"), Key::token("doomed"));
+    let older = key_file([&good, &doomed]);
+    let (upstream, control) = (Upstream::start().await, Control::start().await);
+    let first = Sidecar::in_front_of(&upstream).config(UNLIMITED).key_file(&older).start().await;
+    let (state, config) = (first.path("state"), first.path("keyside.toml"));
+    keyside(["keys", "revoke", "key_doomed", "--wait", "--config", config.to_str().unwrap()]).await.done();
+    assert_eq!(first.ask(get("/").key(&good)).await.status, 200);
+    eventually("the last use", async || fs::metadata(state.join("last-used.ndjson"))).await;
+    let permit = |file: &str, mode| fs::set_permissions(state.join(file), fs::Permissions::from_mode(mode)).unwrap();
+    let second = || {
+        let builder = Sidecar::in_front_of(&upstream).through(mortal()).config(UNLIMITED);
+        builder.config(&format!("[keys]\nstate = {state:?}"))
+    };
+    let before = names(&state);
+    let check = async |file: &str, builder: Builder| {
+        let ended = builder.try_start().await.err().expect("it has no folder");
+        assert_eq!(ended.status, 78, "{}", ended.stderr);
+        let told = format!("{} belongs to user ", state.join(file).display());
+        assert!(ended.stderr.contains(&told) && ended.stderr.contains("chown"), "{}", ended.stderr);
+        assert_eq!(names(&state), before);
+    };
+    permit("instance.lock", 0);
+    check("instance.lock", second().key_file(&older)).await;
+    check("instance.lock", second().keys_of(&control)).await;
+    // The first one still has its folder.
+    keyside(["keys", "revoke", "key_doomed", "--wait", "--config", config.to_str().unwrap()]).await.done();
+    first.signal(Signal::TERM);
+    first.ended().await;
+    permit("instance.lock", 0o600);
+    permit("revoked.ndjson", 0);
+    check("revoked.ndjson", second().key_file(&older)).await;
+    permit("revoked.ndjson", 0o600);
+    let second = second().key_file(&older).start().await;
+    assert_eq!(second.ask(get("/").key(&good)).await.status, 200);
+    assert_eq!(second.ask(get("/").key(&doomed)).await.status, 401);
+}
+
+/// Nobody who waits is told that a revocation is kept where there is no folder any more.
+#[tokio::test]
+async fn a_state_folder_that_is_removed_keeps_nothing() {
+    let key = Key::token("key");
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::in_front_of(&upstream).config(UNLIMITED).keys([&key]).start().await;
+    fs::remove_dir_all(sidecar.path("state")).unwrap();
+    let config = sidecar.path("keyside.toml");
+    let wait = ["keys", "revoke", "key_key", "--wait", "--timeout", "1s", "--config", config.to_str().unwrap()];
+    let told = keyside(wait).await;
+    assert_eq!(told.status, 1, "{}{}", told.stdout, told.stderr);
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 401);
+    sidecar.counts("keyside_state_usable", &[], 0).await;
+    sidecar.log.find("why", |line| line.contains("removed or replaced").then_some(())).await;
+    assert!(!sidecar.path("state").exists());
+    let sidecar = sidecar.crash_and_restart().await;
+    keyside(wait).await.done();
+    assert_eq!(sidecar.ask(get("/").key(&key)).await.status, 401);
 }
 
 /// A revocation that is in force and could not be written down: whoever waits is told both.
