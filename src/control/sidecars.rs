@@ -18,6 +18,8 @@ use crate::clock::Wall;
 /// There is none, it is there, the caller may not, or the store failed.
 pub async fn forget(desk: &Desk, caller: &Caller, instance: &str) -> Result<(), Problem> {
     caller.needs(Role::Admin)?;
+    // It may have come to another control plane a moment ago: without it, the next receipt would say that all have it.
+    desk.fleet.look().await?;
     let views = desk.fleet.sidecars();
     let view = views.iter().find(|view| view.sidecar.claim.instance == instance);
     let view = view.ok_or_else(|| Problem::not_found("sidecar"))?;
@@ -42,19 +44,40 @@ pub async fn forget(desk: &Desk, caller: &Caller, instance: &str) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::control::{
-        fleet::Asker,
+        fleet::{Asker, Fleet},
         sample::{ADMIN, Bench, OPERATOR},
         store::Claim,
     };
     use serde_json::Value;
 
+    fn asker(instance: &str) -> Asker {
+        let claim = Claim { instance: instance.into(), bound: "secret:0".into(), credential: "token:0".into() };
+        Asker { claim, replaces: vec![], address: [203, 0, 113, 7].into(), max_stale: 60, max_stale_write: 60 }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_has_come_to_another_control_plane_is_not_forgotten() {
+        let bench = Bench::new("[]").await;
+        let other = Fleet::new(Arc::clone(&bench.desk.ledger));
+        let forget =
+            async |instance| bench.ask(ADMIN, "DELETE", &format!("/v1/sidecars/{instance}"), Value::Null).await;
+        drop(bench.desk.fleet.register(&asker("a.1")).await.unwrap());
+        bench.desk.fleet.heard("a.1", None, false, true);
+        bench.desk.fleet.save().await.unwrap();
+        // Back, and new.
+        other.load().await.unwrap();
+        let _streams = (other.register(&asker("a.1")).await.unwrap(), other.register(&asker("b.1")).await.unwrap());
+        forget("a.1").await.error(409, "a.1 is connected");
+        forget("b.1").await.error(409, "b.1 is connected");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn who_forgets_a_sidecar_is_written_down() {
         let bench = Bench::new("[]").await;
-        let claim = Claim { instance: "a.1".into(), bound: "secret:0".into(), credential: "token:0".into() };
-        let address = [203, 0, 113, 7].into();
-        let asker = Asker { claim, replaces: vec![], address, max_stale: 60, max_stale_write: 60 };
+        let asker = asker("a.1");
         let attached = bench.desk.fleet.register(&asker).await.unwrap();
         let forget = async |who| bench.ask(who, "DELETE", "/v1/sidecars/a.1", Value::Null).await;
         let (before, _) = bench.audit().await;

@@ -154,7 +154,11 @@ impl Fleet {
     }
 
     /// Takes in what the store knows of sidecars.
-    pub(super) async fn look(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub async fn look(&self) -> Result<(), StoreError> {
         let began = clock::mono();
         let store = Arc::clone(self.ledger.store());
         let mut rows = self.ledger.run(async move { store.sidecars().await }).await?;
