@@ -69,7 +69,9 @@ async fn keys_live_as_in_a_file() {
         (text(&set, "name"), &set["expires_at"], &set["allow_ips"][0]),
         ("Import", &Value::Null, &"203.0.113.7".into())
     );
-    let new = plane.run("keys rotate Import --overlap 1h --wait --output json").await.done().json();
+    let rotated = plane.run("keys rotate Import --overlap 1h --wait --output json").await.done();
+    assert!(rotated.stderr.contains("Owner svc has no entry"), "{}", rotated.stderr);
+    let new = rotated.json();
     assert_eq!(new["rotated_from"], shown["id"]);
     let both = plane.run("keys revoke Import").await;
     assert!(both.status == 1 && both.stderr.contains("2 keys are called so"), "{both:?}");

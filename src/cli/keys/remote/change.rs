@@ -40,9 +40,7 @@ impl Remote {
     /// Mints a key.
     pub(crate) fn create(&self, console: &mut Console<'_>, wanted: &Value) -> Result<Exit, Failure> {
         let made = self.ask(Method::POST, "/v1/keys", Some(wanted))?;
-        for warning in made["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            console.warn(warning);
-        }
+        warn_of(console, &made);
         self.hand_out(console, &made)
     }
 
@@ -88,7 +86,7 @@ impl Remote {
             console.print_json(&listed(&key, &document, used.get(&row.id), now))?;
         }
         match wait {
-            Some(_) => Receipt::read(&changed, CHANGED)?.conclude(console, wait, CHANGED),
+            Some(_) => self.conclude(console, &Receipt::read(&changed, CHANGED)?, wait, CHANGED),
             None => Ok(Exit::Done),
         }
     }
@@ -120,7 +118,7 @@ impl Remote {
             receipt.show(&mut shown);
             console.print_json(&shown)?;
         }
-        receipt.conclude(console, wait, REVOKED)
+        self.conclude(console, &receipt, wait, REVOKED)
     }
 
     /// Says how many keys that work this one has minted: they are not revoked with it.
@@ -157,7 +155,7 @@ impl Remote {
             receipt.show(&mut shown);
             console.print_json(&shown)?;
         }
-        receipt.conclude(console, wait, DELETED)
+        self.conclude(console, &receipt, wait, DELETED)
     }
 
     fn end(&self, id: &KeyId, more: &str, body: Option<&Value>, wait: Option<Duration>) -> Result<Value, Failure> {
@@ -182,6 +180,7 @@ impl Remote {
         let made = self.ask(Method::POST, &format!("{}/rotate?wait=0", path(&old.id)), Some(&body))?;
         // The secret first: whatever becomes of the rest, it is shown this once.
         let exit = self.hand_out(console, &made)?;
+        warn_of(console, &made);
         let (after, _) = self.show(console, &old.id)?;
         match after.expires_at.filter(|_| after.revoked_at.is_none()) {
             Some(at) => console.say(format_args!("The old key {} works until {at} ({}).", old.id, typed(overlap))),
@@ -193,7 +192,7 @@ impl Remote {
             if let Some(wait) = wait {
                 receipt = self.receipt(receipt.revision, wait, ROTATED)?;
             }
-            receipt.conclude(console, wait, ROTATED)?;
+            self.conclude(console, &receipt, wait, ROTATED)?;
         }
         Ok(exit)
     }
@@ -210,6 +209,13 @@ impl Remote {
                 receipt.revision
             ))),
         }
+    }
+}
+
+/// Says what may surprise of what was done.
+pub(super) fn warn_of(console: &mut Console<'_>, done: &Value) {
+    for warning in done["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        console.warn(warning);
     }
 }
 

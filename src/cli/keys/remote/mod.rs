@@ -8,6 +8,7 @@ mod owners;
 mod receipt;
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fmt::Display,
     path::{Path, PathBuf},
@@ -20,12 +21,16 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use receipt::Receipt;
+
 use super::{
     console::{Console, Failure},
     place::{Named, PlaceArgs, find, refuse_secret, word},
 };
 use crate::{
+    cli::Exit,
     client::{Client, Settings},
+    clock,
     fault::chain,
     keys::{
         KeyId, LastUsed,
@@ -52,6 +57,8 @@ pub(crate) struct Remote {
     typed: String,
     /// Where the token was taken from.
     token_of: String,
+    /// How long the last answer took that waited for sidecars.
+    waited: Cell<Duration>,
 }
 
 /// What a control plane knows of keys.
@@ -108,7 +115,13 @@ impl RemoteArgs {
                 typed.push_str(&format!(" {option} {}", word(file)));
             }
         }
-        Ok(Some(Remote { client, runtime: runtime.map_err(|error| Failure::of(&error))?, typed, token_of }))
+        Ok(Some(Remote {
+            client,
+            runtime: runtime.map_err(|error| Failure::of(&error))?,
+            typed,
+            token_of,
+            waited: Cell::default(),
+        }))
     }
 }
 
@@ -133,7 +146,11 @@ impl Remote {
     ) -> Result<Value, Failure> {
         let body = body.map(|body| body.to_string().into_bytes());
         let asked = self.client.request(method, path, body, MOST, PATIENCE + wait);
+        let began = clock::mono();
         let answer = self.runtime.block_on(asked);
+        if !wait.is_zero() {
+            self.waited.set(clock::mono().since(began));
+        }
         let answer = answer.map_err(|error| {
             let hint = if error.is_untrusted() { "\n--ca FILE names the authority of its certificate" } else { "" };
             Failure::new(format!("{}: {}{hint}", self.client.url(), chain(&error)))
@@ -158,6 +175,17 @@ impl Remote {
             }
             _ => Err(odd()),
         }
+    }
+
+    /// Says what became of a change, as [`Receipt::conclude`]; `wait` is whether that was waited for.
+    fn conclude(
+        &self,
+        console: &mut Console<'_>,
+        receipt: &Receipt,
+        wait: Option<Duration>,
+        done: &str,
+    ) -> Result<Exit, Failure> {
+        receipt.conclude(console, wait.map(|_| self.waited.get()), done)
     }
 
     /// The keys that this query asks for: all of them, page by page.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     super::console::{Console, Failure, Output},
     Remote,
-    change::waiting,
+    change::{waiting, warn_of},
     encoded,
     receipt::Receipt,
 };
@@ -54,7 +54,7 @@ impl Remote {
         let owner = self.patch(id, body, wait)?;
         told(console, &owner, id, words)?;
         match wait {
-            Some(_) => Receipt::read(&owner, CHANGED)?.conclude(console, wait, CHANGED),
+            Some(_) => self.conclude(console, &Receipt::read(&owner, CHANGED)?, wait, CHANGED),
             None => Ok(Exit::Done),
         }
     }
@@ -75,7 +75,7 @@ impl Remote {
             receipt.show(&mut shown);
             console.print_json(&shown)?;
         }
-        receipt.conclude(console, wait, SUSPENDED)
+        self.conclude(console, &receipt, wait, SUSPENDED)
     }
 
     fn patch(&self, id: &OwnerId, body: &Value, wait: Option<Duration>) -> Result<Value, Failure> {
@@ -114,15 +114,13 @@ impl Remote {
             receipt.show(&mut shown);
             console.print_json(&shown)?;
         }
-        receipt.conclude(console, wait, DELETED)
+        self.conclude(console, &receipt, wait, DELETED)
     }
 }
 
 fn say(console: &mut Console<'_>, owner: &Value, id: &OwnerId, words: &str) {
     console.say(format_args!("Owner {id} {words}."));
-    for warning in owner["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        console.warn(warning);
-    }
+    warn_of(console, owner);
 }
 
 fn told(console: &mut Console<'_>, owner: &Value, id: &OwnerId, words: &str) -> Result<Exit, Failure> {

@@ -59,11 +59,11 @@ impl Receipt {
         }
     }
 
-    /// Says who has it; where that was waited for, who has it not is a failure.
+    /// Says who has it; where that was waited for, and how long that took, who has it not is a failure.
     pub(super) fn conclude(
         &self,
         console: &mut Console<'_>,
-        wait: Option<Duration>,
+        waited: Option<Duration>,
         done: &str,
     ) -> Result<Exit, Failure> {
         if !self.stopped.is_empty() {
@@ -74,32 +74,33 @@ impl Receipt {
                 stopped.join("\n  ")
             ));
         }
-        if !self.complete {
-            let said = self.incomplete_because.as_deref();
-            let why: String =
-                said.unwrap_or("not all sidecars are known").chars().filter(|char| !char.is_control()).collect();
-            return match wait {
-                Some(_) => Err(Failure::new(format!("{done}, but {why}"))),
-                None => {
-                    console.warn(format_args!("{why}; they may be serving without it"));
-                    Ok(Exit::Done)
-                }
-            };
-        }
+        let said = self.incomplete_because.as_deref().unwrap_or("not all sidecars are known");
+        let doubt: String = said.chars().filter(|char| !char.is_control()).collect();
         if self.pending.is_empty() {
-            if !self.acknowledged.is_empty() {
-                console.say("Every known sidecar has it.");
-            } else if wait.is_some() && self.stopped.is_empty() {
-                console.say("No sidecar is known: nobody has confirmed it.");
+            match waited {
+                Some(_) if !self.complete => {
+                    return Err(Failure::new(format!("{done}, but it is not known which sidecars have it: {doubt}")));
+                }
+                None if !self.complete => {
+                    console.warn(format_args!("{doubt}: one that it does not know of may be serving without it"));
+                }
+                _ if !self.acknowledged.is_empty() => console.say("Every known sidecar has it."),
+                Some(_) if self.stopped.is_empty() => {
+                    console.say("No sidecar is known: nobody has confirmed it.");
+                }
+                _ => {}
             }
             return Ok(Exit::Done);
         }
         let pending: BTreeSet<_> = self.pending.iter().map(described).collect();
-        let pending = pending.into_iter().collect::<Vec<_>>().join("\n  ");
-        match wait {
-            Some(wait) => Err(Failure::new(format!(
-                "{done}, but not every sidecar confirmed it within {}:\n  {pending}",
-                typed(wait)
+        let mut pending = pending.into_iter().collect::<Vec<_>>().join("\n  ");
+        if !self.complete {
+            pending.push_str(&format!("\nand there may be others: {doubt}"));
+        }
+        match waited {
+            Some(waited) => Err(Failure::new(format!(
+                "{done}, but not every sidecar has confirmed it; given up after {}:\n  {pending}",
+                typed(waited.saturating_add(Duration::from_millis(500)))
             ))),
             None => {
                 console.warn(format_args!(
@@ -188,7 +189,11 @@ mod tests {
         let mut pending = whole();
         pending["pending"] = json!([late("b\u{1b}.1")]);
         let (said, ended) = concluded(&pending, wait);
-        assert!(said.is_empty() && ended.unwrap_err().contains("b.1, last heard 2026-01-02T03:04:05Z"), "{said}");
+        let told = ended.unwrap_err();
+        assert!(said.is_empty() && told.contains("b.1, last heard 2026-01-02T03:04:05Z"), "{said}");
+        assert!(told.contains("given up after 2s:"), "{told}");
+        let (_, ended) = concluded(&pending, Some(Duration::from_millis(15_200)));
+        assert!(ended.unwrap_err().contains("given up after 15s:"));
         let (said, ended) = concluded(&pending, None);
         assert!(said.contains("b.1, last heard") && ended == Ok(Exit::Done), "{said}");
         let mut partial = whole();
@@ -197,7 +202,17 @@ mod tests {
         partial["incomplete_because"] = "the store\n could not be asked".into();
         partial["stopped"] = json!([late("c.1")]);
         let (said, ended) = concluded(&partial, wait);
-        assert!(said.contains("c.1") && ended.unwrap_err().contains("could not be asked"), "{said}");
+        assert!(said.contains("c.1") && ended.unwrap_err().contains("the store could not be asked"), "{said}");
+        let (said, ended) = concluded(&partial, None);
+        assert!(said.contains("the store could not be asked") && ended == Ok(Exit::Done), "{said}");
+        assert!(!said.contains("Every known"), "{said}");
+        // Who is known to lack it is named all the same.
+        let mut both = partial.clone();
+        both["pending"] = json!([late("b.1")]);
+        let told = concluded(&both, wait).1.unwrap_err();
+        assert!(told.contains("b.1, last heard") && told.contains("the store could not be asked"), "{told}");
+        let told = concluded(&both, None).0;
+        assert!(told.contains("b.1, last heard") && told.contains("the store could not be asked"), "{told}");
         let mut shown = json!({ "id": "key_1" });
         Receipt::read(&partial, "it is done").unwrap().show(&mut shown);
         assert_eq!(
