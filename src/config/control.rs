@@ -29,6 +29,9 @@ use crate::{
 /// The commented default: every setting there is, and the value it has where nobody says otherwise.
 pub const DEFAULT: &str = include_str!("../../config/control.toml");
 
+/// How long a connection is kept whose other end acknowledges nothing.
+const GONE: Duration = Duration::from_secs(30);
+
 /// A configuration of the control plane without errors.
 #[derive(Debug)]
 pub struct LoadedControl {
@@ -142,6 +145,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Settings> {
     let mut listen = listen;
     // The other half is for those who were let in: sidecars, programs, people who are signed in.
     listen.listener.max_strangers = Some((listen.listener.max_connections / 2).max(1));
+    // A sidecar whose host is gone has no stream: it can be forgotten, and nobody waits for it.
+    listen.listener.max_unacknowledged = Some(GONE);
     match (&mut listen.listener.tls, client_ca) {
         (_, None) => {}
         (None, Some(_)) => root.reader().about(

@@ -72,6 +72,7 @@ pub(super) fn listen(section: &Section<'_>) -> Listen {
             max_connections,
             max_connections_per_ip,
             max_strangers: None,
+            max_unacknowledged: None,
             max_header_bytes: usize_of(max_header_bytes),
             timeouts,
         },

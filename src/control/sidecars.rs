@@ -25,7 +25,10 @@ pub async fn forget(desk: &Desk, caller: &Caller, instance: &str) -> Result<(), 
     let view = view.ok_or_else(|| Problem::not_found("sidecar"))?;
     if view.lives {
         // It would serve on, and receipts would say that all have what it has not.
-        let message = format!("{instance} is connected: stop it first; forget those that will not come back.");
+        let message = format!(
+            "{instance} is connected: stop it first; forget those that will not come back. One that hangs can be \
+             forgotten a minute after a change that it has not taken."
+        );
         return Err(Problem::conflict("connected", message));
     }
     // Written down first: that it was forgotten may be all that is left of it.

@@ -56,12 +56,13 @@ pub fn bind(settings: &Settings) -> Result<Bound, ListenError> {
     }
     let reloader = settings.tls.as_ref().map(Reloader::new).transpose()?;
     let any_v4 = settings.addresses.iter().any(SocketAddr::is_ipv4);
+    let unacknowledged = settings.max_unacknowledged.map(|most| most.max(settings.timeouts.write));
     let sockets = settings
         .addresses
         .iter()
         .map(|&address| {
             let listen = || -> io::Result<_> {
-                let socket = listen_at(address, any_v4)?;
+                let socket = listen_at(address, any_v4, unacknowledged)?;
                 let address = socket.local_addr()?;
                 Ok((socket, address))
             };
@@ -80,7 +81,7 @@ const BACKLOG: i32 = 4096;
 /// than the time for writing without progress, and it would be cut.
 const UNSENT: u32 = 128 * 1024;
 
-fn listen_at(address: SocketAddr, any_v4: bool) -> io::Result<TcpListener> {
+fn listen_at(address: SocketAddr, any_v4: bool, unacknowledged: Option<Duration>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -94,6 +95,7 @@ fn listen_at(address: SocketAddr, any_v4: bool) -> io::Result<TcpListener> {
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
     socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(unacknowledged)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -438,4 +440,28 @@ enum Batch {
     Emptied,
     /// Descriptors or memory have run out, after some or none.
     Exhausted { some: bool },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an accepted socket has of the option.
+    fn accepted(most: Option<Duration>) -> Option<Duration> {
+        let listening = listen_at(([127, 0, 0, 1], 0).into(), false, most).unwrap();
+        let _client = TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+        let accepted = loop {
+            match listening.accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        socket2::SockRef::from(&accepted).tcp_user_timeout().unwrap()
+    }
+
+    #[test]
+    fn what_is_accepted_is_given_up_when_it_acknowledges_nothing() {
+        let most = Duration::from_secs(30);
+        assert_eq!([accepted(Some(most)), accepted(None)], [Some(most), None]);
+    }
 }

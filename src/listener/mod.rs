@@ -61,6 +61,9 @@ pub struct Settings {
     /// Connections at a time that the service has not [vouched](Connection::vouch) for. When one more comes, the oldest of
     /// them is ended. None: as many as there may be at all.
     pub max_strangers: Option<usize>,
+    /// How long a client may acknowledge nothing of what it was sent, or have no room for more, before it counts as gone;
+    /// no shorter than it may take for an answer. None: as the system says, which may be a quarter of an hour.
+    pub max_unacknowledged: Option<Duration>,
     /// The largest head that becomes a request. The parser takes somewhat more, so that the refusal is a full answer.
     pub max_header_bytes: usize,
     /// How long a client may take for what.

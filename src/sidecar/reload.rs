@@ -117,8 +117,9 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         trusted_proxies,
         max_connections,
         max_connections_per_ip,
-        // A sidecar vouches for nobody.
+        // A sidecar vouches for nobody, and leaves the rest to the timeouts.
         max_strangers: _,
+        max_unacknowledged: _,
         max_header_bytes,
         timeouts,
     } = &old.listener;

@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::SidecarView;
 use crate::{
     clock::{Mono, Now, Wall},
-    control::store::Sidecar,
+    control::store::{Head, Sidecar},
 };
 
 /// For how long after it was handed to the socket something may still tell a sidecar that its set is the newest: a
@@ -16,6 +17,10 @@ pub(super) const LINGER: Duration = Duration::from_secs(20);
 pub(super) const HEARD: Duration = Duration::from_secs(15);
 /// A stream that is open is noted as such every two seconds; one at another control plane was, if it was so recently.
 const NOTED: Duration = Duration::from_secs(7);
+
+/// Who is sent a change and neither acknowledges it nor says anything else for so long does not follow, whatever the state
+/// of its stream: its host is gone, or it is stopped.
+const DEAF: Duration = Duration::from_secs(60);
 
 /// A sidecar, as this control plane knows it.
 #[derive(Debug)]
@@ -74,6 +79,29 @@ impl Member {
     /// Whether it is there: it has a stream, or was heard a moment ago, here or elsewhere.
     pub(super) fn lives(&self, now: Wall) -> bool {
         self.is_connected(now) || (!self.sidecar.goodbye && now <= self.sidecar.last_seen.plus(HEARD))
+    }
+
+    /// Whether it has let revisions go by for too long, and said nothing. `since` is when the first one that it lacks was
+    /// written, if it lacks any.
+    pub(super) fn is_deaf(&self, now: Now, since: Option<Mono>) -> bool {
+        let silent = now.wall > self.sidecar.last_seen.plus(DEAF);
+        silent && since.is_some_and(|since| now.mono.since(since.max(self.moved)) > DEAF)
+    }
+
+    /// What people are shown of it. `since` is when the first revision that it lacks was written, if it lacks any.
+    pub(super) fn view(&self, head: &Head, now: Now, since: Option<Mono>) -> SidecarView {
+        let (reads, writes) = self.may_serve_until(now.wall);
+        let revision = self.revision(&head.epoch);
+        let confirmed_at = self.confirmed_at(now.wall);
+        SidecarView {
+            sidecar: Sidecar { confirmed_at, revision, ..self.sidecar.clone() },
+            known: self.is_known(now.wall),
+            connected: self.is_connected(now.wall),
+            lives: self.lives(now.wall) && !self.is_deaf(now, since),
+            lag: head.revision.saturating_sub(revision),
+            may_serve_reads_until: reads,
+            may_serve_writes_until: writes,
+        }
     }
 
     /// Whether an answer that waits for acknowledgements waits for this one: it was heard a moment ago, or it has a stream
@@ -215,6 +243,23 @@ mod tests {
         assert!(!member.lives(at(1).wall), "it has stopped");
         let _stream = Arc::clone(&member.streams);
         assert!(member.lives(at(500).wall), "it follows, whatever was said");
+    }
+
+    #[test]
+    fn one_is_deaf_that_lets_revisions_go_by_and_says_nothing() {
+        let mut member = member();
+        let _stream = Arc::clone(&member.streams);
+        let deaf = |member: &Member, seconds, since: u64| member.is_deaf(at(seconds), Some(at(since).mono));
+        assert!(!member.is_deaf(at(500), None), "it lacks nothing, and has nothing to say");
+        assert!(!deaf(&member, 500, 440) && deaf(&member, 501, 440));
+        let head = Head { epoch: "e".to_owned(), revision: 6, ..Head::default() };
+        let view = member.view(&head, at(501), Some(at(440).mono));
+        assert!(view.connected && !view.lives, "{view:?}");
+        assert!(member.view(&head, at(500), Some(at(440).mono)).lives);
+        member.speaks(false, at(470).wall);
+        assert!(!deaf(&member, 501, 440), "late, but it speaks");
+        member.acknowledge("e", 6, true, at(480).mono);
+        assert!(!deaf(&member, 540, 440) && deaf(&member, 541, 440), "late, but it moves");
     }
 
     #[test]

@@ -98,7 +98,8 @@ pub struct SidecarView {
     pub known: bool,
     /// Whether a stream to it is open, at this control plane or at another.
     pub connected: bool,
-    /// Whether it is there: it has a stream, or was heard a moment ago and has not said goodbye since.
+    /// Whether it is there: it has a stream, or was heard a moment ago and has not said goodbye since; and has not let
+    /// revisions go by for a minute.
     pub lives: bool,
     /// How many revisions it has not acknowledged.
     pub lag: u64,
@@ -276,8 +277,11 @@ impl Fleet {
 
     /// All sidecars, by name.
     pub fn sidecars(&self) -> Vec<SidecarView> {
-        let (head, now) = (self.ledger.read(|image| image.head().clone()), clock::now().wall);
-        let mut views: Vec<_> = self.lock().members.values().map(|member| view(member, &head, now)).collect();
+        let (head, now) = (self.ledger.read(|image| image.head().clone()), clock::now());
+        let state = self.lock();
+        let since = |member: &Member| state.written_after(member.revision(&head.epoch), head.revision);
+        let mut views: Vec<_> = state.members.values().map(|member| member.view(&head, now, since(member))).collect();
+        drop(state);
         views.sort_by(|one, other| one.sidecar.claim.instance.cmp(&other.sidecar.claim.instance));
         views
     }
@@ -413,20 +417,6 @@ impl State {
             let own = member.revision(epoch);
             own < revision && member.is_awaited(now, self.written_after(own, revision))
         })
-    }
-}
-
-fn view(member: &Member, head: &Head, now: Wall) -> SidecarView {
-    let (reads, writes) = member.may_serve_until(now);
-    let revision = member.revision(&head.epoch);
-    SidecarView {
-        sidecar: Sidecar { confirmed_at: member.confirmed_at(now), revision, ..member.sidecar.clone() },
-        known: member.is_known(now),
-        connected: member.is_connected(now),
-        lives: member.lives(now),
-        lag: head.revision.saturating_sub(revision),
-        may_serve_reads_until: reads,
-        may_serve_writes_until: writes,
     }
 }
 

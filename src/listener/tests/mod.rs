@@ -44,6 +44,7 @@ pub(super) fn settings() -> Settings {
         max_connections: 1000,
         max_connections_per_ip: 0,
         max_strangers: None,
+        max_unacknowledged: None,
         max_header_bytes: 16 * 1024,
         timeouts: Timeouts { handshake: long, header: long, idle: long, body: long, write: long },
     }
