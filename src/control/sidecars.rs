@@ -47,7 +47,7 @@ pub async fn forget(desk: &Desk, caller: &Caller, instance: &str) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use crate::control::{
         fleet::{Asker, Fleet},
@@ -64,7 +64,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn who_has_come_to_another_control_plane_is_not_forgotten() {
         let bench = Bench::new("[]").await;
-        let other = Fleet::new(Arc::clone(&bench.desk.ledger));
+        let other = Fleet::new(Arc::clone(&bench.desk.ledger), Duration::from_secs(60));
         let forget =
             async |instance| bench.ask(ADMIN, "DELETE", &format!("/v1/sidecars/{instance}"), Value::Null).await;
         drop(bench.desk.fleet.register(&asker("a.1")).await.unwrap());
