@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::clock;
-use crate::control::{
-    fleet::{Asker, Fleet, Gap, NotRegistered},
-    ledger::{Actor, Draft, Image, Ledger, WriteError},
+use crate::{
+    clock,
+    control::{
+        fleet::{Asker, Fleet, Gap, NotRegistered},
+        ledger::{Actor, Draft, Image, Ledger, WriteError},
+    },
 };
 
 on_both! {
