@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "config")]
     print_default: bool,
     /// An older copy of the store was put back on purpose: begin a new history with it, which sidecars take. What they
-    /// saw revoked stays revoked.
+    /// saw revoked stays revoked. For as long as `max_stale` of `[sync]`, receipts are not complete.
     #[arg(long)]
     restored: bool,
 }
