@@ -8,9 +8,19 @@ use serde_json::Value;
 use super::{SOON, answers, check, names, sidecars};
 use crate::harness::{Plane, Postgres, Received, Upstream, api, eventually};
 
-/// Ends the sessions that wait for the word that somebody has written.
-const DEAFEN: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                      WHERE pid <> pg_backend_pid() AND datname = current_database() AND query ILIKE 'listen%'";
+/// The sessions that wait for the word that somebody has written.
+macro_rules! of_listeners {
+    ($what:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM pg_stat_activity \
+             WHERE pid <> pg_backend_pid() AND datname = current_database() AND query ILIKE 'listen%'"
+        )
+    };
+}
+const LISTENING: &str = of_listeners!("count(*)");
+const DEAFEN: &str = of_listeners!("pg_terminate_backend(pid)");
 
 /// A change made at one control plane is in force at the sidecars of the other; so says the receipt.
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +43,12 @@ async fn what_is_done_at_one_is_in_force_at_the_sidecars_of_the_other() {
         }
         assert!(minted.elapsed() < 3 * SOON, "{:?}", minted.elapsed());
         if round >= 4 {
-            // Nobody is told: it is looked up.
+            // Nobody is told: it is looked up. They listen again a second after they were last cut off.
+            let both = async || {
+                let listening = server.sql(&database, LISTENING);
+                if listening == "2" { Ok(()) } else { Err(listening) }
+            };
+            eventually("both that listen", both).await;
             assert!(!server.sql(&database, DEAFEN).is_empty());
         }
         let receipt = there.revoke(&key.id).await;
