@@ -343,20 +343,22 @@ fn only_held(asked: &Scopes, own: &KeyRow) -> Result<(), Problem> {
 }
 
 /// Refuses scopes to a key that a key asks a successor for, as to one that it mints: all must be of one of these offers.
+/// Where none has them, the first one says why.
 pub(super) fn no_stranger(asked: &Scopes, own: &KeyRow, offers: &[Offer]) -> Result<(), Problem> {
+    if asked.is_empty() {
+        return Ok(());
+    }
     let texts: Vec<String> = asked.iter().map(str::to_owned).collect();
     let of = |offer: &Offer| {
         scopes(offer, &texts)?;
         if offer.scopes.is_empty() { only_held(asked, own) } else { Ok(()) }
     };
-    let mut refused = Ok(());
-    for offer in offers.iter().filter(|_| !texts.is_empty()) {
-        match of(offer) {
-            Ok(()) => return Ok(()),
-            Err(why) => refused = refused.and(Err(why)),
-        }
+    let refused = || Problem::forbidden("Nothing says which permissions this key may have.");
+    if offers.iter().any(|offer| of(offer).is_ok()) {
+        Ok(())
+    } else {
+        offers.first().map_or_else(|| Err(refused()), of)
     }
-    refused
 }
 
 /// Refuses a key that may manage keys to a key that asks for it, unless it is told that they may have them: one that got

@@ -82,7 +82,7 @@ impl Receipt {
                     return Err(Failure::new(format!("{done}, but it is not known which sidecars have it: {doubt}")));
                 }
                 None if !self.complete => {
-                    console.warn(format_args!("{doubt}: one that it does not know of may be serving without it"));
+                    console.warn(format_args!("{doubt}: one that is not known may be serving without it"));
                 }
                 _ if !self.acknowledged.is_empty() => console.say("Every known sidecar has it."),
                 Some(_) if self.stopped.is_empty() => {
