@@ -26,7 +26,6 @@ use axum::{Router, body::Body};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
 use self::strangers::Strangers;
@@ -34,7 +33,7 @@ use super::{answer::Problem, caller, desk::Desk, session};
 use crate::{
     clock,
     facts::client_address,
-    listener::{Connection, Cut, Exchange, Service},
+    listener::{Connection, Cut, Exchange, Incoming, Service},
     policy::network::Networks,
 };
 

@@ -288,6 +288,13 @@ impl Connection {
         self.allowance.get() == 0 && self.http2.get() && self.stage.get() == Stage::Http
     }
 
+    /// A part of the next head came with what was read before.
+    pub(super) fn head_began(&self) {
+        if self.head_since.get().is_none() {
+            self.head_since.set(Some(self.thread.now()));
+        }
+    }
+
     /// Bytes came in.
     pub(super) fn on_read(&self, bytes: usize) {
         self.bytes_read.set(self.bytes_read.get() + bytes as u64);
@@ -368,6 +375,15 @@ impl Connection {
 
     pub(super) fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Wakes the connection's task, if this is another one.
+    pub(super) fn wake_other(&self, cx: &Context<'_>) {
+        if let Some(waker) = self.waker.borrow().as_ref()
+            && !waker.will_wake(cx.waker())
+        {
             waker.wake_by_ref();
         }
     }

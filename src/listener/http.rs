@@ -15,7 +15,7 @@ use std::{
 use futures_util::FutureExt as _;
 use hyper::{
     rt::Executor,
-    server::conn::{http1, http2},
+    server::conn::http2,
 };
 use hyper_util::rt::TokioTimer;
 
@@ -38,28 +38,11 @@ const PING: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(20);
 /// What the parser takes beyond the largest head allowed, so that the refusal of a head that is a little too large is
 /// a full answer with a request id.
-const HEAD_ROOM: usize = 8 * 1024;
+pub(super) const HEAD_ROOM: usize = 8 * 1024;
 /// How much of an HTTP/2 connection is read in one turn. hyper goes on for as long as something comes, and a client may
 /// send frames that cost work and ask for nothing (PING, SETTINGS, PRIORITY): 32 KiB are some 3500 of them, and then it
 /// is the turn of the thread's other connections.
 pub(super) const TURN: usize = 32 * 1024;
-/// The least read buffer that keeps large bodies fast.
-const READ_BUFFER: usize = 64 * 1024;
-
-pub(super) fn http1(max_header_bytes: usize) -> http1::Builder {
-    let head = max_header_bytes.saturating_add(HEAD_ROOM);
-    let mut builder = http1::Builder::new();
-    builder
-        .keep_alive(true)
-        // A client that shuts its sending side is gone: its exchange is dropped, and the upstream's work ends.
-        .half_close(false)
-        .pipeline_flush(false)
-        // The buffer may be overshot by as much again before hyper looks at its size: both are needed.
-        .max_header_size(head)
-        .max_buf_size(head.max(READ_BUFFER))
-        .header_read_timeout(None);
-    builder
-}
 
 pub(super) fn http2(max_header_bytes: usize, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_list = u32::try_from(max_header_bytes.saturating_add(HEAD_ROOM)).unwrap_or(u32::MAX);

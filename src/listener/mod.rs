@@ -14,9 +14,12 @@ mod crowd;
 mod drain;
 mod exchange;
 mod fickle;
+pub mod framing;
 mod gather;
+mod h1;
 mod http;
 mod io;
+pub mod output;
 pub mod proxy_protocol;
 mod serve;
 mod talk;
@@ -30,7 +33,6 @@ use std::{future::Future, io::Error, net::SocketAddr, rc::Rc, time::Duration};
 use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body::Body;
-use hyper::body::Incoming;
 
 pub use self::{
     accept::{Bound, Listener, bind, counted_address, raise_descriptor_limit},
@@ -38,6 +40,7 @@ pub use self::{
     counters::{Count, Counters},
     drain::{Drained, Handle},
     exchange::{Cut, Exchange},
+    h1::{Incoming, IncomingError},
     io::Upgraded,
     timers::Tuning,
 };

@@ -10,8 +10,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
+
+use bytes::Bytes;
 
 use super::{
     Timeouts,
@@ -20,6 +22,7 @@ use super::{
     crowd::Caps,
     exchange::{Cut, Tick},
     gather::Outbox,
+    h1::Spares,
     io::Stream,
 };
 use crate::clock::{self, Mono};
@@ -95,6 +98,16 @@ pub(super) struct Thread {
     pub(super) caps: Caps,
     /// What the connections have to say in this turn.
     pub(super) outbox: Rc<Outbox<Stream>>,
+    /// Memory that they use in turn.
+    pub(super) spares: Spares,
+    date: RefCell<Date>,
+}
+
+/// The value of `Date`, and as of which tick it is right.
+#[derive(Debug, Default)]
+struct Date {
+    as_of: Mono,
+    text: Bytes,
 }
 
 impl Thread {
@@ -119,7 +132,19 @@ impl Thread {
             handshakes: Cell::new(0),
             caps,
             outbox: Rc::default(),
+            spares: Spares::default(),
+            date: RefCell::default(),
         }
+    }
+
+    /// The value of `Date` (RFC 9110 §6.6.1), as of the last tick.
+    pub(super) fn date(&self) -> Bytes {
+        let mut date = self.date.borrow_mut();
+        if date.text.is_empty() || date.as_of != self.now() {
+            let wall = Duration::from_secs(clock::now().wall.unix_seconds().unsigned_abs());
+            *date = Date { as_of: self.now(), text: httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + wall).into() };
+        }
+        date.text.clone()
     }
 
     /// Time as of the last tick.

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     error::Error,
-    fmt, io,
+    fmt,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock,
-    listener::{Cut, Exchange},
+    listener::{Cut, Exchange, IncomingError},
 };
 
 /// Why a body ended before its end.
@@ -53,14 +53,11 @@ impl fmt::Display for BodyError {
 
 impl Error for BodyError {}
 
-impl BodyError {
-    /// Why no more of the caller's body can be had.
-    pub fn of_caller(error: &hyper::Error) -> Self {
-        let source = error.source().and_then(<dyn Error>::downcast_ref::<io::Error>);
-        match source.map(io::Error::kind) {
-            // What hyper's decoder of chunks says of bytes that it cannot take.
-            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Unclear,
-            _ => Self::Downstream,
+impl From<IncomingError> for BodyError {
+    fn from(error: IncomingError) -> Self {
+        match error {
+            IncomingError::Malformed => Self::Unclear,
+            IncomingError::Broken => Self::Downstream,
         }
     }
 }

@@ -10,10 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::{task::spawn_local, time::timeout};
 
 use super::body::BodyError;
+use crate::listener::Incoming;
 
 /// How much of a body that nobody reads is taken all the same, and for how long.
 const LEFTOVER_BYTES: usize = 64 * 1024;
@@ -105,7 +105,7 @@ impl http_body::Body for ClientBody {
                 Poll::Ready(None)
             }
             None => Poll::Ready(Some(Err(BodyError::Downstream))),
-            Some(Err(error)) => Poll::Ready(Some(Err(BodyError::of_caller(&error)))),
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
         }
     }
 

@@ -29,7 +29,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::{
     Shared,
@@ -52,7 +51,7 @@ use crate::{
     facts::{self, Arrival, Facts},
     keys::Purpose,
     limits::{AddressHandle, Readings},
-    listener::{Connection, Exchange, Service},
+    listener::{Connection, Exchange, Incoming, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
 };

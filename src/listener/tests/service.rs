@@ -12,10 +12,9 @@ use std::{
 use ::http::{Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::{Connection, Cut, Exchange, Service};
+use super::super::{Connection, Cut, Exchange, Incoming, Service};
 use crate::{clock, keys::record::KeyState};
 
 pub(super) struct TestService {

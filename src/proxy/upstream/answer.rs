@@ -4,7 +4,6 @@
 //! is not used again.
 
 use std::{
-    fmt,
     mem::MaybeUninit,
     ops::Range,
     task::{Context, Poll, ready},
@@ -17,6 +16,10 @@ use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
 use super::{body::Download, wire::Wire};
+use crate::listener::framing::{Framing, Source as _};
+
+/// Why what came is no answer.
+pub use crate::listener::framing::FramingError as AnswerError;
 
 /// The largest head that an upstream may answer with, and how many fields it may have.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -25,33 +28,6 @@ const MAX_FIELDS: usize = 100;
 const MAX_INTERIM: usize = 32;
 /// How many fields are added to an answer on its way: room for them is made at once.
 const OUR_FIELDS: usize = 8;
-
-/// Why what came is no answer.
-#[derive(Debug)]
-pub enum AnswerError {
-    /// The connection broke.
-    Io(std::io::Error),
-    /// It ended before the answer did.
-    Ended,
-    /// What came cannot be read, or could be read in two ways.
-    Malformed(&'static str),
-}
-
-impl From<std::io::Error> for AnswerError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl fmt::Display for AnswerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Ended => f.write_str("the connection was closed before the answer was complete"),
-            Self::Malformed(why) => write!(f, "the answer is malformed: {why}"),
-        }
-    }
-}
 
 /// What of a request decides how its answer is read.
 #[derive(Clone, Copy, Debug)]
@@ -263,12 +239,13 @@ impl Says {
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Ok(match self.length {
             length if bodiless => {
-                Download::empty(kept && !asked.head && !self.chunked && length.is_none_or(|length| length == 0))
+                let kept = kept && !asked.head && !self.chunked && length.is_none_or(|length| length == 0);
+                Download::new(Framing::Ended, kept)
             }
             // A length beside a coding is the sign of a smuggler or a fool: what follows on the connection is not believed.
-            length if self.chunked => Download::chunked(kept && length.is_none()),
-            Some(length) => Download::of_length(length, kept),
-            None => Download::until_close(),
+            length if self.chunked => Download::new(Framing::chunked(), kept && length.is_none()),
+            Some(length) => Download::new(Framing::of_length(length), kept),
+            None => Download::new(Framing::UntilClose, false),
         })
     }
 }

@@ -1,21 +1,20 @@
 //! A connection to the upstream: what was read ahead of need, and what is still to be written.
 
 use std::{
-    io::{self, IoSlice},
-    pin::{Pin, pin},
+    io,
+    pin::pin,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+use tokio::io::AsyncReadExt as _;
 
 use super::connect::UpstreamStream;
+use crate::listener::{framing::Source, output::Output};
 
 /// How much is read at once: at first, and at most, once an answer proves to be large.
 const LEAST_READ: usize = 8 * 1024;
 const MOST_READ: usize = 64 * 1024;
-/// Pieces up to this size are copied behind the line before them, so that both leave in one piece of memory.
-const SMALL_PIECE: usize = 4 * 1024;
 
 /// A connection to the upstream and its buffers.
 #[derive(Debug)]
@@ -28,22 +27,6 @@ pub struct Wire {
     output: Output,
     /// Who waits for input, where another task might cut the connection meanwhile.
     reader: Option<Waker>,
-}
-
-/// What is still to be written.
-#[derive(Debug, Default)]
-struct Output {
-    /// Heads and the lines between chunks, with small pieces among them.
-    text: Vec<u8>,
-    text_sent: usize,
-    /// A piece too large to be copied; behind the text.
-    piece: Bytes,
-    /// What ends the piece.
-    tail: &'static [u8],
-    /// Whether anything of the request was taken by the connection: then it is sent nowhere else.
-    begun: bool,
-    /// Whether something was handed to TLS that it may not have sent.
-    unflushed: bool,
 }
 
 impl Wire {
@@ -73,7 +56,7 @@ impl Wire {
 
     /// Whether nothing is under way in either direction, so that a request may follow.
     pub fn is_quiet(&self) -> bool {
-        self.stream.is_some() && self.input.is_empty() && self.output.is_empty() && !self.output.unflushed
+        self.stream.is_some() && self.input.is_empty() && self.output.is_quiet()
     }
 
     /// Whether the upstream has neither closed the connection nor spoken out of turn while it lay idle. Without news
@@ -92,78 +75,61 @@ impl Wire {
 
     /// Begins a request: nothing else is to be written.
     pub fn push_head(&mut self, head: Vec<u8>) {
-        self.output = Output { text: head, ..Output::default() };
+        self.output = Output::new(head);
     }
 
     /// The head of a request again, of which nothing was written.
     pub fn take_unsent(&mut self) -> Option<Vec<u8>> {
-        (!self.output.begun).then(|| std::mem::take(&mut self.output.text))
+        self.output.take_unsent()
     }
 
     /// Where lines are written; never while a large piece is pending.
     pub fn text(&mut self) -> &mut Vec<u8> {
-        debug_assert!(self.output.piece.is_empty() && self.output.tail.is_empty());
-        &mut self.output.text
+        self.output.text()
     }
 
     /// Puts a piece of a body behind the text, and `tail` behind it.
     pub fn push_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
-        if piece.len() <= SMALL_PIECE {
-            let text = self.text();
-            text.extend_from_slice(&piece);
-            text.extend_from_slice(tail);
-        } else {
-            self.output.piece = piece;
-            self.output.tail = tail;
-        }
+        self.output.push_piece(piece, tail);
     }
 
     /// Writes all that was pushed. The flag of an error tells whether anything of the request had been written before.
     pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), (io::Error, bool)>> {
-        let output = &mut self.output;
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err((cut_short(), true))) };
-        while !output.is_empty() {
-            let text = &output.text[output.text_sent..];
-            let written = if output.piece.is_empty() && output.tail.is_empty() {
-                ready!(Pin::new(&mut *stream).poll_write(cx, text))
-            } else {
-                let slices = [IoSlice::new(text), IoSlice::new(&output.piece), IoSlice::new(output.tail)];
-                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))
-            };
-            match written {
-                Ok(0) => return Poll::Ready(Err((io::ErrorKind::WriteZero.into(), output.begun))),
-                Ok(bytes) => output.written(bytes),
-                Err(error) => return Poll::Ready(Err((error, output.begun))),
-            }
-        }
-        if output.unflushed {
-            ready!(Pin::new(stream).poll_flush(cx)).map_err(|error| (error, true))?;
-            output.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
+        let written = ready!(self.output.poll_write(stream, cx));
+        Poll::Ready(written.map_err(|error| (error, self.output.is_begun())))
     }
 
-    // Reading.
+    /// The exchange is over: the next one begins small again.
+    pub fn rest(&mut self) {
+        if self.read_size > LEAST_READ {
+            self.read_size = LEAST_READ;
+            self.input = BytesMut::new();
+        }
+        self.reader = None;
+    }
+}
 
+impl Source for Wire {
     /// What has been read and not been taken.
-    pub fn input(&self) -> &[u8] {
+    fn input(&self) -> &[u8] {
         &self.input
     }
 
     /// Takes bytes from the front of what has been read.
-    pub fn consume(&mut self, bytes: usize) {
+    fn consume(&mut self, bytes: usize) {
         self.input.advance(bytes);
     }
 
     /// Takes up to `most` bytes of what has been read. Nothing is copied: when all that was taken of the buffer is
     /// gone, it is used again.
-    pub fn take(&mut self, most: u64) -> Bytes {
+    fn take(&mut self, most: u64) -> Bytes {
         let bytes = usize::try_from(most).unwrap_or(usize::MAX).min(self.input.len());
         self.input.split_to(bytes).freeze()
     }
 
     /// Reads more. 0: the upstream has closed its side.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(cut_short())) };
         if self.input.capacity() - self.input.len() < self.read_size / 4 {
             self.input.reserve(self.read_size);
@@ -180,35 +146,6 @@ impl Wire {
             self.read_size = (self.read_size * 2).min(MOST_READ);
         }
         Poll::Ready(Ok(bytes))
-    }
-
-    /// The exchange is over: the next one begins small again.
-    pub fn rest(&mut self) {
-        if self.read_size > LEAST_READ {
-            self.read_size = LEAST_READ;
-            self.input = BytesMut::new();
-        }
-        self.reader = None;
-    }
-}
-
-impl Output {
-    fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.piece.is_empty() && self.tail.is_empty()
-    }
-
-    fn written(&mut self, bytes: usize) {
-        self.begun = true;
-        self.unflushed = true;
-        let text = bytes.min(self.text.len() - self.text_sent);
-        self.text_sent += text;
-        if self.text_sent == self.text.len() {
-            self.text.clear();
-            self.text_sent = 0;
-        }
-        let piece = (bytes - text).min(self.piece.len());
-        self.piece.advance(piece);
-        self.tail = &self.tail[bytes - text - piece..];
     }
 }
 
@@ -229,9 +166,6 @@ mod tests {
             let mut wire = Wire::new(UpstreamStream::Unix(ours));
             assert!(wire.is_quiet());
             wire.push_head(b"GET / HTTP/1.1\r\n\r\n".to_vec());
-            assert!(!wire.is_quiet());
-            let bytes = wire.output.text.len();
-            wire.output.written(bytes);
             assert!(!wire.is_quiet());
             std::future::poll_fn(|cx| wire.poll_write(cx)).await.unwrap();
             assert!(wire.is_quiet());

@@ -1,0 +1,203 @@
+//! The head of a request, and what it says of the request's framing and of the connection (RFC 9112 §§3, 5, 6, 9.3).
+
+use std::{mem::MaybeUninit, ops::Range};
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::super::framing::Framing;
+
+/// How many fields a head may have.
+const MAX_FIELDS: usize = 100;
+/// The longest target that [`Uri`] takes.
+const MAX_TARGET: usize = u16::MAX as usize - 1;
+
+/// Why what came is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It cannot be read, or could be read in two ways.
+    Malformed,
+    /// The head is too large, or has too many fields.
+    TooLarge,
+    /// The target is too long.
+    TargetTooLong,
+}
+
+/// The head of a request.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) request: Request<()>,
+    pub(super) framing: Framing,
+    /// Whether another request may follow on the connection.
+    pub(super) keep_alive: bool,
+    /// Whether the client waits to be asked for its body (RFC 9110 §10.1.1).
+    pub(super) expects_continue: bool,
+    /// Whether the client takes trailers (RFC 9110 §10.1.4).
+    pub(super) takes_trailers: bool,
+}
+
+/// Where a field stands.
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+/// Takes the head at the front of the input; nothing while it is incomplete. Its fields go into `headers`.
+pub(super) fn take(input: &mut BytesMut, most: usize, headers: HeaderMap) -> Result<Option<Head>, Refusal> {
+    let mut memory = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let status = httparse::ParserConfig::default()
+        .parse_request_with_uninit_headers(&mut parsed, input, &mut memory)
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => Refusal::TooLarge,
+            _ => Refusal::Malformed,
+        })?;
+    let httparse::Status::Complete(bytes) = status else { return Ok(None) };
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+        return Ok(None);
+    };
+    if bytes > most {
+        return Err(Refusal::TooLarge);
+    }
+    if target.len() > MAX_TARGET {
+        return Err(Refusal::TargetTooLong);
+    }
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
+    let start = input.as_ptr().addr();
+    let place = |part: &[u8]| {
+        let start = part.as_ptr().addr().saturating_sub(start);
+        start..start + part.len()
+    };
+    let target = place(target.as_bytes());
+    let fields: SmallVec<[Field; 24]> = parsed
+        .headers
+        .iter()
+        .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
+        .collect();
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let text = input.split_to(bytes).freeze();
+    let uri = Uri::from_maybe_shared(text.slice(target)).map_err(|_| Refusal::Malformed)?;
+    Head::read(method, uri, version, &text, fields, headers).map(Some)
+}
+
+impl Head {
+    fn read(
+        method: Method,
+        uri: Uri,
+        version: Version,
+        text: &Bytes,
+        fields: SmallVec<[Field; 24]>,
+        mut headers: HeaderMap,
+    ) -> Result<Self, Refusal> {
+        let mut says = Says { keep_alive: version == Version::HTTP_11, ..Says::default() };
+        headers.reserve(fields.len());
+        for field in fields {
+            let name = HeaderName::from_bytes(&text[field.name]).map_err(|_| Refusal::Malformed)?;
+            let value = HeaderValue::from_maybe_shared(text.slice(field.value)).map_err(|_| Refusal::Malformed)?;
+            if says.heed(&name, &value, version)? {
+                headers.append(name, value);
+            }
+        }
+        if says.coded {
+            // Of the two framings the length is the older one, and is forgotten; what follows is not believed
+            // (RFC 9112 §6.3, item 3).
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        let framing = says.framing()?;
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.headers_mut() = headers;
+        Ok(Self {
+            keep_alive: says.keep_alive && !(says.coded && says.length_said),
+            expects_continue: says.expects_continue && version == Version::HTTP_11 && !framing.is_ended(),
+            takes_trailers: says.takes_trailers,
+            request,
+            framing,
+        })
+    }
+}
+
+/// What the fields say of the framing and the connection.
+#[derive(Debug, Default)]
+struct Says {
+    length: Option<u64>,
+    length_said: bool,
+    coded: bool,
+    /// Whether the last coding is `chunked`.
+    chunked: bool,
+    keep_alive: bool,
+    close: bool,
+    expects_continue: bool,
+    takes_trailers: bool,
+}
+
+impl Says {
+    /// Heeds a field. False: it has been said before, and is not kept.
+    fn heed(&mut self, name: &HeaderName, value: &HeaderValue, version: Version) -> Result<bool, Refusal> {
+        match *name {
+            header::CONTENT_LENGTH => {
+                self.length_said = true;
+                let length = decimal(value.as_bytes()).ok_or(Refusal::Malformed)?;
+                return match self.length.replace(length) {
+                    None => Ok(true),
+                    Some(earlier) if earlier == length => Ok(false),
+                    Some(_) => Err(Refusal::Malformed),
+                };
+            }
+            header::TRANSFER_ENCODING => {
+                // There are no codings in HTTP/1.0 (RFC 9112 §6.1).
+                if version != Version::HTTP_11 {
+                    return Err(Refusal::Malformed);
+                }
+                self.coded = true;
+                let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+                self.chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+            }
+            header::CONNECTION => {
+                for option in members(value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep_alive = true;
+                    }
+                }
+                self.keep_alive &= !self.close;
+            }
+            header::EXPECT => self.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+            header::TE => {
+                self.takes_trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"));
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// How the body is framed (RFC 9112 §6.3).
+    fn framing(&self) -> Result<Framing, Refusal> {
+        match (self.coded, self.length) {
+            (true, _) if self.chunked => Ok(Framing::chunked()),
+            (true, _) => Err(Refusal::Malformed),
+            (false, Some(length)) => Ok(Framing::of_length(length)),
+            (false, None) => Ok(Framing::Ended),
+        }
+    }
+}
+
+/// The members of a list, without the blanks around them.
+fn members(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Digits and nothing else.
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}

@@ -1,0 +1,273 @@
+//! What a client sends: read into memory that the connections of a thread share, taken as heads and bodies.
+
+use std::{
+    io,
+    pin::pin,
+    task::{Context, Poll, ready},
+};
+
+use ::http::HeaderMap;
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::Frame;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+
+use super::{
+    super::{
+        conn::Connection,
+        framing::{Framing, FramingError, Source},
+        gather::Gathered,
+        io::Stream,
+    },
+    head::{self, Head, Refusal},
+};
+use std::{pin::Pin, rc::Rc};
+
+/// How much is read at once: at first, and at most, once a body proves to be large.
+const LEAST_READ: usize = 8 * 1024;
+const MOST_READ: usize = 64 * 1024;
+/// How many pieces of memory a thread keeps for what its clients send next.
+const SPARES: usize = 4;
+/// How many lists of fields a thread keeps, and for how many fields there may be room in one.
+const SPARE_LISTS: usize = 64;
+const SPARE_FIELDS: usize = 64;
+/// How much of a body that nobody wants is passed over, if it has arrived.
+const PASSED_OVER: usize = 64 * 1024;
+
+/// Memory that the connections of a thread use in turn, so that idle ones cost none, and busy ones find it warm.
+#[derive(Debug, Default)]
+pub(in super::super) struct Spares {
+    memory: std::cell::RefCell<Vec<BytesMut>>,
+    lists: std::cell::RefCell<Vec<HeaderMap>>,
+}
+
+impl Spares {
+    fn memory(&self) -> BytesMut {
+        self.memory.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn give_memory(&self, memory: BytesMut) {
+        let mut spares = self.memory.borrow_mut();
+        if spares.len() < SPARES {
+            spares.push(memory);
+        }
+    }
+
+    fn list(&self) -> HeaderMap {
+        self.lists.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes back the list of a request that is over.
+    pub(super) fn give_list(&self, mut list: HeaderMap) {
+        let mut lists = self.lists.borrow_mut();
+        if lists.len() < SPARE_LISTS && (1..=SPARE_FIELDS).contains(&list.capacity()) {
+            list.clear();
+            lists.push(list);
+        }
+    }
+}
+
+/// Why no head could be read.
+#[derive(Debug)]
+pub(super) enum HeadError {
+    /// What came is no request.
+    Refused(Refusal),
+    /// The connection broke, or ended in the middle of a head.
+    Broken,
+}
+
+/// What has come from a client, and more of it.
+pub(super) struct Input {
+    connection: Rc<Connection>,
+    /// Gone once no HTTP is spoken any more.
+    stream: Option<Gathered<Stream>>,
+    buffer: BytesMut,
+    /// How much of it was looked at and holds no whole head.
+    looked_at: usize,
+    /// How much the next read makes room for.
+    read_size: usize,
+    /// What is still to come of the request's body.
+    body: Framing,
+    /// Which request of the connection it belongs to.
+    request: u64,
+    /// What is to be said before the body is read: that it is welcome.
+    invitation: &'static [u8],
+}
+
+impl Input {
+    pub(super) fn new(connection: &Rc<Connection>, stream: Gathered<Stream>) -> Self {
+        Self {
+            connection: Rc::clone(connection),
+            stream: Some(stream),
+            buffer: BytesMut::new(),
+            looked_at: 0,
+            read_size: LEAST_READ,
+            body: Framing::Ended,
+            request: 0,
+            invitation: b"",
+        }
+    }
+
+    /// Nothing more is read. Gives what was read ahead.
+    pub(super) fn close(&mut self) -> Bytes {
+        self.stream = None;
+        std::mem::take(&mut self.buffer).freeze()
+    }
+
+    /// Ready once the next head is there, or, with nothing, the client has closed its side.
+    pub(super) fn poll_head(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Head>, HeadError>> {
+        loop {
+            if self.may_hold_a_head() {
+                match head::take(&mut self.buffer, most, self.connection.thread.spares.list()) {
+                    Ok(Some(head)) => {
+                        self.looked_at = 0;
+                        return Poll::Ready(Ok(Some(head)));
+                    }
+                    Ok(None) => self.looked_at = self.buffer.len(),
+                    Err(refusal) => return Poll::Ready(Err(HeadError::Refused(refusal))),
+                }
+            }
+            if self.buffer.len() > most {
+                return Poll::Ready(Err(HeadError::Refused(Refusal::TooLarge)));
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) if self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n')) => return Poll::Ready(Ok(None)),
+                Ok(0) | Err(_) => return Poll::Ready(Err(HeadError::Broken)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Whether to look for a head: not again, byte by byte, at one that comes slowly.
+    fn may_hold_a_head(&self) -> bool {
+        if self.looked_at == 0 {
+            return !self.buffer.is_empty();
+        }
+        let new = &self.buffer[self.looked_at.saturating_sub(3)..];
+        new.windows(2).any(|two| two == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+    }
+
+    /// A request begins, with this body.
+    pub(super) fn begin(&mut self, body: Framing, expects_continue: bool) -> u64 {
+        self.body = body;
+        self.invitation = if expects_continue { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
+        self.request += 1;
+        self.request
+    }
+
+    /// The answer has begun: it is too late to invite the body.
+    pub(super) fn answered(&mut self) {
+        self.invitation = b"";
+    }
+
+    /// The exchange is over. False: what follows in the input is not the next request, or may not be.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>) -> bool {
+        self.request += 1;
+        let mut passed_over = 0;
+        while !self.body.is_ended() && passed_over < PASSED_OVER {
+            match self.poll_piece(cx) {
+                Poll::Ready(Some(Ok(frame))) => passed_over += frame.data_ref().map_or(0, Bytes::len),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+                Poll::Ready(None) => {}
+            }
+        }
+        if self.read_size > LEAST_READ {
+            self.read_size = LEAST_READ;
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+        }
+        self.body.is_ended()
+    }
+
+    /// Ready when the client has gone while its answer is awaited. What it sends ahead is left where it is, all but
+    /// the first read of it.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.body.is_ended() || !self.buffer.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_fill(cx)) {
+            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending,
+        }
+    }
+
+    /// Whether a part of the next head has come.
+    pub(super) fn holds_something(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, FramingError>>> {
+        let mut body = std::mem::take(&mut self.body);
+        let polled = body.poll_frame(self, cx);
+        self.body = body;
+        polled
+    }
+
+    /// The next piece of the body of this request.
+    pub(super) fn poll_body(
+        &mut self,
+        request: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, FramingError>>> {
+        if request != self.request || self.stream.is_none() {
+            return Poll::Ready(Some(Err(FramingError::Ended)));
+        }
+        while !self.invitation.is_empty() {
+            let Some(stream) = &mut self.stream else { break };
+            match ready!(Pin::new(stream).poll_write(cx, self.invitation)) {
+                Ok(0) => return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::WriteZero).into()))),
+                Ok(bytes) => self.invitation = &self.invitation[bytes..],
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+        let polled = self.poll_piece(cx);
+        if self.body.is_ended() && polled.is_ready() {
+            // Read to its end by another task, perhaps: from now on the connection's own looks whether the client goes.
+            self.connection.wake_other(cx);
+        }
+        polled
+    }
+
+    /// What is still to come of the body of this request; nothing once it is over.
+    pub(super) fn body(&self, request: u64) -> Option<&Framing> {
+        (request == self.request).then_some(&self.body)
+    }
+}
+
+impl Source for Input {
+    fn input(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.buffer.advance(bytes);
+    }
+
+    fn take(&mut self, most: u64) -> Bytes {
+        let bytes = usize::try_from(most).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.buffer.split_to(bytes).freeze()
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
+        let spares = &self.connection.thread.spares;
+        if self.buffer.capacity() == 0 {
+            self.buffer = spares.memory();
+        }
+        if self.buffer.capacity() - self.buffer.len() < self.read_size / 4 {
+            self.buffer.reserve(self.read_size);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let Poll::Ready(read) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
+            if self.buffer.is_empty() {
+                spares.give_memory(std::mem::take(&mut self.buffer));
+            }
+            return Poll::Pending;
+        };
+        let bytes = read?;
+        if bytes == room {
+            self.read_size = (self.read_size * 2).min(MOST_READ);
+        }
+        Poll::Ready(Ok(bytes))
+    }
+}

@@ -1,0 +1,309 @@
+//! HTTP/1.1 on a connection: requests read, handed to the service and answered, one after the other.
+//!
+//! Spoken by hand, as it is to the upstream: with no channel between the connection and the exchange, in memory that is
+//! shared by a thread, it costs half of what a library does. HTTP/2 is hyper's.
+
+mod answer;
+mod body;
+mod head;
+mod input;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Poll, ready},
+};
+
+use ::http::{Method, Request, Response, StatusCode, Version};
+use bytes::Bytes;
+use http_body::Body;
+use tokio::io::AsyncWriteExt as _;
+
+pub use self::body::{Incoming, IncomingError};
+pub(super) use self::input::Spares;
+use self::{
+    answer::{Asked, Framing, Size, TooShort},
+    head::{Head, Refusal},
+    input::{HeadError, Input},
+};
+use super::{
+    Service,
+    conn::{Connection, Ending, Stage},
+    gather::Gathered,
+    http::HEAD_ROOM,
+    io::{Stream, Upgraded},
+    output::Output,
+    serve::{Guard, Server, until_ended},
+    talk::linger,
+};
+
+/// How many requests that were sent ahead are answered before it is the turn of the thread's other connections.
+const TURN: u32 = 16;
+
+/// How it came to an end.
+#[derive(Debug)]
+enum Ended {
+    /// Nothing more is asked, or answered.
+    Closed,
+    /// Another protocol takes over.
+    Switched,
+    /// What came is no request, and was told so.
+    Refused,
+    /// The client has gone, or an answer broke off.
+    Broken,
+}
+
+impl<S: Service> Server<S> {
+    /// Speaks HTTP/1.1 until either side has had enough, or another protocol takes over.
+    pub(super) async fn http1(self: Rc<Self>, connection: Rc<Connection>, stream: Stream, guard: Guard) {
+        connection.enter_http(false);
+        let stream = Gathered::new(stream, &self.thread.outbox);
+        let input = Rc::new(RefCell::new(Input::new(&connection, stream.clone())));
+        let turn = Cell::new(0);
+        let result = {
+            let mut talk = pin!(self.talk(&connection, &input, stream.clone(), &turn));
+            poll_fn(|cx| {
+                connection.set_task(cx);
+                turn.set(0);
+                if let Some(ending) = connection.ending.get()
+                    && !(stream.ask(Stream::has_arrived) && connection.take_back_ending(ending))
+                {
+                    return Poll::Ready(Err(ending));
+                }
+                // First what has arrived: a request that is just coming in is not to be closed upon.
+                if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(ended));
+                }
+                if connection.may_close_now() && !stream.ask(Stream::has_arrived) {
+                    return Poll::Ready(Ok(Ended::Closed));
+                }
+                // Where nothing can be sent any more, nothing is left to say.
+                match stream.poll_rest(cx) {
+                    Poll::Ready(Err(_)) => Poll::Ready(Ok(Ended::Closed)),
+                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                }
+            })
+            .await
+        };
+        let ahead = input.borrow_mut().close();
+        drop(input);
+        // What was written last, before the stream is anybody else's.
+        let result = match result {
+            Ok(ended) => {
+                let sent = until_ended(&connection, poll_fn(|cx| stream.poll_send(cx))).await;
+                connection.ending.get().filter(|_| sent.is_none()).map_or(Ok(ended), Err)
+            }
+            Err(ending) => Err(ending),
+        };
+        let unsent = stream.is_unsent();
+        let Some(stream) = stream.into_inner() else { return };
+        match result {
+            Ok(Ended::Switched) => {
+                if let Some(upgrade) = connection.take_upgrade() {
+                    connection.enter(Stage::Upgraded);
+                    // Fails when nobody waits for it any more: the connection is closed by being dropped.
+                    let _ = upgrade.send(Upgraded::new(stream, ahead, guard));
+                }
+            }
+            Ok(Ended::Closed) if !connection.has_body.get() => {
+                let mut stream = stream;
+                let _ = until_ended(&connection, stream.shutdown()).await;
+            }
+            Ok(Ended::Closed | Ended::Refused) => linger(&connection, stream).await,
+            // Closed, an answer that broke off would look whole.
+            Ok(Ended::Broken) if connection.ends_by_close.get() => stream.reset(),
+            Ok(Ended::Broken) => {}
+            Err(ending) => self.farewell(&connection, stream, unsent, ending).await,
+        }
+    }
+
+    /// Answers one request after the other.
+    async fn talk(
+        &self,
+        connection: &Rc<Connection>,
+        input: &Rc<RefCell<Input>>,
+        mut stream: Gathered<Stream>,
+        turn: &Cell<u32>,
+    ) -> Ended {
+        let most = self.settings.max_header_bytes.saturating_add(HEAD_ROOM);
+        let mut output = Output::default();
+        loop {
+            others_first(turn).await;
+            let head = match poll_fn(|cx| input.borrow_mut().poll_head(most, cx)).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ended::Closed,
+                Err(HeadError::Broken) => return Ended::Broken,
+                Err(HeadError::Refused(refusal)) => return self.refuse(refusal, output, &mut stream).await,
+            };
+            let (request, mut asked) = receive(head, connection, input);
+            let answer = {
+                let mut serving = pin!(Rc::clone(&self.service).serve(Rc::clone(connection), request));
+                poll_fn(|cx| match serving.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                    Poll::Pending => input.borrow_mut().poll_gone(cx).map(|()| None),
+                })
+                .await
+            };
+            let Some(answer) = answer else { return Ended::Broken };
+            input.borrow_mut().answered();
+            asked.keep_alive &= !self.thread.draining();
+            let (head, body) = answer.into_parts();
+            let said = answer::write_head(output.text(), &head, size(&body), &asked, &self.thread.date());
+            drop(head);
+            if send(body, said.framing, &mut output, &mut stream, input).await.is_err() {
+                return Ended::Broken;
+            }
+            if said.switches {
+                return Ended::Switched;
+            }
+            let ended = poll_fn(|cx| Poll::Ready(input.borrow_mut().end(cx))).await;
+            if !said.keep_alive || !ended {
+                return Ended::Closed;
+            }
+            if input.borrow().holds_something() {
+                connection.head_began();
+            }
+        }
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&self, refusal: Refusal, mut output: Output, stream: &mut Gathered<Stream>) -> Ended {
+        let counters = &self.thread.counters;
+        let (status, counter) = match refusal {
+            Refusal::Malformed => (StatusCode::BAD_REQUEST, &counters.ambiguous_framing),
+            Refusal::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &counters.headers_too_large),
+            Refusal::TargetTooLong => (StatusCode::URI_TOO_LONG, &counters.uri_too_long),
+        };
+        counter.add();
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = status;
+        let asked = Asked { method: Method::GET, version: Version::HTTP_11, takes_trailers: false, keep_alive: false };
+        answer::write_head(output.text(), &head, Size::Exactly(0), &asked, &self.thread.date());
+        match poll_fn(|cx| output.poll_write(stream, cx)).await {
+            Ok(()) => Ended::Refused,
+            Err(_) => Ended::Broken,
+        }
+    }
+
+    async fn farewell(&self, connection: &Rc<Connection>, mut stream: Stream, unsent: bool, ending: Ending) {
+        const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let counters = &self.thread.counters;
+        match ending {
+            Ending::Head => counters.request_timeouts.add(),
+            Ending::Idle => counters.idle_timeouts.add(),
+            Ending::Write => counters.write_timeouts.add(),
+            Ending::Cut | Ending::Drain | Ending::Handshake | Ending::Crowded => {}
+        }
+        match ending {
+            // In the middle of an answer, to close could look like its end.
+            _ if unsent => stream.reset(),
+            Ending::Head => {
+                connection.ending.set(None);
+                connection.enter(Stage::Lingering);
+                let _ = until_ended(connection, async {
+                    let _ = stream.write_all(TIMEOUT).await;
+                    let _ = stream.flush().await;
+                    let _ = stream.shutdown().await;
+                })
+                .await;
+                linger(connection, stream).await;
+            }
+            Ending::Idle | Ending::Drain => {
+                connection.ending.set(None);
+                // One try: what the socket does not take at once is not waited for.
+                poll_fn(|cx| {
+                    let _ = tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut stream), cx);
+                    Poll::Ready(())
+                })
+                .await;
+            }
+            Ending::Write | Ending::Cut | Ending::Crowded => stream.reset(),
+            Ending::Handshake => {}
+        }
+    }
+}
+
+/// Lets the thread's other connections come first, once enough was answered in this turn.
+async fn others_first(turn: &Cell<u32>) {
+    if turn.replace(turn.get() + 1) < TURN {
+        return;
+    }
+    poll_fn(|cx| {
+        if turn.get() == 0 {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The request as the service gets it, and what of it decides how it is answered.
+fn receive(head: Head, connection: &Connection, input: &Rc<RefCell<Input>>) -> (Request<Incoming>, Asked) {
+    let Head { request, framing, keep_alive, expects_continue, takes_trailers } = head;
+    let (method, version) = (request.method().clone(), request.version());
+    connection.ends_by_close.set(version == Version::HTTP_10);
+    connection.has_body.set(!framing.is_ended());
+    let is_empty = framing.is_ended();
+    let number = input.borrow_mut().begin(framing, expects_continue);
+    let body = if is_empty { Incoming::empty() } else { Incoming::http1(input, number) };
+    (request.map(|()| body), Asked { method, version, takes_trailers, keep_alive })
+}
+
+fn size(body: &impl Body) -> Size {
+    if body.is_end_stream() { Size::Exactly(0) } else { body.size_hint().exact().map_or(Size::Unknown, Size::Exactly) }
+}
+
+/// An answer broke off, or nobody takes it.
+struct BrokeOff;
+
+impl From<TooShort> for BrokeOff {
+    fn from(TooShort: TooShort) -> Self {
+        Self
+    }
+}
+
+/// Sends the output, and the body behind it as it comes. The body is let go of with its last piece, which may still be
+/// on its way then.
+async fn send<B: Body<Data = Bytes>>(
+    body: B,
+    mut framing: Framing,
+    output: &mut Output,
+    stream: &mut Gathered<Stream>,
+    input: &RefCell<Input>,
+) -> Result<(), BrokeOff> {
+    let mut body = pin!((framing != Framing::Bodiless).then_some(body));
+    poll_fn(|cx| {
+        loop {
+            let Some(rest) = body.as_mut().as_pin_mut() else {
+                return output.poll_write(stream, cx).map_err(|_| BrokeOff);
+            };
+            if output.is_full() {
+                ready!(output.poll_write(stream, cx)).map_err(|_| BrokeOff)?;
+            }
+            let ended = match rest.poll_frame(cx) {
+                Poll::Pending => {
+                    if let Poll::Ready(Err(_)) = output.poll_write(stream, cx) {
+                        return Poll::Ready(Err(BrokeOff));
+                    }
+                    return input.borrow_mut().poll_gone(cx).map(|()| Err(BrokeOff));
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BrokeOff)),
+                Poll::Ready(None) => framing.end(None, output)?,
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) => {
+                        let is_last = body.as_ref().as_pin_ref().is_some_and(|body| body.is_end_stream());
+                        framing.push(piece, is_last, output)?
+                    }
+                    Err(frame) => framing.end(frame.into_trailers().ok(), output)?,
+                },
+            };
+            if ended {
+                body.set(None);
+            }
+        }
+    })
+    .await
+}

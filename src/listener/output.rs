@@ -1,0 +1,128 @@
+//! What is still to be written on a connection: lines, small pieces among them, and one large piece behind, uncopied.
+
+use std::{
+    io::{self, IoSlice},
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::AsyncWrite;
+
+/// Pieces up to this size are copied behind the line before them, so that both leave in one piece of memory.
+const SMALL_PIECE: usize = 4 * 1024;
+
+/// How much text there is at most before it is handed on.
+const FULL: usize = 16 * 1024;
+
+/// What is still to be written.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Heads and the lines between chunks, with small pieces among them.
+    text: Vec<u8>,
+    text_sent: usize,
+    /// A piece too large to be copied; behind the text.
+    piece: Bytes,
+    /// What ends the piece.
+    tail: &'static [u8],
+    /// Whether anything of the message was taken by the connection.
+    begun: bool,
+    /// Whether something was handed on that may lie in a buffer there.
+    unflushed: bool,
+}
+
+impl Output {
+    /// A message that begins with this head.
+    pub fn new(head: Vec<u8>) -> Self {
+        Self { text: head, ..Self::default() }
+    }
+
+    /// Whether all was handed on.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.piece.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether it has to be handed on before more is put behind it.
+    pub fn is_full(&self) -> bool {
+        !self.piece.is_empty() || !self.tail.is_empty() || self.text.len() >= FULL
+    }
+
+    /// Whether all has left.
+    pub fn is_quiet(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
+    /// The head, where nothing of the message was taken.
+    pub fn take_unsent(&mut self) -> Option<Vec<u8>> {
+        (!self.begun).then(|| mem::take(&mut self.text))
+    }
+
+    /// Where lines are written; never while a large piece is pending.
+    pub fn text(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.piece.is_empty() && self.tail.is_empty());
+        &mut self.text
+    }
+
+    /// Puts a piece of a body behind the text, and `tail` behind it.
+    pub fn push_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
+        if piece.len() <= SMALL_PIECE {
+            let text = self.text();
+            text.extend_from_slice(&piece);
+            text.extend_from_slice(tail);
+        } else {
+            self.piece = piece;
+            self.tail = tail;
+        }
+    }
+
+    /// Hands all on that was pushed, and flushes.
+    ///
+    /// # Errors
+    ///
+    /// When the connection takes nothing more.
+    pub fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), io::Error>> {
+        while !self.is_empty() {
+            let text = &self.text[self.text_sent..];
+            let written = if self.piece.is_empty() && self.tail.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_write(cx, text))
+            } else {
+                let slices = [IoSlice::new(text), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))
+            };
+            match written {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(bytes) => self.written(bytes),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether anything of the message was taken by the connection: then it is sent nowhere else.
+    pub fn is_begun(&self) -> bool {
+        self.begun
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.begun = true;
+        self.unflushed = true;
+        let text = bytes.min(self.text.len() - self.text_sent);
+        self.text_sent += text;
+        if self.text_sent == self.text.len() {
+            self.text.clear();
+            self.text_sent = 0;
+        }
+        let piece = (bytes - text).min(self.piece.len());
+        self.piece.advance(piece);
+        self.tail = &self.tail[bytes - text - piece..];
+    }
+}
