@@ -13,11 +13,11 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
 use keyside::{
     clock,
     keys::LastUse,
     limits::{AddressHandle, HeaderStyle, Limiter, Meter, Plan, Quota, Readings, Rules, Settings, Subject},
+    listener::Fields,
 };
 
 /// How long one round lasts.
@@ -88,10 +88,10 @@ fn main() {
     let _ = limiter.take_address(plan, ip(3), clock::mono(), &mut readings);
     let readings = Arc::new(readings);
     row("fields", threads, |_| {
-        let (readings, mut headers) = (Arc::clone(&readings), HeaderMap::with_capacity(8));
+        let (readings, mut fields) = (Arc::clone(&readings), Fields::default());
         Box::new(move |_| {
-            headers.clear();
-            readings.write(HeaderStyle::Both, black_box(&mut headers));
+            fields.clear();
+            readings.write(HeaderStyle::Both, |name, value| black_box(&mut fields).put_text(name, value));
         })
     });
 }

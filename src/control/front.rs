@@ -33,7 +33,7 @@ use super::{answer::Problem, caller, desk::Desk, session};
 use crate::{
     clock,
     facts::client_address,
-    listener::{Connection, Cut, Exchange, Incoming, Service},
+    listener::{Answer, Connection, Cut, Exchange, Incoming, Service},
     policy::network::Networks,
 };
 
@@ -115,7 +115,7 @@ pub struct Front {
 impl Service for Front {
     type Body = Streamed;
 
-    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Streamed> {
+    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Answer<Streamed> {
         let exchange = connection.begin(clock::mono());
         let (mut head, body) = request.into_parts();
         // Over HTTP/2 the host is the authority (RFC 9113 §8.3.1), whatever a field says.
@@ -142,7 +142,7 @@ impl Service for Front {
             }
             Err(problem) => axum::response::IntoResponse::into_response(problem),
         };
-        response.map(|body| Streamed { body, exchange })
+        response.map(|body| Streamed { body, exchange }).into()
     }
 }
 

@@ -10,8 +10,7 @@
 
 use std::{cell::RefCell, cmp::Reverse, ops::Range};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 use smallvec::SmallVec;
 
 use super::{
@@ -28,11 +27,8 @@ const LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// Of how many plans a thread keeps what is always the same.
 const KEPT: usize = 16;
 
-/// How much text is cut into values before memory is asked for again: that of some 70 answers.
-const BLOCK: usize = 2048;
-
-/// Writes the fields of these windows, in this style, into an answer.
-pub(super) fn write(windows: &[Reading], style: HeaderStyle, headers: &mut HeaderMap) {
+/// Writes the fields of these windows, in this style: each name with its value.
+pub(super) fn write(windows: &[Reading], style: HeaderStyle, mut put: impl FnMut(&HeaderName, &[u8])) {
     thread_local! {
         static WRITER: RefCell<Writer> = RefCell::default();
     }
@@ -44,20 +40,25 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, headers: &mut Heade
     };
     let by_tightness = |(_, reading): &(usize, &Reading)| (reading.remaining, Reverse(reading.more_in));
     let Some((tightest, _)) = windows.iter().enumerate().min_by_key(by_tightness) else { return };
-    WRITER.with_borrow_mut(|Writer { memory, text, block }| {
+    WRITER.with_borrow_mut(|Writer { memory, text }| {
         let known = memory.of(windows);
-        let list = List::new(windows, known, tightest, text, block);
-        let (remaining, more_in) = (list.text.slice(list.remaining), list.text.slice(list.more_in));
+        let list = List::write(windows, known, tightest, text);
         if draft {
-            headers.append(RATELIMIT, value(list.text));
-            headers.append(RATELIMIT_POLICY, known.policies.clone());
+            put(&RATELIMIT, text);
+            put(&RATELIMIT_POLICY, known.policies.as_bytes());
         }
         if legacy {
-            headers.insert(LEGACY_LIMIT, known.windows[tightest].limit.clone());
-            headers.insert(LEGACY_REMAINING, value(remaining));
-            headers.insert(LEGACY_RESET, value(more_in));
+            put(&LEGACY_LIMIT, known.windows[tightest].limit.as_bytes());
+            put(&LEGACY_REMAINING, &text[list.remaining]);
+            put(&LEGACY_RESET, &text[list.more_in]);
         }
     });
+}
+
+/// Whether an upstream's field of this name gives way to ours.
+pub(super) fn replaces(style: HeaderStyle, name: &str) -> bool {
+    matches!(style, HeaderStyle::Legacy | HeaderStyle::Both)
+        && matches!(name, "x-ratelimit-limit" | "x-ratelimit-remaining" | "x-ratelimit-reset")
 }
 
 /// The name of a policy: `key-60s`.
@@ -70,7 +71,6 @@ pub(super) fn policy_name(subject: Subject, seconds: u32) -> Box<str> {
 struct Writer {
     memory: Memory,
     text: Vec<u8>,
-    block: BytesMut,
 }
 
 /// What is always the same for the policies that were met last.
@@ -81,7 +81,7 @@ struct Memory(Vec<Known>);
 struct Known {
     windows: SmallVec<[KnownWindow; 2]>,
     /// `RateLimit-Policy`.
-    policies: HeaderValue,
+    policies: Box<str>,
 }
 
 struct KnownWindow {
@@ -89,7 +89,7 @@ struct KnownWindow {
     /// How its member of `RateLimit` begins, with the comma before it: `, "key-60s";r=`.
     member: Box<str>,
     /// `X-RateLimit-Limit`.
-    limit: HeaderValue,
+    limit: Box<str>,
 }
 
 impl Memory {
@@ -115,9 +115,9 @@ impl Known {
             let comma = if policies.is_empty() { "" } else { ", " };
             let name = format!("{comma}\"{}\"", policy_name(subject, seconds));
             policies += &format!("{name};q={limit};w={seconds}");
-            KnownWindow { policy, member: format!("{name};r=").into(), limit: limit.into() }
+            KnownWindow { policy, member: format!("{name};r=").into(), limit: limit.to_string().into() }
         });
-        Self { windows: windows.collect(), policies: value(policies.into()) }
+        Self { windows: windows.collect(), policies: policies.into() }
     }
 
     fn is_of(&self, windows: &[Reading]) -> bool {
@@ -125,16 +125,14 @@ impl Known {
     }
 }
 
-/// The value of `RateLimit`, and where in it the two numbers of the tightest window stand.
+/// Where in the value of `RateLimit` the two numbers of the tightest window stand.
 struct List {
-    text: Bytes,
     remaining: Range<usize>,
     more_in: Range<usize>,
 }
 
 impl List {
-    /// The value is cut from the block, and the block made anew where it has come to its end.
-    fn new(windows: &[Reading], known: &Known, tightest: usize, text: &mut Vec<u8>, block: &mut BytesMut) -> Self {
+    fn write(windows: &[Reading], known: &Known, tightest: usize, text: &mut Vec<u8>) -> Self {
         text.clear();
         let (mut remaining, mut more_in) = (0..0, 0..0);
         for (at, (reading, known)) in windows.iter().zip(&known.windows).enumerate() {
@@ -146,11 +144,7 @@ impl List {
                 (remaining, more_in) = (its_remaining, its_more_in);
             }
         }
-        if block.capacity() < text.len() {
-            *block = BytesMut::with_capacity(BLOCK.max(text.len()));
-        }
-        block.extend_from_slice(text);
-        Self { text: block.split().freeze(), remaining, more_in }
+        Self { remaining, more_in }
     }
 }
 
@@ -159,9 +153,4 @@ fn put_number(number: u32, text: &mut Vec<u8>) -> Range<usize> {
     let start = text.len();
     text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     start..text.len()
-}
-
-fn value(text: Bytes) -> HeaderValue {
-    // Letters, digits and punctuation of our own making: always a valid value.
-    HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

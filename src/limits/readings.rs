@@ -1,6 +1,6 @@
 //! What remains, as one request found it.
 
-use http::HeaderMap;
+use http::HeaderName;
 use smallvec::SmallVec;
 
 use super::{
@@ -55,9 +55,15 @@ impl Readings {
         retry_after.max(seconds_until(self.not_before, tick(now)))
     }
 
-    /// Writes the rate-limit fields into an answer; the file `fields` says what stands in them.
-    pub fn write(&self, style: HeaderStyle, headers: &mut HeaderMap) {
-        fields::write(&self.windows, style, headers);
+    /// Writes the rate-limit fields, each name with its value, which is visible ASCII; the file `fields` says what stands
+    /// in them.
+    pub fn write(&self, style: HeaderStyle, put: impl FnMut(&HeaderName, &[u8])) {
+        fields::write(&self.windows, style, put);
+    }
+
+    /// Whether an upstream's field of this name (lower case) gives way to one of those.
+    pub fn replaces(&self, style: HeaderStyle, name: &str) -> bool {
+        !self.is_empty() && fields::replaces(style, name)
     }
 
     /// Adds what remains of a part's windows.

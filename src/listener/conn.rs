@@ -9,10 +9,12 @@ use std::{
     task::{Context, Waker},
 };
 
+use ::http::HeaderMap;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{
+    answer::Fields,
     exchange::{Exchange, Registered, StreamTask},
     io::Upgraded,
     timers::Thread,
@@ -229,6 +231,16 @@ impl Connection {
     pub fn kept<T: Default + 'static>(&self) -> Option<Rc<T>> {
         let kept = self.kept.get_or_init(|| Rc::new(T::default()) as Rc<dyn Any>);
         Rc::clone(kept).downcast().ok()
+    }
+
+    /// No fields, for an answer on this connection.
+    pub fn fields(&self) -> Fields {
+        Fields::with_memory(self.thread.spares.text())
+    }
+
+    /// Takes back the fields of a request that is done with, so that the next one has room for its own.
+    pub fn take_back(&self, fields: HeaderMap) {
+        self.thread.spares.give_list(fields);
     }
 
     /// Asks for the connection itself, once an answer with 101 has been sent on it (HTTP/1.1 only).

@@ -8,6 +8,7 @@
 //! [`Counters`].
 
 mod accept;
+mod answer;
 pub mod conn;
 mod counters;
 mod crowd;
@@ -30,12 +31,13 @@ pub mod tls;
 
 use std::{future::Future, io::Error, net::SocketAddr, rc::Rc, time::Duration};
 
-use ::http::{Request, Response};
+use ::http::Request;
 use bytes::Bytes;
 use http_body::Body;
 
 pub use self::{
     accept::{Bound, Listener, bind, counted_address, raise_descriptor_limit},
+    answer::{Answer, Fields},
     conn::Connection,
     counters::{Count, Counters},
     drain::{Drained, Handle},
@@ -122,7 +124,7 @@ pub trait Service: 'static {
         self: Rc<Self>,
         connection: Rc<Connection>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Self::Body>> + 'static;
+    ) -> impl Future<Output = Answer<Self::Body>> + 'static;
 }
 
 /// Why the listener could not start.

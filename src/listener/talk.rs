@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     Service,
+    answer::Answer,
     conn::{Connection, Ending, Stage},
     fickle::Fickle,
     gather::Gathered,
@@ -40,7 +41,8 @@ impl<S: Service> Server<S> {
                 // Boxed where it is made: hyper moves what it is given several times before it runs.
                 let answer = Box::pin(Rc::clone(&service).serve(Rc::clone(&connection), request.map(Incoming::http2)));
                 let fickle = Rc::clone(&fickle);
-                answer.map(move |mut answer| {
+                answer.map(move |Answer { head, body }| {
+                    let mut answer = head.into_response(body);
                     fickle.borrow_mut().mark(answer.headers_mut());
                     Ok::<_, Infallible>(answer)
                 })

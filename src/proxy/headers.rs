@@ -10,7 +10,8 @@ use http::{
 };
 use smallvec::SmallVec;
 
-use super::settings::OwnerHeaderSettings;
+use super::{settings::OwnerHeaderSettings, upstream::Received};
+use crate::listener::Fields;
 
 /// The field of the id that caller, upstream and operator share.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -110,24 +111,23 @@ impl HeaderRules {
         }
     }
 
-    /// Takes out of an answer what belongs to the connection to the upstream, and what is ours.
-    pub fn clean_answer(&self, headers: &mut HeaderMap) {
-        let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
-        for name in headers.keys() {
-            if is_hop_by_hop(name.as_str()) || name == "x-request-id" || self.is_ours(name.as_str()) {
-                gone.push(name.clone());
+    /// Copies the fields of an answer, but for those that belong to the connection to the upstream or are ours, and
+    /// those that give way to what `replaces` says is written anew.
+    pub fn copy_answer(&self, received: &Received, replaces: impl Fn(&str) -> bool, fields: &mut Fields) {
+        let connection = received.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
+        let mut nominated: SmallVec<[HeaderName; 4]> = SmallVec::new();
+        connection.for_each(|(_, value)| nominate(value, &mut nominated));
+        let mut lower_case = LowerCase::default();
+        for (name, value) in received.iter() {
+            let name = lower_case.of(name);
+            if !is_hop_by_hop(name)
+                && !matches!(name, "content-length" | "x-request-id")
+                && !self.is_ours(name)
+                && !replaces(name)
+                && !nominated.iter().any(|nominated| nominated == name)
+            {
+                fields.put_raw(name, value);
             }
-        }
-        if gone.is_empty() {
-            return;
-        }
-        nominated(headers, &mut gone);
-        // A length beside a chunked coding is the older of two framings (RFC 9112 §6.3): only one may be passed on.
-        if headers.contains_key(header::TRANSFER_ENCODING) {
-            headers.remove(header::CONTENT_LENGTH);
-        }
-        for name in gone {
-            remove_all(headers, name);
         }
     }
 }
@@ -151,13 +151,29 @@ fn is_hop_by_hop(name: &str) -> bool {
 /// Adds the fields that `Connection` nominates, but for those that frame, route or authenticate a message: a client
 /// may not take those out of it.
 pub(super) fn nominated(headers: &HeaderMap, gone: &mut SmallVec<impl smallvec::Array<Item = HeaderName>>) {
-    for value in headers.get_all(header::CONNECTION) {
-        for option in value.as_bytes().split(|byte| *byte == b',') {
-            let Ok(name) = HeaderName::from_bytes(option.trim_ascii()) else { continue };
-            if !matches!(name.as_str(), "host" | "content-length" | "authorization" | "trailer" | "close" | "cookie") {
-                gone.push(name);
-            }
+    headers.get_all(header::CONNECTION).iter().for_each(|value| nominate(value.as_bytes(), gone));
+}
+
+fn nominate(connection: &[u8], gone: &mut SmallVec<impl smallvec::Array<Item = HeaderName>>) {
+    for option in connection.split(|byte| *byte == b',') {
+        let Ok(name) = HeaderName::from_bytes(option.trim_ascii()) else { continue };
+        if !matches!(name.as_str(), "host" | "content-length" | "authorization" | "trailer" | "close" | "cookie") {
+            gone.push(name);
         }
+    }
+}
+
+/// Room for a name in lower case, used again for the next one.
+#[derive(Default)]
+struct LowerCase(SmallVec<[u8; 64]>);
+
+impl LowerCase {
+    fn of(&mut self, name: &[u8]) -> &str {
+        self.0.clear();
+        self.0.extend_from_slice(name);
+        self.0.make_ascii_lowercase();
+        // A token is ASCII; nothing else would be a name.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

@@ -27,7 +27,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderMap, Request, StatusCode, header, request::Parts};
 use http_body::Body as _;
 
 use super::{
@@ -51,7 +51,7 @@ use crate::{
     facts::{self, Arrival, Facts},
     keys::Purpose,
     limits::{AddressHandle, Readings},
-    listener::{Connection, Exchange, Incoming, Service},
+    listener::{self, Connection, Exchange, Fields, Incoming, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
 };
@@ -113,7 +113,7 @@ impl Pipeline {
         }
     }
 
-    async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> listener::Answer<Body> {
         let (mut head, body) = request.into_parts();
         let body = ClientBody::new(body, head.version);
         let (bodiless, end) = (body.is_end_stream(), body.end());
@@ -135,9 +135,10 @@ impl Pipeline {
             .await
         };
         let Judged { record, readings, end, .. } = judged;
+        connection.take_back(std::mem::take(&mut head.headers));
         let rejection = match outcome {
             Ok(Ok(Answer::Upstream(response))) => return response.complete(record, exchange, local),
-            Ok(Ok(Answer::Tunnel(response))) => return response.complete(record, exchange, connection),
+            Ok(Ok(Answer::Tunnel(accepted, fields))) => return accepted.complete(record, exchange, connection, fields),
             Ok(Ok(Answer::Health)) => {
                 let afterwards = Afterwards::keep_if(end.is_clear());
                 return respond::health(record, exchange.clone(), connection.draining(), afterwards);
@@ -153,7 +154,7 @@ impl Pipeline {
         // Nor where the request ends, if a field may have told another reader so (RFC 9112 §11.2).
         let unclear = matches!(rejection.reason, Reason::AmbiguousFraming | Reason::AmbiguousFieldName);
         let afterwards = Afterwards::keep_if(!unread && !unclear && end.is_clear());
-        respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards, head.headers)
+        respond::refuse(rejection, &local.live, record, exchange.clone(), &readings, afterwards)
     }
 
     async fn judge_and_forward(
@@ -345,45 +346,53 @@ impl Pipeline {
     }
 
     async fn forward(&self, sending: Sending, judged: &mut Judged<'_>) -> Result<Answer, Rejection> {
-        let live = &judged.local.live;
         let upload = sending.upload.clone();
         let upgrade = sending.upgrade.clone();
         let sent = pin!(upstream::send(sending));
-        let (mut answer, lease) =
+        let (answer, lease) =
             or_cut(judged.exchange, sent).await.map_err(|failure| failure.rejection(upload.as_deref()))?;
         if let Some(upload) = &upload {
             upload.answered();
         }
         judged.exchange.idle();
 
-        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             let Some(protocol) = upgrade else {
                 return Err(bad_answer("the upstream switched protocols without being asked to"));
             };
-            let mut response = tunnel::accept(answer, lease, &protocol, live)
+            let accepted = tunnel::accept(answer, lease, &protocol)
                 .ok_or_else(|| bad_answer("the upstream switched to another protocol than asked for"))?;
-            self.write_ours(&mut response.headers, judged);
-            return Ok(Answer::Tunnel(response));
+            let fields = self.fields(&accepted.received, judged);
+            return Ok(Answer::Tunnel(accepted, fields));
         }
-        live.rules.clean_answer(answer.headers_mut());
-        self.write_ours(answer.headers_mut(), judged);
+        let mut fields = self.fields(&answer.fields, judged);
+        if let Some(length) = answer.length {
+            fields.set_length(length);
+        }
         if !judged.end.is_clear() {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            fields.close();
         }
-        if answer.body().is_end_stream() {
-            lease.answer_ended(answer.body().leaves_connection());
+        if answer.body.is_end_stream() {
+            lease.answer_ended(answer.body.leaves_connection());
         }
-        Ok(Answer::Upstream(Forwarded { answer, lease }))
+        let upstream::Answer { status, reason, body, .. } = answer;
+        let answer = listener::Answer::new(status, fields, body).reason(reason);
+        Ok(Answer::Upstream(Forwarded { status, answer, lease }))
     }
 
-    fn write_ours(&self, headers: &mut HeaderMap, judged: &Judged<'_>) {
+    /// The fields of an answer: the upstream's that pass, and ours.
+    fn fields(&self, received: &upstream::Received, judged: &Judged<'_>) -> Fields {
+        let live = &judged.local.live;
+        let mut fields = judged.connection.fields();
+        live.rules.copy_answer(received, |name| judged.readings.replaces(live.limit_headers, name), &mut fields);
         if let Some(request_id) = judged.record.request_id() {
-            headers.insert(X_REQUEST_ID, request_id.header_value());
+            fields.put(&X_REQUEST_ID, &request_id.header_value());
         }
-        judged.readings.write(judged.local.live.limit_headers, headers);
+        judged.readings.write(live.limit_headers, |name, value| fields.put_text(name, value));
         for subject in judged.readings.near() {
             self.recorder.metrics.limit_near(subject);
         }
+        fields
     }
 }
 
@@ -394,7 +403,7 @@ impl Service for Pipeline {
         self: Rc<Self>,
         connection: Rc<Connection>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + 'static {
+    ) -> impl Future<Output = listener::Answer<Body>> + 'static {
         self.answer(connection, request)
     }
 }
@@ -466,19 +475,20 @@ fn check_length(
 /// What a request is answered with.
 enum Answer {
     Upstream(Forwarded),
-    Tunnel(tunnel::Accepted),
+    Tunnel(tunnel::Accepted, Fields),
     Health,
 }
 
 /// The upstream's answer, to be streamed.
 struct Forwarded {
-    answer: Response<Download>,
+    status: StatusCode,
+    answer: listener::Answer<Download>,
     lease: upstream::Lease,
 }
 
 impl Forwarded {
-    fn complete(self, mut record: Box<Record>, exchange: &Exchange, local: &Rc<Local>) -> Response<Body> {
-        record.answered(self.answer.status().as_u16());
+    fn complete(self, mut record: Box<Record>, exchange: &Exchange, local: &Rc<Local>) -> listener::Answer<Body> {
+        record.answered(self.status.as_u16());
         let exchange = exchange.clone();
         let (lease, local) = (self.lease, Rc::clone(local));
         self.answer.map(|download| {

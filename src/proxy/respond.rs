@@ -1,20 +1,17 @@
 //! Answers of our own: refusals from the table, and the health path.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{body::Body, headers::X_REQUEST_ID, live::Live, record::Record};
 use crate::{
     limits::Readings,
-    listener::Exchange,
+    listener::{Answer, Exchange},
     rejection::{self, Reason, Rejection},
 };
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-
-/// How many different fields a refusal has at most.
-const MOST_FIELDS: usize = 12;
 
 /// What becomes of the connection after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +28,7 @@ impl Afterwards {
     }
 }
 
-/// Answers with a refusal, to the request whose fields these were.
+/// Answers with a refusal.
 pub(super) fn refuse(
     mut rejection: Rejection,
     live: &Live,
@@ -39,24 +36,23 @@ pub(super) fn refuse(
     exchange: Exchange,
     readings: &Readings,
     afterwards: Afterwards,
-    fields: HeaderMap,
-) -> Response<Body> {
+) -> Answer<Body> {
     let request_id = record.request_id();
     let method = record.method();
     // A refusal that tells what cannot be done tells it of what would have been done.
     let would = record.effective_method();
     let rendered = rejection::render(&rejection, live.errors, request_id.map_or(b"", |id| id.as_bytes()), would);
-    let mut headers = emptied(fields);
-    headers.insert(header::CONTENT_TYPE, rendered.content_type.clone());
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    let mut fields = exchange.connection().fields();
+    fields.put(&header::CONTENT_TYPE, rendered.content_type);
+    fields.put(&header::CACHE_CONTROL, &NO_STORE);
     if let Some(request_id) = request_id {
-        headers.insert(X_REQUEST_ID, request_id.header_value());
+        fields.put(&X_REQUEST_ID, &request_id.header_value());
     }
-    headers.insert(PROXY_STATUS, proxy_status(rejection.reason));
+    fields.put(&PROXY_STATUS, &proxy_status(rejection.reason));
     if rendered.status == StatusCode::UNAUTHORIZED {
         let failed = rejection.reason.is_failed_authentication();
         for challenge in if failed { &live.challenges_after_failure } else { &live.challenges } {
-            headers.append(header::WWW_AUTHENTICATE, challenge.clone());
+            fields.put(&header::WWW_AUTHENTICATE, challenge);
         }
     }
     if let Some(scope) = &rejection.scope
@@ -64,33 +60,30 @@ pub(super) fn refuse(
         && let Ok(challenge) =
             HeaderValue::try_from(format!("Bearer realm=\"API\", error=\"insufficient_scope\", scope=\"{scope}\""))
     {
-        headers.append(header::WWW_AUTHENTICATE, challenge);
+        fields.put(&header::WWW_AUTHENTICATE, &challenge);
     }
     if let Some(seconds) = rejection.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        fields.put_number(&header::RETRY_AFTER, seconds);
     }
     if rejection.reason == Reason::MethodNotAllowed {
         // A method that is never taken is refused before anybody has looked for a route (RFC 9110 §15.5.6).
         let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
-        headers.insert(header::ALLOW, allow);
+        fields.put(&header::ALLOW, &allow);
     }
-    readings.write(live.limit_headers, &mut headers);
+    readings.write(live.limit_headers, |name, value| fields.put_text(name, value));
 
     // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
     let bytes = if *method == Method::HEAD {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(rendered.bytes.len()));
+        fields.set_length(rendered.bytes.len() as u64);
         Bytes::new()
     } else {
         rendered.bytes
     };
-    if afterwards == Afterwards::Close && record.version() < Version::HTTP_2 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if afterwards == Afterwards::Close {
+        fields.close();
     }
     record.refused(&mut rejection, rendered.status.as_u16());
-    let mut response = Response::new(Body::own(bytes, record, exchange));
-    *response.status_mut() = rendered.status;
-    *response.headers_mut() = headers;
-    response
+    Answer::new(rendered.status, fields, Body::own(bytes, record, exchange))
 }
 
 /// Says that the answer is the proxy's own, and of which kind (RFC 9209 §2.3).
@@ -110,69 +103,25 @@ fn proxy_status(reason: Reason) -> HeaderValue {
     }
 }
 
-/// The map of an answer is the request's own, emptied: that saves three allocations, and a fourth one where hyper reads
-/// the next request into it. One that is too small would grow, and one that a caller made large would stay so.
-fn emptied(mut fields: HeaderMap) -> HeaderMap {
-    if (MOST_FIELDS..=2 * MOST_FIELDS).contains(&fields.capacity()) {
-        fields.clear();
-        fields
-    } else {
-        HeaderMap::with_capacity(MOST_FIELDS)
-    }
-}
-
 /// Answers the health path: 200, or 503 while the connection drains.
 pub(super) fn health(
     mut record: Box<Record>,
     exchange: Exchange,
     draining: bool,
     afterwards: Afterwards,
-) -> Response<Body> {
+) -> Answer<Body> {
     let (status, text) =
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
     record.answered(status.as_u16());
-    let request_id = record.request_id().map(crate::facts::RequestId::header_value);
+    let mut fields = exchange.connection().fields();
+    fields.put(&header::CONTENT_TYPE, &HeaderValue::from_static("text/plain"));
+    fields.put(&header::CACHE_CONTROL, &NO_STORE);
+    if let Some(request_id) = record.request_id() {
+        fields.put(&X_REQUEST_ID, &request_id.header_value());
+    }
+    if afterwards == Afterwards::Close {
+        fields.close();
+    }
     let text = if *record.method() == Method::HEAD { "" } else { text };
-    let close = afterwards == Afterwards::Close && record.version() < Version::HTTP_2;
-    let mut response = Response::new(Body::own(text, record, exchange));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
-    if let Some(request_id) = request_id {
-        headers.insert(X_REQUEST_ID, request_id);
-    }
-    if close {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Nothing of a request with so many fields is left; `expected` is for how many fields there is room then.
-    #[track_caller]
-    fn check(fields: usize, expected: usize) {
-        let mut headers = HeaderMap::new();
-        for number in 0..fields {
-            let name = HeaderName::try_from(format!("x-field-{number}")).unwrap();
-            headers.append(&name, HeaderValue::from_static("secret"));
-            headers.append(&name, HeaderValue::from_static("secret"));
-        }
-        let emptied = emptied(headers);
-        assert!(emptied.is_empty() && emptied.iter().next().is_none() && !emptied.contains_key("x-field-0"));
-        assert_eq!(emptied.capacity(), expected, "after {fields} fields");
-    }
-
-    #[test]
-    fn a_map_of_the_right_size_is_emptied_and_any_other_left() {
-        check(0, 12);
-        check(5, 12);
-        check(11, 12);
-        check(20, 24);
-        check(25, 12);
-        check(90, 12);
-    }
+    Answer::new(status, fields, Body::own(text, record, exchange))
 }

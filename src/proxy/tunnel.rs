@@ -10,11 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
-    header::{self},
-    request::Parts,
-};
+use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     task::spawn_local,
@@ -22,12 +18,11 @@ use tokio::{
 
 use super::{
     body::Body,
-    live::Live,
     record::Record,
-    upstream::{Download, Lease, UpstreamStream},
+    upstream::{Answer, Lease, Received, UpstreamStream},
 };
 use crate::{
-    listener::{Connection, Exchange},
+    listener::{self, Connection, Exchange, Fields},
     policy::Need,
 };
 
@@ -48,8 +43,10 @@ pub(super) fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
 
 /// The upstream has said 101.
 pub(super) struct Accepted {
-    /// The fields of the answer.
-    pub(super) headers: HeaderMap,
+    /// The fields of the upstream's answer.
+    pub(super) received: Received,
+    /// The protocol as the upstream names it.
+    protocol: HeaderValue,
     upstream: UpstreamStream,
     /// What the upstream said ahead in the new protocol.
     ahead: Bytes,
@@ -57,23 +54,14 @@ pub(super) struct Accepted {
 }
 
 /// Takes the upstream's 101, if it is to the protocol that was asked for.
-pub(super) fn accept(
-    mut answer: Response<Download>,
-    lease: Lease,
-    protocol: &HeaderValue,
-    live: &Live,
-) -> Option<Accepted> {
-    let named = answer.headers().get(header::UPGRADE)?;
-    if !named.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()) {
+pub(super) fn accept(answer: Answer, lease: Lease, protocol: &HeaderValue) -> Option<Accepted> {
+    let named = answer.fields.first("upgrade")?;
+    if !named.eq_ignore_ascii_case(protocol.as_bytes()) {
         return None;
     }
-    let named = named.clone();
+    let protocol = HeaderValue::from_bytes(named).ok()?;
     let (upstream, ahead) = lease.take_stream()?;
-    let mut headers = std::mem::take(answer.headers_mut());
-    live.rules.clean_answer(&mut headers);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, named);
-    Some(Accepted { upstream, ahead, headers, lease })
+    Some(Accepted { upstream, ahead, received: answer.fields, protocol, lease })
 }
 
 impl Accepted {
@@ -83,12 +71,13 @@ impl Accepted {
         mut record: Box<Record>,
         exchange: &Exchange,
         connection: &Rc<Connection>,
-    ) -> Response<Body> {
+        mut fields: Fields,
+    ) -> listener::Answer<Body> {
         record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let downstream = connection.upgrade();
         let exchange = exchange.clone();
         exchange.idle();
-        let Self { mut upstream, ahead, headers, lease } = self;
+        let Self { mut upstream, ahead, protocol, lease, .. } = self;
         spawn_local(async move {
             let (up, down) = (Cell::new(0), Cell::new(ahead.len()));
             let cut = {
@@ -116,10 +105,8 @@ impl Accepted {
                 record.cut(cut);
             }
         });
-        let mut response = Response::new(Body::none());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = headers;
-        response
+        fields.switch_to(protocol);
+        listener::Answer::new(StatusCode::SWITCHING_PROTOCOLS, fields, Body::none())
     }
 }
 

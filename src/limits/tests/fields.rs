@@ -14,13 +14,21 @@ fn readings() -> Readings {
     readings
 }
 
+fn write(readings: &Readings, style: HeaderStyle, headers: &mut HeaderMap) {
+    readings.write(style, |name, value| {
+        headers.append(name, HeaderValue::from_bytes(value).unwrap());
+    });
+}
+
 #[track_caller]
 fn check(readings: &Readings, style: HeaderStyle, upstream: &[(&'static str, &str)], expected: &[(&str, &str)]) {
     let mut headers = HeaderMap::new();
     for &(name, value) in upstream {
-        headers.append(name, HeaderValue::from_str(value).unwrap());
+        if !readings.replaces(style, name) {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
     }
-    readings.write(style, &mut headers);
+    write(readings, style, &mut headers);
     let mut written: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     written.sort_by_key(|&(name, _)| name);
     assert_eq!(written, expected);
@@ -115,20 +123,20 @@ fn the_longest_values_fit_in() {
     let plan = per_ip(&["4294967295/366d", "4294967295/365d", "4294967295/364d", "4294967295/363d", "1/1s"]);
     limiter.take_address(&plan, ip(1), seconds(0), &mut readings).unwrap();
     let mut headers = HeaderMap::new();
-    readings.write(HeaderStyle::Both, &mut headers);
+    write(&readings, HeaderStyle::Both, &mut headers);
     assert!(headers["ratelimit"].to_str().unwrap().starts_with(r#""ip-31622400s";r=4294967294;t=31622400, "#));
 }
 
 #[test]
 fn no_answer_changes_what_another_one_says() {
-    // More plans than a thread remembers, and more text than one block holds.
+    // More plans than a thread remembers.
     let limiter = Limiter::new(1);
     let answers: Vec<_> = (1..200)
         .map(|limit| {
             let (plan, mut readings, mut headers) =
                 (per_ip(&[&format!("{limit}000/1m"), "9/1h"]), Readings::default(), HeaderMap::new());
             limiter.take_address(&plan, ip(1), seconds(limit * 3600), &mut readings).unwrap();
-            readings.write(HeaderStyle::Both, &mut headers);
+            write(&readings, HeaderStyle::Both, &mut headers);
             (limit, headers)
         })
         .collect();

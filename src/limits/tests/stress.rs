@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::HeaderMap;
 
 use super::*;
 use crate::clock;
@@ -42,9 +41,12 @@ fn judge(what: &str, mut log: Vec<Admitted>, texts: &[&str]) -> usize {
 
 /// How much is left of the counting window.
 fn left(readings: &Readings) -> usize {
-    let mut headers = HeaderMap::new();
-    readings.write(HeaderStyle::Draft, &mut headers);
-    let text = headers["ratelimit"].to_str().expect("text");
+    let mut text = String::new();
+    readings.write(HeaderStyle::Draft, |name, value| {
+        if name == "ratelimit" {
+            text = String::from_utf8(value.to_vec()).expect("text");
+        }
+    });
     let member = text.split(", ").find(|member| member.contains("-3600s")).expect("the counting window");
     member.split("r=").nth(1).and_then(|rest| rest.split(';').next()?.parse().ok()).expect("a number")
 }

@@ -1,10 +1,16 @@
 //! The head of an answer, and the framing of its body (RFC 9112 §§4–7).
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, response::Parts};
+use ::http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
 
-use super::super::output::Output;
+use super::super::{
+    answer::{AnswerHead, Fields, write_line},
+    output::Output,
+};
+
+/// Room for the status, the framing, the date and what is said of the connection.
+const FRAMING_ROOM: usize = 256;
 
 /// What of the request decides how it is answered.
 #[derive(Debug)]
@@ -47,42 +53,45 @@ pub(super) enum Size {
 }
 
 /// Writes the head of an answer. Its framing is ours to say, whatever its fields speak of.
-pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, size: Size, asked: &Asked, date: &[u8]) -> Said {
+pub(super) fn write_head(out: &mut Vec<u8>, head: &AnswerHead, size: Size, asked: &Asked, date: &[u8]) -> Said {
+    let AnswerHead { status, reason, fields } = head;
     // Interim answers are not the service's to give.
-    let status = match head.status {
-        status if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
-        status => status,
-    };
-    write_status(out, status, head.extensions.get(), asked.version);
-    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-    let framing = framing(status, size, &head.headers, asked);
-    let mut keep_alive = asked.keep_alive && framing != Framing::UntilClose && !switches;
-    let mut dated = false;
-    for (name, value) in &head.headers {
-        match *name {
-            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
-            header::CONNECTION if !switches => {
-                keep_alive &= !says_close(value);
-                continue;
+    let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
+    let status = if status.is_informational() && !switches { StatusCode::INTERNAL_SERVER_ERROR } else { *status };
+    let framing = framing(status, size, fields, asked);
+    let keep_alive = asked.keep_alive && !fields.closes && framing != Framing::UntilClose && !switches;
+    out.reserve(fields.text.len() + FRAMING_ROOM);
+    write_status(out, status, reason.as_ref(), asked.version);
+    out.extend_from_slice(&fields.text);
+    match &framing {
+        Framing::Length(bytes) => write_length(out, *bytes),
+        Framing::Chunked(trailers) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            for name in trailers.iter().chain(fields.trailers.iter().filter(|_| trailers.is_empty())) {
+                write_line(out, "trailer", name.as_str().as_bytes());
             }
-            header::TRAILER if !matches!(framing, Framing::Chunked(_)) => continue,
-            header::DATE => dated = true,
-            _ => {}
         }
-        write_field(out, name.as_str(), value.as_bytes());
-    }
-    write_framing(out, status, &framing, size, &head.headers, asked);
-    if !switches {
-        match (asked.version, keep_alive) {
-            (Version::HTTP_10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
-            (_, false) => out.extend_from_slice(b"connection: close\r\n"),
-            (_, true) => {}
+        // What a GET would be told (RFC 9110 §9.3.2).
+        Framing::Bodiless if asked.method == Method::HEAD && status != StatusCode::NO_CONTENT => {
+            match (fields.length, size) {
+                (Some(bytes), _) | (None, Size::Exactly(bytes @ 1..)) => write_length(out, bytes),
+                (None, _) => {}
+            }
         }
+        Framing::Bodiless | Framing::UntilClose => {}
     }
-    if !dated {
-        write_field(out, "date", date);
+    match &fields.switches_to {
+        Some(protocol) if switches => {
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            write_line(out, "upgrade", protocol.as_bytes());
+        }
+        _ if switches => {}
+        _ if !keep_alive => out.extend_from_slice(b"connection: close\r\n"),
+        _ if asked.version == Version::HTTP_10 => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        _ => {}
+    }
+    if !fields.dated {
+        write_line(out, "date", date);
     }
     out.extend_from_slice(b"\r\n");
     Said { framing, keep_alive, switches }
@@ -97,71 +106,26 @@ fn write_status(out: &mut Vec<u8>, status: StatusCode, reason: Option<&ReasonPhr
     out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn says_close(value: &HeaderValue) -> bool {
-    value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-}
-
 /// Whether there is a body at all behind an answer with this status (RFC 9110 §6.4.1).
 fn has_body(status: StatusCode, asked: &Asked) -> bool {
     asked.method != Method::HEAD
         && !matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn framing(status: StatusCode, size: Size, headers: &HeaderMap, asked: &Asked) -> Framing {
+fn framing(status: StatusCode, size: Size, fields: &Fields, asked: &Asked) -> Framing {
     if !has_body(status, asked) {
         return Framing::Bodiless;
     }
-    let said = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-    match size {
-        Size::Exactly(bytes) => Framing::Length(bytes),
-        Size::Unknown => match said() {
-            Some(bytes) => Framing::Length(bytes),
-            None if asked.version == Version::HTTP_10 => Framing::UntilClose,
-            None => Framing::Chunked(trailer_names(headers, asked)),
-        },
-    }
-}
-
-fn trailer_names(headers: &HeaderMap, asked: &Asked) -> Vec<HeaderName> {
-    if !asked.takes_trailers {
-        return Vec::new();
-    }
-    let names = headers.get_all(header::TRAILER).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
-}
-
-fn write_framing(
-    out: &mut Vec<u8>,
-    status: StatusCode,
-    framing: &Framing,
-    size: Size,
-    headers: &HeaderMap,
-    asked: &Asked,
-) {
-    match framing {
-        Framing::Length(bytes) => write_length(out, *bytes),
-        Framing::Chunked(_) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        // What a GET would be told (RFC 9110 §9.3.2).
-        Framing::Bodiless if asked.method == Method::HEAD && status != StatusCode::NO_CONTENT => {
-            match (headers.get(header::CONTENT_LENGTH), size) {
-                (Some(length), _) => write_field(out, "content-length", length.as_bytes()),
-                (None, Size::Exactly(bytes @ 1..)) => write_length(out, bytes),
-                (None, _) => {}
-            }
-        }
-        Framing::Bodiless | Framing::UntilClose => {}
+    match (size, fields.length) {
+        (Size::Exactly(bytes), _) | (Size::Unknown, Some(bytes)) => Framing::Length(bytes),
+        (Size::Unknown, None) if asked.version == Version::HTTP_10 => Framing::UntilClose,
+        (Size::Unknown, None) if asked.takes_trailers => Framing::Chunked(fields.trailers.clone()),
+        (Size::Unknown, None) => Framing::Chunked(Vec::new()),
     }
 }
 
 fn write_length(out: &mut Vec<u8>, bytes: u64) {
-    write_field(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
+    write_line(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
 }
 
 /// A body that is not what its head says.
@@ -204,7 +168,7 @@ impl Framing {
         out.extend_from_slice(b"0\r\n");
         for (name, value) in trailers.iter().flatten() {
             if announced.contains(name) {
-                write_field(out, name.as_str(), value.as_bytes());
+                write_line(out, name.as_str(), value.as_bytes());
             }
         }
         out.extend_from_slice(b"\r\n");

@@ -1,8 +1,10 @@
 //! What a client sends: read into memory that the connections of a thread share, taken as heads and bodies.
 
 use std::{
+    cell::RefCell,
     io,
-    pin::pin,
+    pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -20,7 +22,6 @@ use super::{
     },
     head::{self, Head, Refusal},
 };
-use std::{pin::Pin, rc::Rc};
 
 /// How much is read at once: at first, and at most, once a body proves to be large.
 const LEAST_READ: usize = 8 * 1024;
@@ -30,14 +31,17 @@ const SPARES: usize = 4;
 /// How many lists of fields a thread keeps, and for how many fields there may be room in one.
 const SPARE_LISTS: usize = 64;
 const SPARE_FIELDS: usize = 64;
+/// The largest room for fields that is kept.
+const SPARE_TEXT: usize = 8 * 1024;
 /// How much of a body that nobody wants is passed over, if it has arrived.
 const PASSED_OVER: usize = 64 * 1024;
 
 /// Memory that the connections of a thread use in turn, so that idle ones cost none, and busy ones find it warm.
 #[derive(Debug, Default)]
 pub(in super::super) struct Spares {
-    memory: std::cell::RefCell<Vec<BytesMut>>,
-    lists: std::cell::RefCell<Vec<HeaderMap>>,
+    memory: RefCell<Vec<BytesMut>>,
+    lists: RefCell<Vec<HeaderMap>>,
+    texts: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Spares {
@@ -56,8 +60,21 @@ impl Spares {
         self.lists.borrow_mut().pop().unwrap_or_default()
     }
 
+    /// Room for the fields of an answer.
+    pub(in super::super) fn text(&self) -> Vec<u8> {
+        self.texts.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_text(&self, mut text: Vec<u8>) {
+        let mut texts = self.texts.borrow_mut();
+        if texts.len() < SPARES && (1..=SPARE_TEXT).contains(&text.capacity()) {
+            text.clear();
+            texts.push(text);
+        }
+    }
+
     /// Takes back the list of a request that is over.
-    pub(super) fn give_list(&self, mut list: HeaderMap) {
+    pub(in super::super) fn give_list(&self, mut list: HeaderMap) {
         let mut lists = self.lists.borrow_mut();
         if lists.len() < SPARE_LISTS && (1..=SPARE_FIELDS).contains(&list.capacity()) {
             list.clear();
@@ -259,7 +276,7 @@ impl Source for Input {
         }
         let room = self.buffer.capacity() - self.buffer.len();
         let Poll::Ready(read) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
-            if self.buffer.is_empty() {
+            if self.buffer.is_empty() && self.read_size == LEAST_READ {
                 spares.give_memory(std::mem::take(&mut self.buffer));
             }
             return Poll::Pending;

@@ -16,7 +16,7 @@ use std::{
     task::{Poll, ready},
 };
 
-use ::http::{Method, Request, Response, StatusCode, Version};
+use ::http::{Method, Request, StatusCode, Version};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::io::AsyncWriteExt as _;
@@ -30,6 +30,7 @@ use self::{
 };
 use super::{
     Service,
+    answer::{Answer, AnswerHead, Fields},
     conn::{Connection, Ending, Stage},
     gather::Gathered,
     http::HEAD_ROOM,
@@ -149,9 +150,9 @@ impl<S: Service> Server<S> {
             let Some(answer) = answer else { return Ended::Broken };
             input.borrow_mut().answered();
             asked.keep_alive &= !self.thread.draining();
-            let (head, body) = answer.into_parts();
+            let Answer { head, body } = answer;
             let said = answer::write_head(output.text(), &head, size(&body), &asked, &self.thread.date());
-            drop(head);
+            self.thread.spares.give_text(head.fields.text);
             if send(body, said.framing, &mut output, &mut stream, input).await.is_err() {
                 return Ended::Broken;
             }
@@ -177,8 +178,7 @@ impl<S: Service> Server<S> {
             Refusal::TargetTooLong => (StatusCode::URI_TOO_LONG, &counters.uri_too_long),
         };
         counter.add();
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.status = status;
+        let head = AnswerHead { status, reason: None, fields: Fields::default() };
         let asked = Asked { method: Method::GET, version: Version::HTTP_11, takes_trailers: false, keep_alive: false };
         answer::write_head(output.text(), &head, Size::Exactly(0), &asked, &self.thread.date());
         match poll_fn(|cx| output.poll_write(stream, cx)).await {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::{Connection, Cut, Exchange, Incoming, Service};
+use super::super::{Answer, Connection, Cut, Exchange, Incoming, Service};
 use crate::{clock, keys::record::KeyState};
 
 pub(super) struct TestService {
@@ -25,7 +25,13 @@ pub(super) struct TestService {
 impl Service for TestService {
     type Body = TestBody;
 
-    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<TestBody> {
+    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Answer<TestBody> {
+        self.respond(connection, request).await.into()
+    }
+}
+
+impl TestService {
+    async fn respond(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<TestBody> {
         let exchange = connection.begin(clock::mono());
         let (head, mut body) = request.into_parts();
         match head.uri.path() {

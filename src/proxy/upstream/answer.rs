@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
@@ -26,8 +26,6 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_FIELDS: usize = 100;
 /// How many interim answers (RFC 9110 §15.2) are passed over before the final one.
 const MAX_INTERIM: usize = 32;
-/// How many fields are added to an answer on its way: room for them is made at once.
-const OUR_FIELDS: usize = 8;
 
 /// What of a request decides how its answer is read.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +34,51 @@ pub struct Asked {
     pub head: bool,
 }
 
-/// The head of an answer.
+/// An answer: its head, and its body, which is still to come.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its head; the body is still to come.
-    pub response: Response<Download>,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its reason phrase, if that is not the usual one.
+    pub reason: Option<ReasonPhrase>,
+    /// Its fields.
+    pub fields: Received,
+    /// Its length, if it says one and has no other framing.
+    pub length: Option<u64>,
+    /// Its body.
+    pub body: Download,
     /// How long the upstream keeps the connection, if it says so.
     pub keep_alive: Option<Duration>,
+}
+
+/// The fields of an answer as they came: parts of its text. The parser has seen that names are tokens, and that values
+/// hold no control character (RFC 9110 §§5.1, 5.5).
+#[derive(Debug)]
+pub struct Received {
+    text: Bytes,
+    fields: SmallVec<[Field; 16]>,
+}
+
+impl Received {
+    /// The fields of a head that has come to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn of(head: Bytes) -> Result<Self, AnswerError> {
+        let fields = Lines::find(&head)?.ok_or(AnswerError::Ended)?.fields;
+        Ok(Self { text: head, fields })
+    }
+
+    /// Name and value of each field, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (&self.text[field.name()], &self.text[field.value()]))
+    }
+
+    /// The first value under this name, which is in lower case.
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
 }
 
 /// Reads the head of the final answer.
@@ -57,8 +93,8 @@ impl HeadReader {
         loop {
             if let Some(lines) = Lines::find(wire.input())? {
                 let text = wire.take(lines.bytes as u64);
-                let answer = lines.read(&text, asked)?;
-                let status = answer.response.status();
+                let answer = lines.read(text, asked)?;
+                let status = answer.status;
                 if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(answer));
                 }
@@ -88,9 +124,26 @@ struct Lines {
     bytes: usize,
 }
 
+/// Where a field stands, in bytes from the front of the head, which is no longer than [`MAX_HEAD_BYTES`].
+#[derive(Clone, Copy, Debug)]
 struct Field {
-    name: Range<usize>,
-    value: Range<usize>,
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+impl Field {
+    fn new(name: Range<usize>, value: Range<usize>) -> Self {
+        let short = |range: Range<usize>| (range.start as u32, range.end as u32);
+        Self { name: short(name), value: short(value) }
+    }
+
+    fn name(&self) -> Range<usize> {
+        self.name.0 as usize..self.name.1 as usize
+    }
+
+    fn value(&self) -> Range<usize> {
+        self.value.0 as usize..self.value.1 as usize
+    }
 }
 
 impl Lines {
@@ -122,35 +175,27 @@ impl Lines {
             fields: head
                 .headers
                 .iter()
-                .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
+                .map(|field| Field::new(place(field.name.as_bytes()), place(field.value)))
                 .collect(),
             bytes,
         }))
     }
 
-    /// The answer whose head the text is. The values of its fields are parts of the text.
-    fn read(self, text: &Bytes, asked: Asked) -> Result<Answer, AnswerError> {
+    /// The answer whose head the text is.
+    fn read(self, text: Bytes, asked: Asked) -> Result<Answer, AnswerError> {
         let mut says = Says::default();
-        let mut headers = HeaderMap::with_capacity(self.fields.len() + OUR_FIELDS);
-        for field in self.fields {
-            let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(&text[field.name]), HeaderValue::from_maybe_shared(text.slice(field.value)))
-            else {
-                return Err(AnswerError::Malformed("a field that is none"));
-            };
-            says.heed(&name, &value)?;
-            headers.append(name, value);
+        for field in &self.fields {
+            says.heed(&text[field.name()], &text[field.value()])?;
         }
-        says.restate_length(self.status, &mut headers);
-        let mut response = Response::new(says.framing(asked, self.status, self.version)?);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = headers;
-        if !self.reason.is_empty()
-            && let Ok(reason) = ReasonPhrase::try_from(&text[self.reason])
-        {
-            response.extensions_mut().insert(reason);
-        }
-        Ok(Answer { response, keep_alive: says.keep_alive })
+        let reason = (!self.reason.is_empty()).then(|| ReasonPhrase::try_from(&text[self.reason]).ok()).flatten();
+        Ok(Answer {
+            status: self.status,
+            reason,
+            length: says.length.filter(|_| !says.chunked && self.status != StatusCode::NO_CONTENT),
+            body: says.framing(asked, self.status, self.version)?,
+            keep_alive: says.keep_alive,
+            fields: Received { text, fields: self.fields },
+        })
     }
 }
 
@@ -170,8 +215,6 @@ fn describe(error: httparse::Error) -> &'static str {
 #[derive(Debug, Default)]
 struct Says {
     length: Option<u64>,
-    /// The length was said more than once, or with zeros before it.
-    restated: bool,
     coding: bool,
     chunked: bool,
     close: bool,
@@ -180,48 +223,36 @@ struct Says {
 }
 
 impl Says {
-    fn heed(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), AnswerError> {
-        match *name {
-            header::CONTENT_LENGTH => {
-                for member in value.as_bytes().split(|byte| *byte == b',') {
+    fn heed(&mut self, name: &[u8], value: &[u8]) -> Result<(), AnswerError> {
+        // Of all names there are, those that matter here have one of these lengths.
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                for member in value.split(|byte| *byte == b',') {
                     let length = decimal(member.trim_ascii()).ok_or(AnswerError::Malformed("the length"))?;
-                    let earlier = self.length.replace(length);
-                    if earlier.is_some_and(|earlier| earlier != length) {
+                    if self.length.replace(length).is_some_and(|earlier| earlier != length) {
                         return Err(AnswerError::Malformed("two lengths"));
                     }
-                    self.restated |= earlier.is_some() || matches!(value.as_bytes(), [b'0', _, ..]);
                 }
             }
-            header::TRANSFER_ENCODING => {
-                let chunked = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                let chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
                 if self.coding || !chunked {
                     return Err(AnswerError::Malformed("framed by a coding other than chunked"));
                 }
                 (self.coding, self.chunked) = (true, true);
             }
-            header::CONNECTION => {
-                for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            _ if name == "keep-alive" => {
-                self.keep_alive = timeout(value.as_bytes()).map(Duration::from_secs);
+            10 if name.eq_ignore_ascii_case(b"keep-alive") => {
+                self.keep_alive = timeout(value).map(Duration::from_secs);
             }
             _ => {}
         }
         Ok(())
-    }
-
-    /// The length is passed on once and in one spelling (RFC 9110 §8.6), and not where there can be none (§15.3.5).
-    fn restate_length(&self, status: StatusCode, headers: &mut HeaderMap) {
-        if status == StatusCode::NO_CONTENT {
-            headers.remove(header::CONTENT_LENGTH);
-        } else if self.restated
-            && let Some(length) = self.length
-        {
-            headers.insert(header::CONTENT_LENGTH, length.into());
-        }
     }
 
     /// How the body is framed (RFC 9112 §6.3), and whether another answer may follow on the connection.

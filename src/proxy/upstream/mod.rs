@@ -30,11 +30,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::HeaderValue;
 use http_body::Frame;
 use tokio::task::{AbortHandle, spawn_local};
 
-pub use answer::AnswerError;
+pub use answer::{Answer, AnswerError, Received};
 pub use body::Download;
 pub use connect::{Destination, DestinationError, UpstreamStream};
 pub use in_flight::{InFlight, Place};
@@ -172,7 +172,7 @@ pub struct Sending {
 /// # Errors
 ///
 /// See [`SendError`].
-pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendError> {
+pub async fn send(sending: Sending) -> Result<(Answer, Lease), SendError> {
     let Sending { pool, caller, head, body, framing, asked, upload, upgrade, place, now } = sending;
     end_of_turn().await;
     let mut lease = Lease {
@@ -196,12 +196,12 @@ pub async fn send(sending: Sending) -> Result<(Response<Download>, Lease), SendE
     let mut outflow = Outflow::new(body, framing);
     loop {
         match lease.converse(&mut outflow, asked).await {
-            Ok(response) => {
+            Ok(answer) => {
                 lease.sent = outflow.is_done();
                 if !lease.sent {
                     lease.send_on(outflow);
                 }
-                return Ok((response, lease));
+                return Ok((answer, lease));
             }
             Err(Broken::Unsent(_)) if kept => {
                 kept = false;
@@ -254,7 +254,7 @@ enum Broken {
 impl Lease {
     /// Sends the request and reads the head of the answer, both at once: an answer may come before the request has
     /// been sent to its end, and after the upstream has ceased to read it.
-    async fn converse(&mut self, outflow: &mut Outflow, asked: Asked) -> Result<Response<Download>, Broken> {
+    async fn converse(&mut self, outflow: &mut Outflow, asked: Asked) -> Result<Answer, Broken> {
         let Some(connection) = &mut self.connection else { return Err(Broken::Failed(AnswerError::Ended.into())) };
         let mut reader = HeadReader::default();
         let mut refused = None;
@@ -278,7 +278,7 @@ impl Lease {
         if let Some(timeout) = answer.keep_alive {
             connection.heed_keep_alive(timeout);
         }
-        Ok(answer.response)
+        Ok(answer)
     }
 
     /// Takes the request, of which nothing was sent, to a fresh connection.

@@ -38,8 +38,7 @@ fn pair() -> (Wire, UnixStream) {
 async fn read(wire: &mut Wire, asked: Asked) -> Result<Read, AnswerError> {
     let mut reader = HeadReader::default();
     let answer = poll_fn(|cx| reader.poll(wire, asked, cx)).await?;
-    let status = answer.response.status();
-    let mut download = answer.response.into_body();
+    let (status, mut download) = (answer.status, answer.body);
     let (mut body, mut trailers) = (Vec::new(), None);
     while !download.is_end_stream() {
         let Some(frame) = poll_fn(|cx| download.poll_frame(wire, cx)).await else { break };

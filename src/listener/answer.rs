@@ -1,0 +1,192 @@
+//! An answer as a service gives it.
+//!
+//! Its fields are kept as the lines in which HTTP/1.1 sends them: most answers go out so, and to put a line behind
+//! another costs a tenth of what a map of them does. For HTTP/2 they are read back into one.
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+use hyper::ext::ReasonPhrase;
+
+/// A status, fields and a body.
+#[derive(Debug)]
+pub struct Answer<B> {
+    pub(super) head: AnswerHead,
+    pub(super) body: B,
+}
+
+/// A status and fields.
+#[derive(Debug)]
+pub(super) struct AnswerHead {
+    pub(super) status: StatusCode,
+    pub(super) reason: Option<ReasonPhrase>,
+    pub(super) fields: Fields,
+}
+
+/// The fields of an answer.
+///
+/// How its body is framed is said by the listener, from what it knows of the body; so is `Date`, where the service says
+/// none.
+#[derive(Debug, Default)]
+pub struct Fields {
+    /// Name, colon, blank, value, line end.
+    pub(super) text: Vec<u8>,
+    count: usize,
+    /// `Content-Length`, of a body that need not be there.
+    pub(super) length: Option<u64>,
+    /// Whether the connection is to be closed behind it (HTTP/1).
+    pub(super) closes: bool,
+    /// Whether there is a `Date`.
+    pub(super) dated: bool,
+    /// The trailer fields that are announced.
+    pub(super) trailers: Vec<HeaderName>,
+    /// The protocol that the connection switches to.
+    pub(super) switches_to: Option<HeaderValue>,
+}
+
+impl<B> Answer<B> {
+    /// An answer.
+    pub fn new(status: StatusCode, fields: Fields, body: B) -> Self {
+        Self { head: AnswerHead { status, reason: None, fields }, body }
+    }
+
+    /// With another reason phrase than the usual one (HTTP/1).
+    pub fn reason(mut self, reason: Option<ReasonPhrase>) -> Self {
+        self.head.reason = reason;
+        self
+    }
+
+    /// The same with another body.
+    pub fn map<C>(self, map: impl FnOnce(B) -> C) -> Answer<C> {
+        Answer { head: self.head, body: map(self.body) }
+    }
+}
+
+impl<B> From<Response<B>> for Answer<B> {
+    fn from(response: Response<B>) -> Self {
+        let (mut head, body) = response.into_parts();
+        let mut fields = Fields::default();
+        for (name, value) in &head.headers {
+            fields.put(name, value);
+        }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            fields.switches_to = head.headers.remove(header::UPGRADE);
+        }
+        Self { head: AnswerHead { status: head.status, reason: head.extensions.remove(), fields }, body }
+    }
+}
+
+impl AnswerHead {
+    /// The head of an answer over HTTP/2.
+    pub(super) fn into_response<B>(self, body: B) -> Response<B> {
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.fields.into_map();
+        response
+    }
+}
+
+impl Fields {
+    /// No fields, and room for these bytes of them.
+    pub(super) fn with_memory(text: Vec<u8>) -> Self {
+        Self { text, ..Self::default() }
+    }
+
+    /// No fields, and the room that there is for more.
+    pub fn clear(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        *self = Self::with_memory(text);
+    }
+
+    /// Adds a field. What frames the message or belongs to the connection is heeded, and not sent as it is.
+    pub fn put(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.put_checked(name.as_str(), value.as_bytes());
+    }
+
+    /// Adds a field whose value is a text of visible ASCII, blanks and bytes beyond. One that is none is left out.
+    pub fn put_text(&mut self, name: &HeaderName, value: &[u8]) {
+        self.put_raw(name.as_str(), value);
+    }
+
+    /// Adds a field whose value is a number.
+    pub fn put_number(&mut self, name: &HeaderName, value: u64) {
+        self.put_checked(name.as_str(), itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Adds a field under a name in lower case. A value with a control character is left out, whoever wrote it: what is
+    /// behind a line end would be another field.
+    pub fn put_raw(&mut self, name: &str, value: &[u8]) {
+        let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+        if value.iter().fold(false, |any, &byte| any | is_control(byte)) {
+            debug_assert!(false, "a value that is none");
+            return;
+        }
+        self.put_checked(name, value);
+    }
+
+    fn put_checked(&mut self, name: &str, value: &[u8]) {
+        match name {
+            "content-length" => self.length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+            "transfer-encoding" | "upgrade" => {}
+            "connection" => self.closes |= members(value).any(|option| option.eq_ignore_ascii_case(b"close")),
+            "trailer" => {
+                self.trailers.extend(members(value).filter_map(|name| HeaderName::from_bytes(name).ok()));
+            }
+            _ => {
+                self.dated |= name == "date";
+                self.count += 1;
+                write_line(&mut self.text, name, value);
+            }
+        }
+    }
+
+    /// Says how long the body is, also where it is not sent: to HEAD.
+    pub fn set_length(&mut self, bytes: u64) {
+        self.length = Some(bytes);
+    }
+
+    /// The connection is to be closed behind the answer (HTTP/1).
+    pub fn close(&mut self) {
+        self.closes = true;
+    }
+
+    /// The connection switches to this protocol; the status is 101.
+    pub fn switch_to(&mut self, protocol: HeaderValue) {
+        self.switches_to = Some(protocol);
+    }
+
+    fn into_map(self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.count + 2);
+        let text = Bytes::from(self.text);
+        let mut at = 0;
+        while let Some(line) = text[at..].iter().position(|byte| *byte == b'\n').map(|end| &text[at..at + end]) {
+            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+            let value = (at + colon + 2).min(at + line.len())..(at + line.len()).saturating_sub(1);
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_maybe_shared(text.slice(value)))
+            {
+                map.append(name, value);
+            }
+            at += line.len() + 1;
+        }
+        if let Some(length) = self.length {
+            map.insert(header::CONTENT_LENGTH, length.into());
+        }
+        for name in self.trailers {
+            map.append(header::TRAILER, name.into());
+        }
+        map
+    }
+}
+
+pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The members of a list, without the blanks around them.
+pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
