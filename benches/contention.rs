@@ -17,7 +17,7 @@ use keyside::{
     clock,
     keys::LastUse,
     limits::{AddressHandle, HeaderStyle, Limiter, Meter, Plan, Quota, Readings, Rules, Settings, Subject},
-    listener::Fields,
+    listener::{Fields, OurField},
 };
 
 /// How long one round lasts.
@@ -91,7 +91,7 @@ fn main() {
         let (readings, mut fields) = (Arc::clone(&readings), Fields::default());
         Box::new(move |_| {
             fields.clear();
-            readings.write(HeaderStyle::Both, |name, value| black_box(&mut fields).put_text(name, value));
+            readings.write(HeaderStyle::Both, |start, value| black_box(&mut fields).put_ours(OurField::new(start), value));
         })
     });
 }

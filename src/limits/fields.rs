@@ -10,7 +10,6 @@
 
 use std::{cell::RefCell, cmp::Reverse, ops::Range};
 
-use http::HeaderName;
 use smallvec::SmallVec;
 
 use super::{
@@ -18,17 +17,17 @@ use super::{
     readings::{Policy, Reading},
 };
 
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const LEGACY_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const LEGACY_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const RATELIMIT: &str = "ratelimit: ";
+const RATELIMIT_POLICY: &str = "ratelimit-policy: ";
+const LEGACY_LIMIT: &str = "x-ratelimit-limit: ";
+const LEGACY_REMAINING: &str = "x-ratelimit-remaining: ";
+const LEGACY_RESET: &str = "x-ratelimit-reset: ";
 
 /// Of how many plans a thread keeps what is always the same.
 const KEPT: usize = 16;
 
-/// Writes the fields of these windows, in this style: each name with its value.
-pub(super) fn write(windows: &[Reading], style: HeaderStyle, mut put: impl FnMut(&HeaderName, &[u8])) {
+/// Writes the fields of these windows, in this style: how each line begins, and its value.
+pub(super) fn write(windows: &[Reading], style: HeaderStyle, mut put: impl FnMut(&'static str, &[u8])) {
     thread_local! {
         static WRITER: RefCell<Writer> = RefCell::default();
     }
@@ -44,21 +43,21 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, mut put: impl FnMut
         let known = memory.of(windows);
         let list = List::write(windows, known, tightest, text);
         if draft {
-            put(&RATELIMIT, text);
-            put(&RATELIMIT_POLICY, known.policies.as_bytes());
+            put(RATELIMIT, text);
+            put(RATELIMIT_POLICY, known.policies.as_bytes());
         }
         if legacy {
-            put(&LEGACY_LIMIT, known.windows[tightest].limit.as_bytes());
-            put(&LEGACY_REMAINING, &text[list.remaining]);
-            put(&LEGACY_RESET, &text[list.more_in]);
+            put(LEGACY_LIMIT, known.windows[tightest].limit.as_bytes());
+            put(LEGACY_REMAINING, &text[list.remaining]);
+            put(LEGACY_RESET, &text[list.more_in]);
         }
     });
 }
 
 /// Whether an upstream's field of this name gives way to ours.
-pub(super) fn replaces(style: HeaderStyle, name: &str) -> bool {
+pub(super) fn replaces(style: HeaderStyle, name: &[u8]) -> bool {
     matches!(style, HeaderStyle::Legacy | HeaderStyle::Both)
-        && matches!(name, "x-ratelimit-limit" | "x-ratelimit-remaining" | "x-ratelimit-reset")
+        && matches!(name, b"x-ratelimit-limit" | b"x-ratelimit-remaining" | b"x-ratelimit-reset")
 }
 
 /// The name of a policy: `key-60s`.

@@ -1,6 +1,5 @@
 //! What remains, as one request found it.
 
-use http::HeaderName;
 use smallvec::SmallVec;
 
 use super::{
@@ -55,14 +54,14 @@ impl Readings {
         retry_after.max(seconds_until(self.not_before, tick(now)))
     }
 
-    /// Writes the rate-limit fields, each name with its value, which is visible ASCII; the file `fields` says what stands
-    /// in them.
-    pub fn write(&self, style: HeaderStyle, put: impl FnMut(&HeaderName, &[u8])) {
+    /// Writes the rate-limit fields: of each, how its line begins (name, colon, blank), and its value, which is visible
+    /// ASCII. The file `fields` says what stands in them.
+    pub fn write(&self, style: HeaderStyle, put: impl FnMut(&'static str, &[u8])) {
         fields::write(&self.windows, style, put);
     }
 
     /// Whether an upstream's field of this name (lower case) gives way to one of those.
-    pub fn replaces(&self, style: HeaderStyle, name: &str) -> bool {
+    pub fn replaces(&self, style: HeaderStyle, name: &[u8]) -> bool {
         !self.is_empty() && fields::replaces(style, name)
     }
 

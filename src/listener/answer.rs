@@ -43,6 +43,18 @@ pub struct Fields {
     pub(super) switches_to: Option<HeaderValue>,
 }
 
+/// The name of a field that we write, as a line begins with it.
+#[derive(Clone, Copy, Debug)]
+pub struct OurField(&'static str);
+
+impl OurField {
+    /// A name in lower case, with a colon and a blank behind it.
+    pub const fn new(start: &'static str) -> Self {
+        assert!(matches!(start.as_bytes(), [.., b'a'..=b'z', b':', b' ']), "a name, a colon and a blank");
+        Self(start)
+    }
+}
+
 impl<B> Answer<B> {
     /// An answer.
     pub fn new(status: StatusCode, fields: Fields, body: B) -> Self {
@@ -100,44 +112,59 @@ impl Fields {
 
     /// Adds a field. What frames the message or belongs to the connection is heeded, and not sent as it is.
     pub fn put(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.put_checked(name.as_str(), value.as_bytes());
-    }
-
-    /// Adds a field whose value is a text of visible ASCII, blanks and bytes beyond. One that is none is left out.
-    pub fn put_text(&mut self, name: &HeaderName, value: &[u8]) {
-        self.put_raw(name.as_str(), value);
-    }
-
-    /// Adds a field whose value is a number.
-    pub fn put_number(&mut self, name: &HeaderName, value: u64) {
-        self.put_checked(name.as_str(), itoa::Buffer::new().format(value).as_bytes());
-    }
-
-    /// Adds a field under a name in lower case. A value with a control character is left out, whoever wrote it: what is
-    /// behind a line end would be another field.
-    pub fn put_raw(&mut self, name: &str, value: &[u8]) {
-        let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-        if value.iter().fold(false, |any, &byte| any | is_control(byte)) {
-            debug_assert!(false, "a value that is none");
-            return;
-        }
-        self.put_checked(name, value);
-    }
-
-    fn put_checked(&mut self, name: &str, value: &[u8]) {
-        match name {
-            "content-length" => self.length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
-            "transfer-encoding" | "upgrade" => {}
-            "connection" => self.closes |= members(value).any(|option| option.eq_ignore_ascii_case(b"close")),
-            "trailer" => {
-                self.trailers.extend(members(value).filter_map(|name| HeaderName::from_bytes(name).ok()));
+        let length = || value.to_str().ok()?.parse().ok();
+        match *name {
+            header::CONTENT_LENGTH => self.length = length(),
+            header::TRANSFER_ENCODING | header::UPGRADE => {}
+            header::CONNECTION => {
+                self.closes |= members(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
+            }
+            header::TRAILER => {
+                self.trailers
+                    .extend(members(value.as_bytes()).filter_map(|name| HeaderName::from_bytes(name).ok()));
             }
             _ => {
-                self.dated |= name == "date";
+                self.dated |= *name == header::DATE;
                 self.count += 1;
-                write_line(&mut self.text, name, value);
+                write_line(&mut self.text, name.as_str(), value.as_bytes());
             }
         }
+    }
+
+    /// Adds a field of our own, whose value is visible ASCII and blanks. What frames the message, belongs to the
+    /// connection or is `Date` has functions of its own.
+    #[inline]
+    pub fn put_ours(&mut self, name: OurField, value: &[u8]) {
+        debug_assert!(value.iter().all(|byte| matches!(byte, b' '..=b'~')), "{}", value.escape_ascii());
+        self.count += 1;
+        self.text.extend_from_slice(name.0.as_bytes());
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds a field as an upstream spells it, if it `passes` by its name in lower case. The name is a token; a value
+    /// with a control character is left out, whoever sent it: what is behind a line end would be another field.
+    pub fn put_if(&mut self, name: &[u8], value: &[u8], passes: impl FnOnce(&[u8]) -> bool) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name);
+        let lower_case = &mut self.text[start..];
+        lower_case.make_ascii_lowercase();
+        let lower_case = &*lower_case;
+        let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+        if !passes(lower_case) || value.iter().fold(false, |any, &byte| any | is_control(byte)) {
+            self.text.truncate(start);
+            return;
+        }
+        if lower_case == b"trailer" {
+            self.trailers.extend(members(value).filter_map(|name| HeaderName::from_bytes(name).ok()));
+            self.text.truncate(start);
+            return;
+        }
+        self.dated |= lower_case == b"date";
+        self.count += 1;
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
     }
 
     /// Says how long the body is, also where it is not sent: to HEAD.

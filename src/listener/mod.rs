@@ -37,7 +37,7 @@ use http_body::Body;
 
 pub use self::{
     accept::{Bound, Listener, bind, counted_address, raise_descriptor_limit},
-    answer::{Answer, Fields},
+    answer::{Answer, Fields, OurField},
     conn::Connection,
     counters::{Count, Counters},
     drain::{Drained, Handle},

@@ -13,9 +13,6 @@ use smallvec::SmallVec;
 use super::{settings::OwnerHeaderSettings, upstream::Received};
 use crate::listener::Fields;
 
-/// The field of the id that caller, upstream and operator share.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 /// Fields that tell who called or what was called, as some proxy or upstream believes them. A client's spelling of
 /// them never passes; the ones that are standard or common are written anew.
 const IDENTITY_OF_OTHERS: &[&str] = &[
@@ -60,20 +57,21 @@ impl HeaderRules {
     }
 
     /// Whether a field of this name (lower case) is ours to write, in requests, trailers and answers.
-    pub fn is_ours(&self, name: &str) -> bool {
-        let prefix = &*self.owner.reserved_prefix;
-        (!prefix.is_empty() && name.starts_with(prefix)) || self.beyond_prefix.iter().any(|ours| ours == name)
+    pub fn is_ours(&self, name: &[u8]) -> bool {
+        let prefix = self.owner.reserved_prefix.as_bytes();
+        (!prefix.is_empty() && name.starts_with(prefix))
+            || self.beyond_prefix.iter().any(|ours| ours.as_str().as_bytes() == name)
     }
 
     /// Whether a client's field of this name goes on to the upstream as it is.
     pub(super) fn request_field_passes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
         // The length of a body is known from the body itself; hyper writes the one framing that is true.
-        !is_hop_by_hop(text)
+        !is_hop_by_hop(text.as_bytes())
             && !matches!(text, "host" | "content-length" | "expect" | "x-request-id" | "via")
             && !text.starts_with("x-forwarded-")
             && !IDENTITY_OF_OTHERS.contains(&text)
-            && !self.is_ours(text)
+            && !self.is_ours(text.as_bytes())
     }
 
     /// Of the trailer fields that a `Trailer` field announces, those that may pass.
@@ -113,38 +111,36 @@ impl HeaderRules {
 
     /// Copies the fields of an answer, but for those that belong to the connection to the upstream or are ours, and
     /// those that give way to what `replaces` says is written anew.
-    pub fn copy_answer(&self, received: &Received, replaces: impl Fn(&str) -> bool, fields: &mut Fields) {
+    pub fn copy_answer(&self, received: &Received, replaces: impl Fn(&[u8]) -> bool, fields: &mut Fields) {
         let connection = received.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
         let mut nominated: SmallVec<[HeaderName; 4]> = SmallVec::new();
         connection.for_each(|(_, value)| nominate(value, &mut nominated));
-        let mut lower_case = LowerCase::default();
-        for (name, value) in received.iter() {
-            let name = lower_case.of(name);
-            if !is_hop_by_hop(name)
-                && !matches!(name, "content-length" | "x-request-id")
+        let passes = |name: &[u8]| {
+            !is_hop_by_hop(name)
+                && !matches!(name, b"content-length" | b"x-request-id")
                 && !self.is_ours(name)
                 && !replaces(name)
-                && !nominated.iter().any(|nominated| nominated == name)
-            {
-                fields.put_raw(name, value);
-            }
+                && !nominated.iter().any(|nominated| nominated.as_str().as_bytes() == name)
+        };
+        for (name, value) in received.iter() {
+            fields.put_if(name, value, passes);
         }
     }
 }
 
 /// Whether a field belongs to one connection (RFC 9110 §7.6.1).
-fn is_hop_by_hop(name: &str) -> bool {
+fn is_hop_by_hop(name: &[u8]) -> bool {
     matches!(
         name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
+        b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"http2-settings"
     )
 }
 
@@ -160,20 +156,6 @@ fn nominate(connection: &[u8], gone: &mut SmallVec<impl smallvec::Array<Item = H
         if !matches!(name.as_str(), "host" | "content-length" | "authorization" | "trailer" | "close" | "cookie") {
             gone.push(name);
         }
-    }
-}
-
-/// Room for a name in lower case, used again for the next one.
-#[derive(Default)]
-struct LowerCase(SmallVec<[u8; 64]>);
-
-impl LowerCase {
-    fn of(&mut self, name: &[u8]) -> &str {
-        self.0.clear();
-        self.0.extend_from_slice(name);
-        self.0.make_ascii_lowercase();
-        // A token is ASCII; nothing else would be a name.
-        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

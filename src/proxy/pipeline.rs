@@ -37,7 +37,6 @@ use super::{
     client_body::{BodyEnd, ClientBody},
     failure::{bad_answer, or_cut},
     form,
-    headers::X_REQUEST_ID,
     live::{Live, Local},
     outgoing::{Identity, Outgoing, Way},
     record::{Record, Recorder},
@@ -51,7 +50,7 @@ use crate::{
     facts::{self, Arrival, Facts},
     keys::Purpose,
     limits::{AddressHandle, Readings},
-    listener::{self, Connection, Exchange, Fields, Incoming, Service},
+    listener::{self, Connection, Exchange, Fields, Incoming, OurField, Service},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
 };
@@ -386,9 +385,9 @@ impl Pipeline {
         let mut fields = judged.connection.fields();
         live.rules.copy_answer(received, |name| judged.readings.replaces(live.limit_headers, name), &mut fields);
         if let Some(request_id) = judged.record.request_id() {
-            fields.put(&X_REQUEST_ID, &request_id.header_value());
+            fields.put_ours(respond::X_REQUEST_ID, request_id.as_bytes());
         }
-        judged.readings.write(live.limit_headers, |name, value| fields.put_text(name, value));
+        judged.readings.write(live.limit_headers, |start, value| fields.put_ours(OurField::new(start), value));
         for subject in judged.readings.near() {
             self.recorder.metrics.limit_near(subject);
         }

@@ -1,17 +1,21 @@
 //! Answers of our own: refusals from the table, and the health path.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{body::Body, headers::X_REQUEST_ID, live::Live, record::Record};
+use super::{body::Body, live::Live, record::Record};
 use crate::{
     limits::Readings,
-    listener::{Answer, Exchange},
+    listener::{Answer, Exchange, OurField},
     rejection::{self, Reason, Rejection},
 };
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const CONTENT_TYPE: OurField = OurField::new("content-type: ");
+const CACHE_CONTROL: OurField = OurField::new("cache-control: ");
+const PROXY_STATUS: OurField = OurField::new("proxy-status: ");
+/// The id that caller, upstream and operator share.
+pub(super) const X_REQUEST_ID: OurField = OurField::new("x-request-id: ");
+const NO_STORE: &[u8] = b"no-store";
 
 /// What becomes of the connection after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +47,12 @@ pub(super) fn refuse(
     let would = record.effective_method();
     let rendered = rejection::render(&rejection, live.errors, request_id.map_or(b"", |id| id.as_bytes()), would);
     let mut fields = exchange.connection().fields();
-    fields.put(&header::CONTENT_TYPE, rendered.content_type);
-    fields.put(&header::CACHE_CONTROL, &NO_STORE);
+    fields.put_ours(CONTENT_TYPE, rendered.content_type.as_bytes());
+    fields.put_ours(CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = request_id {
-        fields.put(&X_REQUEST_ID, &request_id.header_value());
+        fields.put_ours(X_REQUEST_ID, request_id.as_bytes());
     }
-    fields.put(&PROXY_STATUS, &proxy_status(rejection.reason));
+    fields.put_ours(PROXY_STATUS, proxy_status(rejection.reason).as_bytes());
     if rendered.status == StatusCode::UNAUTHORIZED {
         let failed = rejection.reason.is_failed_authentication();
         for challenge in if failed { &live.challenges_after_failure } else { &live.challenges } {
@@ -63,14 +67,14 @@ pub(super) fn refuse(
         fields.put(&header::WWW_AUTHENTICATE, &challenge);
     }
     if let Some(seconds) = rejection.retry_after {
-        fields.put_number(&header::RETRY_AFTER, seconds);
+        fields.put(&header::RETRY_AFTER, &seconds.into());
     }
     if rejection.reason == Reason::MethodNotAllowed {
         // A method that is never taken is refused before anybody has looked for a route (RFC 9110 §15.5.6).
         let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
         fields.put(&header::ALLOW, &allow);
     }
-    readings.write(live.limit_headers, |name, value| fields.put_text(name, value));
+    readings.write(live.limit_headers, |start, value| fields.put_ours(OurField::new(start), value));
 
     // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
     let bytes = if *method == Method::HEAD {
@@ -87,19 +91,13 @@ pub(super) fn refuse(
 }
 
 /// Says that the answer is the proxy's own, and of which kind (RFC 9209 §2.3).
-fn proxy_status(reason: Reason) -> HeaderValue {
-    // At compile time: at run time, every byte is looked at.
-    const UNAVAILABLE: HeaderValue = HeaderValue::from_static("keyside; error=destination_unavailable");
-    const TIMEOUT: HeaderValue = HeaderValue::from_static("keyside; error=http_response_timeout");
-    const INTERNAL_ERROR: HeaderValue = HeaderValue::from_static("keyside; error=proxy_internal_error");
-    const INTERNAL_RESPONSE: HeaderValue = HeaderValue::from_static("keyside; error=proxy_internal_response");
-    const DENIED: HeaderValue = HeaderValue::from_static("keyside; error=http_request_denied");
+fn proxy_status(reason: Reason) -> &'static str {
     match reason {
-        Reason::UpstreamUnreachable => UNAVAILABLE,
-        Reason::UpstreamTimeout => TIMEOUT,
-        Reason::Internal => INTERNAL_ERROR,
-        Reason::KeysUnavailable | Reason::Overloaded => INTERNAL_RESPONSE,
-        _ => DENIED,
+        Reason::UpstreamUnreachable => "keyside; error=destination_unavailable",
+        Reason::UpstreamTimeout => "keyside; error=http_response_timeout",
+        Reason::Internal => "keyside; error=proxy_internal_error",
+        Reason::KeysUnavailable | Reason::Overloaded => "keyside; error=proxy_internal_response",
+        _ => "keyside; error=http_request_denied",
     }
 }
 
@@ -114,10 +112,10 @@ pub(super) fn health(
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
     record.answered(status.as_u16());
     let mut fields = exchange.connection().fields();
-    fields.put(&header::CONTENT_TYPE, &HeaderValue::from_static("text/plain"));
-    fields.put(&header::CACHE_CONTROL, &NO_STORE);
+    fields.put_ours(CONTENT_TYPE, b"text/plain");
+    fields.put_ours(CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = record.request_id() {
-        fields.put(&X_REQUEST_ID, &request_id.header_value());
+        fields.put_ours(X_REQUEST_ID, request_id.as_bytes());
     }
     if afterwards == Afterwards::Close {
         fields.close();

@@ -15,8 +15,8 @@ fn readings() -> Readings {
 }
 
 fn write(readings: &Readings, style: HeaderStyle, headers: &mut HeaderMap) {
-    readings.write(style, |name, value| {
-        headers.append(name, HeaderValue::from_bytes(value).unwrap());
+    readings.write(style, |start, value| {
+        headers.append(start.strip_suffix(": ").unwrap(), HeaderValue::from_bytes(value).unwrap());
     });
 }
 
@@ -24,7 +24,7 @@ fn write(readings: &Readings, style: HeaderStyle, headers: &mut HeaderMap) {
 fn check(readings: &Readings, style: HeaderStyle, upstream: &[(&'static str, &str)], expected: &[(&str, &str)]) {
     let mut headers = HeaderMap::new();
     for &(name, value) in upstream {
-        if !readings.replaces(style, name) {
+        if !readings.replaces(style, name.as_bytes()) {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
     }

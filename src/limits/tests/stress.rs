@@ -42,8 +42,8 @@ fn judge(what: &str, mut log: Vec<Admitted>, texts: &[&str]) -> usize {
 /// How much is left of the counting window.
 fn left(readings: &Readings) -> usize {
     let mut text = String::new();
-    readings.write(HeaderStyle::Draft, |name, value| {
-        if name == "ratelimit" {
+    readings.write(HeaderStyle::Draft, |start, value| {
+        if start == "ratelimit: " {
             text = String::from_utf8(value.to_vec()).expect("text");
         }
     });
