@@ -91,7 +91,8 @@ fn main() {
         let (readings, mut fields) = (Arc::clone(&readings), Fields::default());
         Box::new(move |_| {
             fields.clear();
-            readings.write(HeaderStyle::Both, |start, value| black_box(&mut fields).put_ours(OurField::new(start), value));
+            readings
+                .write(HeaderStyle::Both, |start, value| black_box(&mut fields).put_ours(OurField::new(start), value));
         })
     });
 }

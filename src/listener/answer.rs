@@ -120,8 +120,7 @@ impl Fields {
                 self.closes |= members(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
             }
             header::TRAILER => {
-                self.trailers
-                    .extend(members(value.as_bytes()).filter_map(|name| HeaderName::from_bytes(name).ok()));
+                self.trailers.extend(members(value.as_bytes()).filter_map(|name| HeaderName::from_bytes(name).ok()));
             }
             _ => {
                 self.dated |= *name == header::DATE;

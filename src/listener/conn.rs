@@ -391,15 +391,6 @@ impl Connection {
         }
     }
 
-    /// Wakes the connection's task, if this is another one.
-    pub(super) fn wake_other(&self, cx: &Context<'_>) {
-        if let Some(waker) = self.waker.borrow().as_ref()
-            && !waker.will_wake(cx.waker())
-        {
-            waker.wake_by_ref();
-        }
-    }
-
     /// Ends the connection; the first reason stays.
     pub(super) fn end(&self, ending: Ending) {
         if self.ending.get().is_none() {

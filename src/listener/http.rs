@@ -13,10 +13,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use hyper::{
-    rt::Executor,
-    server::conn::http2,
-};
+use hyper::{rt::Executor, server::conn::http2};
 use hyper_util::rt::TokioTimer;
 
 use super::{conn::Connection, exchange::StreamTask};

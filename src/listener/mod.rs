@@ -17,7 +17,7 @@ mod exchange;
 mod fickle;
 pub mod framing;
 mod gather;
-mod h1;
+pub mod h1;
 mod http;
 mod io;
 pub mod output;

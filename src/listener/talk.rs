@@ -22,8 +22,8 @@ use super::{
     conn::{Connection, Ending, Stage},
     fickle::Fickle,
     gather::Gathered,
-    http::{self, StreamExecutor},
     h1::Incoming,
+    http::{self, StreamExecutor},
     io::Stream,
     serve::{Guard, Server, until_ended},
 };

@@ -99,7 +99,7 @@ pub(super) struct Thread {
     /// What the connections have to say in this turn.
     pub(super) outbox: Rc<Outbox<Stream>>,
     /// Memory that they use in turn.
-    pub(super) spares: Spares,
+    pub(super) spares: Rc<Spares>,
     date: RefCell<Date>,
 }
 
@@ -132,7 +132,7 @@ impl Thread {
             handshakes: Cell::new(0),
             caps,
             outbox: Rc::default(),
-            spares: Spares::default(),
+            spares: Rc::default(),
             date: RefCell::default(),
         }
     }

@@ -12,14 +12,20 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::{super::framing::FramingError, input::Input};
+use super::{
+    super::{framing::FramingError, gather::Gathered, io::Stream},
+    input::Input,
+};
+
+/// What a client sends on one connection.
+pub(super) type ClientInput = Input<Gathered<Stream>>;
 
 /// The body of a request, as it comes.
 pub struct Incoming(Kind);
 
 enum Kind {
     Empty,
-    Http1 { input: Rc<RefCell<Input>>, request: u64 },
+    Http1 { input: Rc<RefCell<ClientInput>>, request: u64 },
     Http2(hyper::body::Incoming),
 }
 
@@ -44,7 +50,7 @@ impl fmt::Display for IncomingError {
 impl Error for IncomingError {}
 
 impl Incoming {
-    pub(super) fn http1(input: &Rc<RefCell<Input>>, request: u64) -> Self {
+    pub(super) fn http1(input: &Rc<RefCell<ClientInput>>, request: u64) -> Self {
         Self(Kind::Http1 { input: Rc::clone(input), request })
     }
 
@@ -65,15 +71,13 @@ impl http_body::Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         match &mut self.get_mut().0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Http1 { input, request } => {
-                input.borrow_mut().poll_body(*request, cx).map_err(|error| match error {
-                    FramingError::Io(_) | FramingError::Ended => IncomingError::Broken,
-                    FramingError::Malformed(why) => {
-                        tracing::debug!(why, "the body of a request cannot be read");
-                        IncomingError::Malformed
-                    }
-                })
-            }
+            Kind::Http1 { input, request } => input.borrow_mut().poll_body(*request, cx).map_err(|error| match error {
+                FramingError::Io(_) | FramingError::Ended => IncomingError::Broken,
+                FramingError::Malformed(why) => {
+                    tracing::debug!(why, "the body of a request cannot be read");
+                    IncomingError::Malformed
+                }
+            }),
             Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|_| IncomingError::Broken),
         }
     }

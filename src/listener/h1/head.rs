@@ -15,7 +15,7 @@ const MAX_TARGET: usize = u16::MAX as usize - 1;
 
 /// Why what came is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// It cannot be read, or could be read in two ways.
     Malformed,
     /// The head is too large, or has too many fields.
@@ -26,15 +26,17 @@ pub(super) enum Refusal {
 
 /// The head of a request.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) request: Request<()>,
-    pub(super) framing: Framing,
+pub struct Head {
+    /// Method, target, version and fields.
+    pub request: Request<()>,
+    /// How its body is framed.
+    pub framing: Framing,
     /// Whether another request may follow on the connection.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
     /// Whether the client waits to be asked for its body (RFC 9110 §10.1.1).
-    pub(super) expects_continue: bool,
+    pub expects_continue: bool,
     /// Whether the client takes trailers (RFC 9110 §10.1.4).
-    pub(super) takes_trailers: bool,
+    pub takes_trailers: bool,
 }
 
 /// Where a field stands.
@@ -50,9 +52,9 @@ pub(super) fn take(input: &mut BytesMut, most: usize, headers: HeaderMap) -> Res
     let status = httparse::ParserConfig::default()
         .parse_request_with_uninit_headers(&mut parsed, input, &mut memory)
         .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => Refusal::TooLarge,
-            _ => Refusal::Malformed,
-        })?;
+        httparse::Error::TooManyHeaders => Refusal::TooLarge,
+        _ => Refusal::Malformed,
+    })?;
     let httparse::Status::Complete(bytes) = status else { return Ok(None) };
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Ok(None);

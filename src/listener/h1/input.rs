@@ -5,21 +5,16 @@ use std::{
     io,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use ::http::HeaderMap;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Frame;
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::{
-    super::{
-        conn::Connection,
-        framing::{Framing, FramingError, Source},
-        gather::Gathered,
-        io::Stream,
-    },
+    super::framing::{Framing, FramingError, Source},
     head::{self, Head, Refusal},
 };
 
@@ -38,7 +33,7 @@ const PASSED_OVER: usize = 64 * 1024;
 
 /// Memory that the connections of a thread use in turn, so that idle ones cost none, and busy ones find it warm.
 #[derive(Debug, Default)]
-pub(in super::super) struct Spares {
+pub struct Spares {
     memory: RefCell<Vec<BytesMut>>,
     lists: RefCell<Vec<HeaderMap>>,
     texts: RefCell<Vec<Vec<u8>>>,
@@ -85,7 +80,7 @@ impl Spares {
 
 /// Why no head could be read.
 #[derive(Debug)]
-pub(super) enum HeadError {
+pub enum HeadError {
     /// What came is no request.
     Refused(Refusal),
     /// The connection broke, or ended in the middle of a head.
@@ -93,10 +88,13 @@ pub(super) enum HeadError {
 }
 
 /// What has come from a client, and more of it.
-pub(super) struct Input {
-    connection: Rc<Connection>,
+#[derive(Debug)]
+pub struct Input<T> {
     /// Gone once no HTTP is spoken any more.
-    stream: Option<Gathered<Stream>>,
+    stream: Option<T>,
+    spares: Rc<Spares>,
+    /// The connection's own task. The body may be read by another one.
+    task: Option<Waker>,
     buffer: BytesMut,
     /// How much of it was looked at and holds no whole head.
     looked_at: usize,
@@ -110,11 +108,13 @@ pub(super) struct Input {
     invitation: &'static [u8],
 }
 
-impl Input {
-    pub(super) fn new(connection: &Rc<Connection>, stream: Gathered<Stream>) -> Self {
+impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
+    /// Of which nothing was read.
+    pub fn new(stream: T, spares: &Rc<Spares>) -> Self {
         Self {
-            connection: Rc::clone(connection),
             stream: Some(stream),
+            spares: Rc::clone(spares),
+            task: None,
             buffer: BytesMut::new(),
             looked_at: 0,
             read_size: LEAST_READ,
@@ -125,16 +125,17 @@ impl Input {
     }
 
     /// Nothing more is read. Gives what was read ahead.
-    pub(super) fn close(&mut self) -> Bytes {
+    pub fn close(&mut self) -> Bytes {
         self.stream = None;
         std::mem::take(&mut self.buffer).freeze()
     }
 
     /// Ready once the next head is there, or, with nothing, the client has closed its side.
-    pub(super) fn poll_head(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Head>, HeadError>> {
+    pub fn poll_head(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Head>, HeadError>> {
+        self.remember(cx);
         loop {
             if self.may_hold_a_head() {
-                match head::take(&mut self.buffer, most, self.connection.thread.spares.list()) {
+                match head::take(&mut self.buffer, most, self.spares.list()) {
                     Ok(Some(head)) => {
                         self.looked_at = 0;
                         return Poll::Ready(Ok(Some(head)));
@@ -164,7 +165,7 @@ impl Input {
     }
 
     /// A request begins, with this body.
-    pub(super) fn begin(&mut self, body: Framing, expects_continue: bool) -> u64 {
+    pub fn begin(&mut self, body: Framing, expects_continue: bool) -> u64 {
         self.body = body;
         self.invitation = if expects_continue { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
         self.request += 1;
@@ -172,12 +173,12 @@ impl Input {
     }
 
     /// The answer has begun: it is too late to invite the body.
-    pub(super) fn answered(&mut self) {
+    pub fn answered(&mut self) {
         self.invitation = b"";
     }
 
     /// The exchange is over. False: what follows in the input is not the next request, or may not be.
-    pub(super) fn end(&mut self, cx: &mut Context<'_>) -> bool {
+    pub fn end(&mut self, cx: &mut Context<'_>) -> bool {
         self.request += 1;
         let mut passed_over = 0;
         while !self.body.is_ended() && passed_over < PASSED_OVER {
@@ -198,18 +199,25 @@ impl Input {
 
     /// Ready when the client has gone while its answer is awaited. What it sends ahead is left where it is, all but
     /// the first read of it.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.body.is_ended() || !self.buffer.is_empty() {
             return Poll::Pending;
         }
+        self.remember(cx);
         match ready!(self.poll_fill(cx)) {
             Ok(0) | Err(_) => Poll::Ready(()),
             Ok(_) => Poll::Pending,
         }
     }
 
+    fn remember(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
     /// Whether a part of the next head has come.
-    pub(super) fn holds_something(&self) -> bool {
+    pub fn holds_something(&self) -> bool {
         !self.buffer.is_empty()
     }
 
@@ -221,7 +229,7 @@ impl Input {
     }
 
     /// The next piece of the body of this request.
-    pub(super) fn poll_body(
+    pub fn poll_body(
         &mut self,
         request: u64,
         cx: &mut Context<'_>,
@@ -238,20 +246,23 @@ impl Input {
             }
         }
         let polled = self.poll_piece(cx);
-        if self.body.is_ended() && polled.is_ready() {
-            // Read to its end by another task, perhaps: from now on the connection's own looks whether the client goes.
-            self.connection.wake_other(cx);
+        if self.body.is_ended()
+            && let Some(task) = &self.task
+            && !task.will_wake(cx.waker())
+        {
+            // From now on the connection's own task looks whether the client goes.
+            task.wake_by_ref();
         }
         polled
     }
 
     /// What is still to come of the body of this request; nothing once it is over.
-    pub(super) fn body(&self, request: u64) -> Option<&Framing> {
+    pub fn body(&self, request: u64) -> Option<&Framing> {
         (request == self.request).then_some(&self.body)
     }
 }
 
-impl Source for Input {
+impl<T: AsyncRead + AsyncWrite + Unpin> Source for Input<T> {
     fn input(&self) -> &[u8] {
         &self.buffer
     }
@@ -267,9 +278,8 @@ impl Source for Input {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let spares = &self.connection.thread.spares;
         if self.buffer.capacity() == 0 {
-            self.buffer = spares.memory();
+            self.buffer = self.spares.memory();
         }
         if self.buffer.capacity() - self.buffer.len() < self.read_size / 4 {
             self.buffer.reserve(self.read_size);
@@ -277,7 +287,7 @@ impl Source for Input {
         let room = self.buffer.capacity() - self.buffer.len();
         let Poll::Ready(read) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
             if self.buffer.is_empty() && self.read_size == LEAST_READ {
-                spares.give_memory(std::mem::take(&mut self.buffer));
+                self.spares.give_memory(std::mem::take(&mut self.buffer));
             }
             return Poll::Pending;
         };

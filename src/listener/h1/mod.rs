@@ -5,8 +5,8 @@
 
 mod answer;
 mod body;
-mod head;
-mod input;
+pub mod head;
+pub mod input;
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,6 +25,7 @@ pub use self::body::{Incoming, IncomingError};
 pub(super) use self::input::Spares;
 use self::{
     answer::{Asked, Framing, Size, TooShort},
+    body::ClientInput,
     head::{Head, Refusal},
     input::{HeadError, Input},
 };
@@ -61,7 +62,7 @@ impl<S: Service> Server<S> {
     pub(super) async fn http1(self: Rc<Self>, connection: Rc<Connection>, stream: Stream, guard: Guard) {
         connection.enter_http(false);
         let stream = Gathered::new(stream, &self.thread.outbox);
-        let input = Rc::new(RefCell::new(Input::new(&connection, stream.clone())));
+        let input = Rc::new(RefCell::new(Input::new(stream.clone(), &self.thread.spares)));
         let turn = Cell::new(0);
         let result = {
             let mut talk = pin!(self.talk(&connection, &input, stream.clone(), &turn));
@@ -124,7 +125,7 @@ impl<S: Service> Server<S> {
     async fn talk(
         &self,
         connection: &Rc<Connection>,
-        input: &Rc<RefCell<Input>>,
+        input: &Rc<RefCell<ClientInput>>,
         mut stream: Gathered<Stream>,
         turn: &Cell<u32>,
     ) -> Ended {
@@ -241,7 +242,7 @@ async fn others_first(turn: &Cell<u32>) {
 }
 
 /// The request as the service gets it, and what of it decides how it is answered.
-fn receive(head: Head, connection: &Connection, input: &Rc<RefCell<Input>>) -> (Request<Incoming>, Asked) {
+fn receive(head: Head, connection: &Connection, input: &Rc<RefCell<ClientInput>>) -> (Request<Incoming>, Asked) {
     let Head { request, framing, keep_alive, expects_continue, takes_trailers } = head;
     let (method, version) = (request.method().clone(), request.version());
     connection.ends_by_close.set(version == Version::HTTP_10);
@@ -272,7 +273,7 @@ async fn send<B: Body<Data = Bytes>>(
     mut framing: Framing,
     output: &mut Output,
     stream: &mut Gathered<Stream>,
-    input: &RefCell<Input>,
+    input: &RefCell<ClientInput>,
 ) -> Result<(), BrokeOff> {
     let mut body = pin!((framing != Framing::Bodiless).then_some(body));
     poll_fn(|cx| {
