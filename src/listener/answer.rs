@@ -67,6 +67,11 @@ impl<B> Answer<B> {
         self
     }
 
+    /// Its fields as a map.
+    pub fn into_fields(self) -> HeaderMap {
+        self.head.fields.into_map()
+    }
+
     /// The same with another body.
     pub fn map<C>(self, map: impl FnOnce(B) -> C) -> Answer<C> {
         Answer { head: self.head, body: map(self.body) }
@@ -215,4 +220,82 @@ pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// The members of a list, without the blanks around them.
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(fields: &Fields) -> &str {
+        std::str::from_utf8(&fields.text).unwrap()
+    }
+
+    #[test]
+    fn what_frames_a_message_is_heeded_and_not_sent() {
+        let response = Response::builder()
+            .header("content-length", "7")
+            .header("transfer-encoding", "chunked")
+            .header("connection", "x-hop, Close")
+            .header("trailer", "x-a, X-B")
+            .header("date", "now")
+            .header("set-cookie", "a=1")
+            .header("set-cookie", "b=2")
+            .body(())
+            .unwrap();
+        let fields = Answer::from(response).head.fields;
+        assert_eq!(shown(&fields), "date: now\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n");
+        assert_eq!((fields.length, fields.closes, fields.dated), (Some(7), true, true));
+        assert_eq!(fields.trailers, ["x-a", "x-b"]);
+    }
+
+    /// What the lines say is what a map says, in the same order.
+    #[track_caller]
+    fn check_map(put: impl Fn(&mut Fields), expected: &[(&str, &[u8])]) {
+        let mut fields = Fields::default();
+        put(&mut fields);
+        let map = fields.into_map();
+        let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn lines_are_read_back_as_they_were_written() {
+        const OURS: OurField = OurField::new("x-ours: ");
+        check_map(|_| {}, &[]);
+        check_map(|fields| fields.put_ours(OURS, b""), &[("x-ours", b"")]);
+        check_map(|fields| fields.put_ours(OURS, b"a: b, c"), &[("x-ours", b"a: b, c")]);
+        check_map(|fields| fields.put_if(b"X-Theirs", b"\x80\t\xff", |_| true), &[("x-theirs", b"\x80\t\xff")]);
+        check_map(
+            |fields| {
+                fields.put_if(b"Vary", b"a", |_| true);
+                fields.put_ours(OURS, b"1");
+                fields.put_if(b"vary", b"b", |_| true);
+                fields.set_length(9);
+            },
+            &[("vary", b"a"), ("vary", b"b"), ("x-ours", b"1"), ("content-length", b"9")],
+        );
+    }
+
+    #[test]
+    fn a_name_is_asked_for_in_lower_case() {
+        let mut fields = Fields::default();
+        for name in ["X-Keep", "X-DROP", "Date", "Trailer"] {
+            fields.put_if(name.as_bytes(), b"x-later", |name| {
+                assert!(!name.iter().any(u8::is_ascii_uppercase));
+                name != b"x-drop"
+            });
+        }
+        assert_eq!(shown(&fields), "x-keep: x-later\r\ndate: x-later\r\n");
+        assert!(fields.dated);
+        assert_eq!(fields.trailers, ["x-later"]);
+    }
+
+    #[test]
+    fn no_value_begins_another_line() {
+        let mut fields = Fields::default();
+        for byte in (0..b' ').filter(|byte| *byte != b'\t').chain([0x7f]) {
+            fields.put_if(b"x", &[b'a', byte, b'b'], |_| true);
+        }
+        assert_eq!(shown(&fields), "");
+    }
 }

@@ -327,7 +327,7 @@ impl Connection {
 
     /// Whether the drain may close an HTTP/1 connection at once.
     ///
-    /// Not while a head is coming in (hyper would drop it); nor before the first one, nor during an answer or just after
+    /// Not while a head is coming in; nor before the first one, nor during an answer or just after
     /// it: who asks again and again is told by the next answer, for a close would cross the next request, and that would
     /// be lost. An answer whose head leaves during the drain says by itself that it closes; one whose head left before
     /// can no longer say so. The tick gives them a moment.

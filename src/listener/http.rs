@@ -1,7 +1,6 @@
-//! How hyper is set up. Every limit is named here, since hyper's defaults may change under us.
+//! How hyper is set up for HTTP/2. Every limit is named here, since its defaults may change under us.
 //!
-//! No timer of hyper's own runs for HTTP/1: its header timer costs 2 % and covers one of five cases; the tick covers
-//! all. HTTP/2 pings are hyper's, since only it can send them.
+//! Pings are hyper's, since only it can send them; all other timeouts are the tick's.
 
 use std::{
     cell::Cell,

@@ -18,12 +18,12 @@ mod fickle;
 pub mod framing;
 mod gather;
 pub mod h1;
+mod h2;
 mod http;
 mod io;
 pub mod output;
 pub mod proxy_protocol;
 mod serve;
-mod talk;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -126,3 +126,67 @@ impl Output {
         self.tail = &self.tail[bytes - text - piece..];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes `appetite` bytes at a time, and keeps them for itself until it is flushed for the second time.
+    struct Buffered {
+        taken: Vec<u8>,
+        appetite: usize,
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Buffered {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let bytes = buf.len().min(self.appetite);
+            self.taken.extend_from_slice(&buf[..bytes]);
+            Poll::Ready(Ok(bytes))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes == 1 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What is pushed leaves in its order, in whatever pieces it is taken.
+    #[track_caller]
+    fn check(piece: usize, appetite: usize) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = Buffered { taken: Vec::new(), appetite, flushes: 1 };
+        let mut output = Output::new(b"HEAD|".to_vec());
+        output.push_piece(vec![b'x'; piece].into(), b"|TAIL");
+        assert_eq!(output.is_full(), piece > SMALL_PIECE);
+        assert!(matches!(output.poll_write(&mut stream, &mut cx), Poll::Ready(Ok(()))));
+        assert_eq!(stream.taken, [b"HEAD|".to_vec(), vec![b'x'; piece], b"|TAIL".to_vec()].concat());
+        assert!(output.is_quiet() && output.is_begun() && output.take_unsent().is_none());
+    }
+
+    #[test]
+    fn all_leaves_in_its_order() {
+        for appetite in [1, 7, 4096, usize::MAX] {
+            [0, 1, SMALL_PIECE, SMALL_PIECE + 1, 70_000].into_iter().for_each(|piece| check(piece, appetite));
+        }
+    }
+
+    /// Behind TLS, what was written may still lie there.
+    #[test]
+    fn what_is_not_flushed_is_not_over() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = Buffered { taken: Vec::new(), appetite: usize::MAX, flushes: 0 };
+        let mut output = Output::new(b"HEAD".to_vec());
+        assert!(!output.is_quiet() && !output.is_begun());
+        assert!(output.poll_write(&mut stream, &mut cx).is_pending());
+        assert!(output.is_empty() && output.is_begun() && !output.is_quiet());
+        assert!(output.poll_write(&mut stream, &mut cx).is_ready());
+        assert!(output.is_quiet());
+    }
+}

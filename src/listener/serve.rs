@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     runtime::Runtime,
     sync::{Notify, mpsc},
@@ -258,4 +259,28 @@ pub(super) async fn until_ended<F: Future>(connection: &Connection, future: F) -
         future.as_mut().poll(cx).map(Some)
     })
     .await
+}
+
+/// How much a client may go on sending after its answer.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Reads and throws away for a moment what the client still sends: closing with unread bytes would reset the
+/// connection, and the reset may overtake the answer (RFC 9112 §9.6).
+pub(super) async fn linger(connection: &Rc<Connection>, mut stream: Stream) {
+    if connection.ended_by_client() {
+        return;
+    }
+    connection.enter(Stage::Lingering);
+    let reading = async {
+        let _ = stream.shutdown().await;
+        let mut scratch = vec![0; 16 * 1024];
+        let mut read = 0;
+        while read < LINGER_BYTES {
+            match stream.read(&mut scratch).await {
+                Ok(0) | Err(_) => break,
+                Ok(bytes) => read += bytes,
+            }
+        }
+    };
+    let _ = until_ended(connection, reading).await;
 }

@@ -117,14 +117,14 @@ impl Upload {
         error
     }
 
-    /// hyper asked for more, and the client has sent nothing: it is the client who is awaited, once.
+    /// More was asked for, and the client has sent nothing: it is the client who is awaited, once.
     fn await_client(&self) {
         if !self.answered.get() && !self.awaiting_client.replace(true) {
             self.exchange.await_client_body(clock::mono());
         }
     }
 
-    /// A piece came. Until hyper asks for the next one, the upstream is awaited to take it.
+    /// A piece came. Until the next one is asked for, the upstream is awaited to take it.
     fn progress(&self) {
         self.awaiting_client.set(false);
         if !self.answered.get() {
@@ -153,7 +153,7 @@ pub enum RequestBody {
 /// The caller's body on its way to the upstream.
 #[derive(Debug)]
 pub struct StreamedRequest {
-    /// The body as hyper reads it.
+    /// The body as it is read.
     pub incoming: ClientBody,
     /// How it is coming along.
     pub upload: Rc<Upload>,
@@ -317,7 +317,7 @@ impl http_body::Body for Body {
     }
 }
 
-/// hyper does not ask again while the caller takes nothing, so the last word is said here: what was handed on to its
+/// Nobody asks again while the caller takes nothing, so the last word is said here: what was handed on to its
 /// end may still be cut.
 impl Drop for StreamedAnswer {
     fn drop(&mut self) {
@@ -352,7 +352,7 @@ impl StreamedAnswer {
                 Poll::Ready(Some(Err(BodyError::Upstream)))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                // Until hyper asks for the next frame, it is the caller who is awaited.
+                // Until the next frame is asked for, it is the caller who is awaited.
                 self.exchange.await_client_read(self.exchange.connection().coarse_now());
                 if self.download.is_end_stream() {
                     self.end();

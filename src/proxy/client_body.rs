@@ -19,7 +19,7 @@ use crate::listener::Incoming;
 const LEFTOVER_BYTES: usize = 64 * 1024;
 const LEFTOVER_TIME: Duration = Duration::from_secs(2);
 
-/// The body of a request, as hyper reads it.
+/// The body of a request, as the listener reads it.
 ///
 /// Over HTTP/2, dropping a body before its end resets the stream. Reset right behind the answer, clients that are still
 /// sending lose the answer (curl 7.88: "Stream error in the HTTP/2 framing layer"), so that a refused upload would look
@@ -38,9 +38,9 @@ pub struct ClientBody {
 
 /// Whether all readers agree where a body ends; known without the body, which goes its own way.
 ///
-/// hyper looks for the end of trailers where CR LF follows CR LF, others also where a line feed follows another: what
-/// they take for the next request it has read as trailers (RFC 9112 §2.2). It reads them as well of a body that nobody
-/// wants. So nothing is believed behind chunks over HTTP/1.1, unless they were seen to end, and without trailers.
+/// Some look for the end of trailers where CR LF follows CR LF, others also where a line feed follows another: what the
+/// one takes for the next request is a trailer to the other (RFC 9112 §2.2). The listener takes nothing but CR LF. All the
+/// same, nothing is believed behind chunks over HTTP/1.1, unless they were seen to end, and without trailers.
 #[derive(Clone, Debug)]
 pub struct BodyEnd(Option<Rc<Cell<Chunks>>>);
 

@@ -66,7 +66,7 @@ impl HeaderRules {
     /// Whether a client's field of this name goes on to the upstream as it is.
     pub(super) fn request_field_passes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
-        // The length of a body is known from the body itself; hyper writes the one framing that is true.
+        // The length of a body is known from the body itself; the one framing that is true is written with it.
         !is_hop_by_hop(text.as_bytes())
             && !matches!(text, "host" | "content-length" | "expect" | "x-request-id" | "via")
             && !text.starts_with("x-forwarded-")
@@ -162,5 +162,48 @@ fn nominate(connection: &[u8], gone: &mut SmallVec<impl smallvec::Array<Item = H
 fn remove_all(headers: &mut HeaderMap, name: HeaderName) {
     if let Entry::Occupied(entry) = headers.entry(name) {
         entry.remove_entry_mult();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::listener::Answer;
+
+    /// The fields of an answer that pass, by their names.
+    #[track_caller]
+    fn check(fields: &str, expected: &[&str]) {
+        let owner = OwnerHeaderSettings {
+            reserved_prefix: "x-key-".into(),
+            key_id: HeaderName::from_static("x-key-id"),
+            owner: HeaderName::from_static("x-key-owner"),
+            scopes: HeaderName::from_static("x-key-scopes"),
+            mode: HeaderName::from_static("x-mode"),
+        };
+        let rules = HeaderRules::new(owner, HeaderName::from_static("x-forwarded-for"));
+        let received = Received::of(Bytes::from(format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))).unwrap();
+        let mut copied = Fields::default();
+        rules.copy_answer(&received, |name| name == b"x-replaced", &mut copied);
+        let map = Answer::new(http::StatusCode::OK, copied, ()).into_fields();
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_or_is_ours_ends_here() {
+        check("Server: a\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", &["server", "set-cookie"]);
+        check("CONNECTION: X-Hop, close\r\nx-hop: 1\r\nKeep-Alive: timeout=5\r\nx-stays: 1\r\n", &["x-stays"]);
+        // A nomination takes out nothing that frames or authenticates.
+        check(
+            "Connection: host, authorization, cookie\r\nCookie: 1\r\nAuthorization: 1\r\n",
+            &["cookie", "authorization"],
+        );
+        check("Transfer-Encoding: chunked\r\nContent-Length: 5\r\nTE: x\r\nUpgrade: h2c\r\n", &[]);
+        check("X-Request-ID: theirs\r\nX-Key-Owner: forged\r\nX-Mode: live\r\nX-Replaced: 1\r\n", &[]);
+        check(
+            "Proxy-Authenticate: Basic\r\nProxy-Connection: close\r\nWWW-Authenticate: Basic\r\n",
+            &["www-authenticate"],
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! No map of fields is made of it: the client's fields that may pass are copied, and ours are written behind them, the
 //! owner's last. Nothing can be spelled into it: names and values come from types that hold no
-//! line end (field values, methods and targets as hyper took them; ids and scopes of graphic ASCII).
+//! line end (field values, methods and targets as the listener took them; ids and scopes of graphic ASCII).
 
 use std::{
     cell::{Cell, RefCell},

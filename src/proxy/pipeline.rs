@@ -137,7 +137,7 @@ impl Pipeline {
         connection.take_back(std::mem::take(&mut head.headers));
         let rejection = match outcome {
             Ok(Ok(Answer::Upstream(response))) => return response.complete(record, exchange, local),
-            Ok(Ok(Answer::Tunnel(accepted, fields))) => return accepted.complete(record, exchange, connection, fields),
+            Ok(Ok(Answer::Tunnel(accepted))) => return accepted.complete(record, exchange, connection),
             Ok(Ok(Answer::Health)) => {
                 let afterwards = Afterwards::keep_if(end.is_clear());
                 return respond::health(record, exchange.clone(), connection.draining(), afterwards);
@@ -359,10 +359,10 @@ impl Pipeline {
             let Some(protocol) = upgrade else {
                 return Err(bad_answer("the upstream switched protocols without being asked to"));
             };
-            let accepted = tunnel::accept(answer, lease, &protocol)
-                .ok_or_else(|| bad_answer("the upstream switched to another protocol than asked for"))?;
-            let fields = self.fields(&accepted.received, judged);
-            return Ok(Answer::Tunnel(accepted, fields));
+            let fields = self.fields(&answer.fields, judged);
+            return tunnel::accept(&answer, fields, lease, &protocol)
+                .map(Answer::Tunnel)
+                .ok_or_else(|| bad_answer("the upstream switched to another protocol than asked for"));
         }
         let mut fields = self.fields(&answer.fields, judged);
         if let Some(length) = answer.length {
@@ -431,7 +431,7 @@ fn arrive(head: &mut Parts, judged: &mut Judged<'_>) -> Result<(), Rejection> {
             return Err(rejection);
         }
     }
-    // hyper takes a list that ends in "chunked"; the upstream might take the list (RFC 9112 §6.1).
+    // The listener takes a list that ends in "chunked"; the upstream might take the list (RFC 9112 §6.1).
     if is_clear(&head.headers) { Ok(()) } else { Err(Reason::AmbiguousFraming.into()) }
 }
 
@@ -472,9 +472,10 @@ fn check_length(
 }
 
 /// What a request is answered with.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, which a box would only make dearer")]
 enum Answer {
     Upstream(Forwarded),
-    Tunnel(tunnel::Accepted, Fields),
+    Tunnel(Box<tunnel::Accepted>),
     Health,
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     body::Body,
     record::Record,
-    upstream::{Answer, Lease, Received, UpstreamStream},
+    upstream::{Answer, Lease, UpstreamStream},
 };
 use crate::{
     listener::{self, Connection, Exchange, Fields},
@@ -43,10 +43,8 @@ pub(super) fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
 
 /// The upstream has said 101.
 pub(super) struct Accepted {
-    /// The fields of the upstream's answer.
-    pub(super) received: Received,
-    /// The protocol as the upstream names it.
-    protocol: HeaderValue,
+    /// The fields of the answer.
+    fields: Fields,
     upstream: UpstreamStream,
     /// What the upstream said ahead in the new protocol.
     ahead: Bytes,
@@ -54,14 +52,19 @@ pub(super) struct Accepted {
 }
 
 /// Takes the upstream's 101, if it is to the protocol that was asked for.
-pub(super) fn accept(answer: Answer, lease: Lease, protocol: &HeaderValue) -> Option<Accepted> {
+pub(super) fn accept(
+    answer: &Answer,
+    mut fields: Fields,
+    lease: Lease,
+    protocol: &HeaderValue,
+) -> Option<Box<Accepted>> {
     let named = answer.fields.first("upgrade")?;
     if !named.eq_ignore_ascii_case(protocol.as_bytes()) {
         return None;
     }
-    let protocol = HeaderValue::from_bytes(named).ok()?;
+    fields.switch_to(HeaderValue::from_bytes(named).ok()?);
     let (upstream, ahead) = lease.take_stream()?;
-    Some(Accepted { upstream, ahead, received: answer.fields, protocol, lease })
+    Some(Box::new(Accepted { fields, upstream, ahead, lease }))
 }
 
 impl Accepted {
@@ -71,13 +74,12 @@ impl Accepted {
         mut record: Box<Record>,
         exchange: &Exchange,
         connection: &Rc<Connection>,
-        mut fields: Fields,
     ) -> listener::Answer<Body> {
         record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let downstream = connection.upgrade();
         let exchange = exchange.clone();
         exchange.idle();
-        let Self { mut upstream, ahead, protocol, lease, .. } = self;
+        let Self { fields, mut upstream, ahead, lease } = self;
         spawn_local(async move {
             let (up, down) = (Cell::new(0), Cell::new(ahead.len()));
             let cut = {
@@ -105,7 +107,6 @@ impl Accepted {
                 record.cut(cut);
             }
         });
-        fields.switch_to(protocol);
         listener::Answer::new(StatusCode::SWITCHING_PROTOCOLS, fields, Body::none())
     }
 }

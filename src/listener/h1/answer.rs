@@ -184,3 +184,142 @@ fn write_size(out: &mut Vec<u8>, size: usize) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use ::http::Response;
+
+    use super::{super::super::answer::Answer, *};
+
+    const DATE: &[u8] = b"today";
+
+    fn asked(method: Method, version: Version) -> Asked {
+        Asked { method, version, takes_trailers: false, keep_alive: true }
+    }
+
+    /// An answer with these fields, as it is written: without its status line and its date.
+    #[track_caller]
+    fn check(status: u16, fields: &[(&str, &str)], size: Size, asked: &Asked, expected: &str) -> Said {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let head = Answer::from(response.body(()).unwrap()).head;
+        let mut out = Vec::new();
+        let said = write_head(&mut out, &head, size, asked, DATE);
+        let text = String::from_utf8(out).unwrap();
+        let (line, rest) = text.split_once("\r\n").unwrap();
+        assert!(line.starts_with(if asked.version == Version::HTTP_10 { "HTTP/1.0 " } else { "HTTP/1.1 " }), "{line}");
+        assert_eq!(rest.replace("date: today\r\n", "").strip_suffix("\r\n").unwrap().replace("\r\n", "|"), expected);
+        said
+    }
+
+    #[test]
+    fn a_body_is_framed_by_what_is_known_of_it() {
+        let (get, old) = (asked(Method::GET, Version::HTTP_11), asked(Method::GET, Version::HTTP_10));
+        let said = check(200, &[], Size::Exactly(5), &get, "content-length: 5|");
+        assert_eq!((said.framing, said.keep_alive), (Framing::Length(5), true));
+        check(200, &[("content-length", "7")], Size::Exactly(5), &get, "content-length: 5|");
+        check(200, &[], Size::Exactly(0), &get, "content-length: 0|");
+        let said = check(200, &[("content-length", "7")], Size::Unknown, &get, "content-length: 7|");
+        assert_eq!(said.framing, Framing::Length(7));
+        let said = check(200, &[("transfer-encoding", "gzip")], Size::Unknown, &get, "transfer-encoding: chunked|");
+        assert_eq!(said.framing, Framing::Chunked(Vec::new()));
+        // Behind a body that only the end of the connection ends, nothing follows.
+        let said = check(200, &[], Size::Unknown, &old, "connection: close|");
+        assert_eq!((said.framing, said.keep_alive), (Framing::UntilClose, false));
+        let said = check(200, &[], Size::Exactly(5), &old, "content-length: 5|connection: keep-alive|");
+        assert!(said.keep_alive);
+    }
+
+    #[test]
+    fn where_there_is_no_body_none_is_announced() {
+        let (get, head) = (asked(Method::GET, Version::HTTP_11), asked(Method::HEAD, Version::HTTP_11));
+        for status in [204, 304] {
+            let said = check(status, &[("content-length", "7")], Size::Unknown, &get, "");
+            assert_eq!(said.framing, Framing::Bodiless);
+        }
+        let said = check(200, &[("content-length", "7")], Size::Exactly(0), &head, "content-length: 7|");
+        assert_eq!((said.framing, said.keep_alive), (Framing::Bodiless, true));
+        check(200, &[], Size::Exactly(5), &head, "content-length: 5|");
+        check(200, &[], Size::Unknown, &head, "");
+        check(204, &[("content-length", "7")], Size::Exactly(0), &head, "");
+    }
+
+    #[test]
+    fn the_end_of_the_connection_is_announced() {
+        let get = asked(Method::GET, Version::HTTP_11);
+        let said =
+            check(200, &[("connection", "Close")], Size::Exactly(0), &get, "content-length: 0|connection: close|");
+        assert!(!said.keep_alive);
+        let last = Asked { keep_alive: false, ..asked(Method::GET, Version::HTTP_11) };
+        check(200, &[("connection", "keep-alive")], Size::Exactly(0), &last, "content-length: 0|connection: close|");
+        let fields = [("connection", "upgrade"), ("upgrade", "echo")];
+        let said = check(101, &fields, Size::Exactly(0), &get, "connection: upgrade|upgrade: echo|");
+        assert!(said.switches && said.framing == Framing::Bodiless);
+        // An interim answer is no answer.
+        check(100, &[], Size::Exactly(0), &get, "content-length: 0|");
+    }
+
+    #[test]
+    fn trailers_are_announced_where_there_can_be_some() {
+        let fields = [("trailer", "x-a, x-b")];
+        let takes = Asked { takes_trailers: true, ..asked(Method::GET, Version::HTTP_11) };
+        let announced = "transfer-encoding: chunked|trailer: x-a|trailer: x-b|";
+        let mut said = check(200, &fields, Size::Unknown, &takes, announced);
+        let trailers =
+            [("x-a", "1"), ("x-c", "3")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let mut output = Output::default();
+        assert!(said.framing.end(Some(trailers.into_iter().collect()), &mut output).unwrap());
+        assert_eq!(output.text(), b"0\r\nx-a: 1\r\n\r\n");
+        check(200, &fields, Size::Exactly(2), &takes, "content-length: 2|");
+        let said = check(200, &fields, Size::Unknown, &asked(Method::GET, Version::HTTP_11), announced);
+        assert_eq!(said.framing, Framing::Chunked(Vec::new()));
+    }
+
+    /// Pieces as they are sent, or nothing where they are not what was said.
+    #[track_caller]
+    fn check_body(mut framing: Framing, pieces: &[&'static str], expected: Option<&str>) {
+        let mut output = Output::default();
+        let mut ended = false;
+        for (at, piece) in pieces.iter().enumerate() {
+            let is_last = at + 1 == pieces.len();
+            match framing.push(Bytes::from_static(piece.as_bytes()), is_last, &mut output) {
+                Ok(end) => ended = end,
+                Err(TooShort) => return assert_eq!(expected, None),
+            }
+            if ended {
+                break;
+            }
+        }
+        assert!(ended);
+        assert_eq!(Some(std::str::from_utf8(output.text()).unwrap()), expected);
+    }
+
+    #[test]
+    fn a_body_is_what_its_head_says() {
+        check_body(Framing::Length(5), &["hel", "lo"], Some("hello"));
+        check_body(Framing::Length(5), &["hello, world"], Some("hello"));
+        check_body(Framing::Length(6), &["hel", "lo"], None);
+        check_body(Framing::Length(1), &[""], None);
+        check_body(Framing::UntilClose, &["hel", "lo"], Some("hello"));
+        check_body(Framing::Bodiless, &["hello"], Some(""));
+        let chunked = || Framing::Chunked(Vec::new());
+        check_body(
+            chunked(),
+            &["hello", "0123456789abcdef0"],
+            Some("5\r\nhello\r\n11\r\n0123456789abcdef0\r\n0\r\n\r\n"),
+        );
+        check_body(chunked(), &["hello", ""], Some("5\r\nhello\r\n0\r\n\r\n"));
+        check_body(chunked(), &[""], Some("0\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_size_has_no_zeros_before_it() {
+        for size in [1, 9, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536, usize::MAX] {
+            let mut out = Vec::new();
+            write_size(&mut out, size);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{size:x}\r\n"));
+        }
+    }
+}

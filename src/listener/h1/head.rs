@@ -203,3 +203,100 @@ fn decimal(text: &[u8]) -> Option<u64> {
         number.checked_mul(10)?.checked_add(digit)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Head>, Refusal> {
+        take(&mut BytesMut::from(text), 8 * 1024, HeaderMap::new())
+    }
+
+    /// What a request with these fields says: its framing, and whether another one may follow.
+    #[track_caller]
+    fn check(version: &str, fields: &str, expected: Result<(&str, bool), Refusal>) {
+        let head = read(&format!("POST /a?b HTTP/{version}\r\nHost: a\r\n{fields}\r\n"));
+        let said = head.map(|head| {
+            let head = head.expect("whole");
+            assert_eq!((head.request.method(), head.request.uri().to_string()), (&Method::POST, "/a?b".to_owned()));
+            let framing = match head.framing {
+                Framing::Ended => "none".to_owned(),
+                Framing::Length(bytes) => bytes.to_string(),
+                Framing::Chunked(_) => "chunks".to_owned(),
+                Framing::UntilClose => unreachable!("a request"),
+            };
+            (framing, head.keep_alive)
+        });
+        assert_eq!(said, expected.map(|(framing, keep_alive)| (framing.to_owned(), keep_alive)), "{fields:?}");
+    }
+
+    #[test]
+    fn one_framing_or_none() {
+        let malformed = Err(Refusal::Malformed);
+        check("1.1", "", Ok(("none", true)));
+        check("1.1", "Content-Length: 5\r\n", Ok(("5", true)));
+        check("1.1", "Content-Length: 5\r\ncontent-length: 5\r\n", Ok(("5", true)));
+        check("1.1", "Content-Length: 5\r\nContent-Length: 6\r\n", malformed);
+        for length in ["", "+5", "-5", "5, 5", "0x5", "5 5", "18446744073709551616", "\u{ff15}"] {
+            check("1.1", &format!("Content-Length: {length}\r\n"), malformed);
+            check("1.1", &format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"), malformed);
+        }
+        check("1.1", "Transfer-Encoding: Chunked\r\n", Ok(("chunks", true)));
+        check("1.1", "Transfer-Encoding: gzip, chunked\r\n", Ok(("chunks", true)));
+        check("1.1", "Transfer-Encoding: chunked, gzip\r\n", malformed);
+        check("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", malformed);
+        check("1.0", "Transfer-Encoding: chunked\r\n", malformed);
+        for both in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        ] {
+            check("1.1", both, Ok(("chunks", false)));
+            let head = read(&format!("POST / HTTP/1.1\r\n{both}\r\n")).unwrap().unwrap();
+            assert!(!head.request.headers().contains_key(header::CONTENT_LENGTH));
+        }
+    }
+
+    #[test]
+    fn the_connection_is_kept_where_both_want_it() {
+        check("1.1", "Connection: keep-alive, Close\r\n", Ok(("none", false)));
+        check("1.1", "Connection: close\r\nConnection: keep-alive\r\n", Ok(("none", false)));
+        check("1.0", "", Ok(("none", false)));
+        check("1.0", "Connection: Keep-Alive\r\n", Ok(("none", true)));
+        check("1.0", "Connection: close\r\nConnection: keep-alive\r\n", Ok(("none", false)));
+    }
+
+    #[test]
+    fn a_body_is_invited_where_there_is_one() {
+        let expects = |version: &str, fields: &str| {
+            let head = read(&format!("POST / HTTP/{version}\r\nExpect: 100-Continue\r\n{fields}\r\n"));
+            head.unwrap().unwrap().expects_continue
+        };
+        assert!(expects("1.1", "Content-Length: 5\r\n"));
+        assert!(!expects("1.1", ""));
+        assert!(!expects("1.0", "Content-Length: 5\r\n"));
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        let check = |text: &str, expected| assert_eq!(read(text).map(|head| head.is_some()), expected, "{text:.60}");
+        check("GET / HTTP/1.1\r\nHost: a\r\n", Ok(false));
+        check("GET / HTTP/2.0\r\n\r\n", Err(Refusal::Malformed));
+        check("GET /\r\n\r\n", Err(Refusal::Malformed));
+        check("GET / HTTP/1.1\r\nX : 1\r\n\r\n", Err(Refusal::Malformed));
+        check("GET / HTTP/1.1\r\nX: 1\r\n 2\r\n\r\n", Err(Refusal::Malformed));
+        check("GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", Err(Refusal::Malformed));
+        check(&format!("GET / HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(MAX_FIELDS)), Ok(true));
+        check(&format!("GET / HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(MAX_FIELDS + 1)), Err(Refusal::TooLarge));
+        check(&format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "1".repeat(8 * 1024)), Err(Refusal::TooLarge));
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_TARGET));
+        let taken = take(&mut BytesMut::from(&*long), 1 << 20, HeaderMap::new());
+        assert_eq!(taken.map(|head| head.is_some()), Err(Refusal::TargetTooLong));
+    }
+
+    #[test]
+    fn what_follows_a_head_is_left_where_it_is() {
+        let mut input = BytesMut::from("\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next");
+        assert!(take(&mut input, 8 * 1024, HeaderMap::new()).unwrap().is_some());
+        assert_eq!(input, "GET /next");
+    }
+}

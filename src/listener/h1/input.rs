@@ -104,8 +104,10 @@ pub struct Input<T> {
     body: Framing,
     /// Which request of the connection it belongs to.
     request: u64,
-    /// What is to be said before the body is read: that it is welcome.
+    /// What is still to be said before the body is read: that it is welcome.
     invitation: &'static [u8],
+    /// Whether the client waits for that, or may have waited for it until the answer came.
+    uninvited: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
@@ -121,6 +123,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
             body: Framing::Ended,
             request: 0,
             invitation: b"",
+            uninvited: false,
         }
     }
 
@@ -168,6 +171,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
     pub fn begin(&mut self, body: Framing, expects_continue: bool) -> u64 {
         self.body = body;
         self.invitation = if expects_continue { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
+        self.uninvited = expects_continue;
         self.request += 1;
         self.request
     }
@@ -181,7 +185,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
     pub fn end(&mut self, cx: &mut Context<'_>) -> bool {
         self.request += 1;
         let mut passed_over = 0;
-        while !self.body.is_ended() && passed_over < PASSED_OVER {
+        // Who was not asked for a body may send it or leave it (RFC 9110 §10.1.1): what follows could be either.
+        while !self.body.is_ended() && !self.uninvited && passed_over < PASSED_OVER {
             match self.poll_piece(cx) {
                 Poll::Ready(Some(Ok(frame))) => passed_over += frame.data_ref().map_or(0, Bytes::len),
                 Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
@@ -241,7 +246,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
             let Some(stream) = &mut self.stream else { break };
             match ready!(Pin::new(stream).poll_write(cx, self.invitation)) {
                 Ok(0) => return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::WriteZero).into()))),
-                Ok(bytes) => self.invitation = &self.invitation[bytes..],
+                Ok(bytes) => {
+                    self.invitation = &self.invitation[bytes..];
+                    self.uninvited = !self.invitation.is_empty();
+                }
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
         }

@@ -1,7 +1,8 @@
 //! HTTP/1.1 on a connection: requests read, handed to the service and answered, one after the other.
 //!
-//! Spoken by hand, as it is to the upstream: with no channel between the connection and the exchange, in memory that is
-//! shared by a thread, it costs half of what a library does. HTTP/2 is hyper's.
+//! Spoken by hand, as it is to the upstream: in memory that the connections of a thread share, with no channel between
+//! the connection and the exchange, and with answers that are lines from the beginning. The grammar is the parser's that
+//! hyper uses, too; framing is ours, and fuzzed beside hyper's. HTTP/2 is hyper's.
 
 mod answer;
 mod body;
@@ -22,7 +23,7 @@ use http_body::Body;
 use tokio::io::AsyncWriteExt as _;
 
 pub use self::body::{Incoming, IncomingError};
-pub(super) use self::input::Spares;
+pub use self::input::Spares;
 use self::{
     answer::{Asked, Framing, Size, TooShort},
     body::ClientInput,
@@ -37,8 +38,7 @@ use super::{
     http::HEAD_ROOM,
     io::{Stream, Upgraded},
     output::Output,
-    serve::{Guard, Server, until_ended},
-    talk::linger,
+    serve::{Guard, Server, linger, until_ended},
 };
 
 /// How many requests that were sent ahead are answered before it is the turn of the thread's other connections.

@@ -13,6 +13,7 @@ use keyside::proxy::upstream::{
     answer::{AnswerError, Asked, HeadReader},
     wire::Wire,
 };
+use keyside::listener::framing::Source as _;
 use keyside_fuzz::{Switches, line, run};
 use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
@@ -61,9 +62,8 @@ async fn read(answer: &[u8], cut: usize, asked: Asked) -> Result<(Read, bool), A
 
 async fn read_from(wire: &mut Wire, asked: Asked) -> Result<(Read, bool), AnswerError> {
     let mut reader = HeadReader::default();
-    let response = poll_fn(|cx| reader.poll(wire, asked, cx)).await?.response;
-    let status = response.status().as_u16();
-    let mut download = response.into_body();
+    let answer = poll_fn(|cx| reader.poll(wire, asked, cx)).await?;
+    let (status, mut download) = (answer.status.as_u16(), answer.body);
     let (mut body, mut trailers) = (Vec::new(), 0);
     let mut announced = download.size_hint().exact();
     while let Some(frame) = poll_fn(|cx| download.poll_frame(wire, cx)).await {

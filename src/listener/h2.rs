@@ -1,4 +1,4 @@
-//! HTTP on a connection: how it is driven, and how it ends.
+//! HTTP/2 on a connection, by hyper: how it is driven, and how it ends.
 
 use std::{
     cell::RefCell,
@@ -14,7 +14,6 @@ use ::http::Request;
 use futures_util::FutureExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     Service,
@@ -25,7 +24,7 @@ use super::{
     h1::Incoming,
     http::{self, StreamExecutor},
     io::Stream,
-    serve::{Guard, Server, until_ended},
+    serve::{Guard, Server, linger},
 };
 
 impl<S: Service> Server<S> {
@@ -121,28 +120,4 @@ fn is_http2_protocol_error(error: &hyper::Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// How much a client may go on sending after its answer.
-const LINGER_BYTES: usize = 1024 * 1024;
-
-/// Reads and throws away for a moment what the client still sends: closing with unread bytes would reset the
-/// connection, and the reset may overtake the answer (RFC 9112 §9.6).
-pub(super) async fn linger(connection: &Rc<Connection>, mut stream: Stream) {
-    if connection.ended_by_client() {
-        return;
-    }
-    connection.enter(Stage::Lingering);
-    let reading = async {
-        let _ = stream.shutdown().await;
-        let mut scratch = vec![0; 16 * 1024];
-        let mut read = 0;
-        while read < LINGER_BYTES {
-            match stream.read(&mut scratch).await {
-                Ok(0) | Err(_) => break,
-                Ok(bytes) => read += bytes,
-            }
-        }
-    };
-    let _ = until_ended(connection, reading).await;
 }
