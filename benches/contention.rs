@@ -92,7 +92,7 @@ fn main() {
         Box::new(move |_| {
             fields.clear();
             readings
-                .write(HeaderStyle::Both, |start, value| black_box(&mut fields).put_ours(OurField::new(start), value));
+                .write(HeaderStyle::Both, |start, value| black_box(&mut fields).put_text(OurField::new(start), value));
         })
     });
 }

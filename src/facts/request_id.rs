@@ -55,9 +55,9 @@ impl RequestId {
         self.0.as_bytes()
     }
 
-    /// The id as a field value; a cheap clone.
-    pub fn header_value(&self) -> HeaderValue {
-        self.0.clone()
+    /// The id as a field value.
+    pub fn header_value(&self) -> &HeaderValue {
+        &self.0
     }
 }
 

@@ -7,6 +7,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
 
+use super::framing::{decimal, members};
+
 /// A status, fields and a body.
 #[derive(Debug)]
 pub struct Answer<B> {
@@ -117,9 +119,8 @@ impl Fields {
 
     /// Adds a field. What frames the message or belongs to the connection is heeded, and not sent as it is.
     pub fn put(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let length = || value.to_str().ok()?.parse().ok();
         match *name {
-            header::CONTENT_LENGTH => self.length = length(),
+            header::CONTENT_LENGTH => self.length = decimal(value.as_bytes()),
             header::TRANSFER_ENCODING | header::UPGRADE => {}
             header::CONNECTION => {
                 self.closes |= members(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
@@ -135,13 +136,30 @@ impl Fields {
         }
     }
 
-    /// Adds a field of our own, whose value is visible ASCII and blanks. What frames the message, belongs to the
-    /// connection or is `Date` has functions of its own.
+    /// Adds a field of our own. What frames the message, belongs to the connection or is `Date` has functions of its own.
     #[inline]
-    pub fn put_ours(&mut self, name: OurField, value: &[u8]) {
-        debug_assert!(value.iter().all(|byte| matches!(byte, b' '..=b'~')), "{}", value.escape_ascii());
+    pub fn put_ours(&mut self, name: OurField, value: &HeaderValue) {
+        self.line(name, value.as_bytes());
+    }
+
+    /// Adds a field of our own that says always the same: visible ASCII and blanks.
+    #[inline]
+    pub fn put_word(&mut self, name: OurField, value: &'static str) {
+        self.line(name, value.as_bytes());
+    }
+
+    /// Adds a field of our own, of visible ASCII and blanks. Any other is left out.
+    pub fn put_text(&mut self, name: OurField, value: &[u8]) {
+        let is_text = value.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
+        debug_assert!(is_text, "{}", value.escape_ascii());
+        if is_text {
+            self.line(name, value);
+        }
+    }
+
+    fn line(&mut self, OurField(name): OurField, value: &[u8]) {
         self.count += 1;
-        self.text.extend_from_slice(name.0.as_bytes());
+        self.text.extend_from_slice(name.as_bytes());
         self.text.extend_from_slice(value);
         self.text.extend_from_slice(b"\r\n");
     }
@@ -189,16 +207,15 @@ impl Fields {
     fn into_map(self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.count + 2);
         let text = Bytes::from(self.text);
-        let mut at = 0;
-        while let Some(line) = text[at..].iter().position(|byte| *byte == b'\n').map(|end| &text[at..at + end]) {
+        for line in text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r")) {
             let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-            let value = (at + colon + 2).min(at + line.len())..(at + line.len()).saturating_sub(1);
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_maybe_shared(text.slice(value)))
-            {
-                map.append(name, value);
+            let value = line.get(colon + 2..).map(|value| HeaderValue::from_maybe_shared(text.slice_ref(value)));
+            match (HeaderName::from_bytes(&line[..colon]), value) {
+                (Ok(name), Some(Ok(value))) => {
+                    map.append(name, value);
+                }
+                _ => debug_assert!(false, "a line that is no field: {}", line.escape_ascii()),
             }
-            at += line.len() + 1;
         }
         if let Some(length) = self.length {
             map.insert(header::CONTENT_LENGTH, length.into());
@@ -215,11 +232,6 @@ pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// The members of a list, without the blanks around them.
-pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -262,13 +274,13 @@ mod tests {
     fn lines_are_read_back_as_they_were_written() {
         const OURS: OurField = OurField::new("x-ours: ");
         check_map(|_| {}, &[]);
-        check_map(|fields| fields.put_ours(OURS, b""), &[("x-ours", b"")]);
-        check_map(|fields| fields.put_ours(OURS, b"a: b, c"), &[("x-ours", b"a: b, c")]);
+        check_map(|fields| fields.put_text(OURS, b""), &[("x-ours", b"")]);
+        check_map(|fields| fields.put_text(OURS, b"a: b, c"), &[("x-ours", b"a: b, c")]);
         check_map(|fields| fields.put_if(b"X-Theirs", b"\x80\t\xff", |_| true), &[("x-theirs", b"\x80\t\xff")]);
         check_map(
             |fields| {
                 fields.put_if(b"Vary", b"a", |_| true);
-                fields.put_ours(OURS, b"1");
+                fields.put_word(OURS, "1");
                 fields.put_if(b"vary", b"b", |_| true);
                 fields.set_length(9);
             },

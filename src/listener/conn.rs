@@ -235,7 +235,8 @@ impl Connection {
 
     /// No fields, for an answer on this connection.
     pub fn fields(&self) -> Fields {
-        Fields::with_memory(self.thread.spares.text())
+        // Over HTTP/2 the memory does not come back.
+        Fields::with_memory(if self.http2() { Vec::with_capacity(1024) } else { self.thread.spares.text() })
     }
 
     /// Takes back the fields of a request that is done with, so that the next one has room for its own.
@@ -300,11 +301,9 @@ impl Connection {
         self.allowance.get() == 0 && self.http2.get() && self.stage.get() == Stage::Http
     }
 
-    /// A part of the next head came with what was read before.
-    pub(super) fn head_began(&self) {
-        if self.head_since.get().is_none() {
-            self.head_since.set(Some(self.thread.now()));
-        }
+    /// The next head is awaited, or has begun with what was read before. What came meanwhile was the rest of a body.
+    pub(super) fn await_head(&self, has_begun: bool) {
+        self.head_since.set(has_begun.then(|| self.thread.now()));
     }
 
     /// Bytes came in.

@@ -68,8 +68,10 @@ pub trait Source {
 /// What is still to come of a body.
 #[derive(Debug, Default)]
 pub enum Framing {
-    /// Nothing.
+    /// It cannot be read to its end; nor can anything behind it.
     #[default]
+    Broken,
+    /// Nothing.
     Ended,
     /// So many bytes.
     Length(u64),
@@ -85,6 +87,8 @@ pub struct Chunks {
     next: Expected,
     /// Bytes of extensions so far.
     extensions: usize,
+    /// How much of the input was looked at and is no whole line, or no whole trailer section.
+    looked_at: usize,
 }
 
 /// What is expected next of a chunked body.
@@ -117,7 +121,7 @@ impl Framing {
 
     /// A body in chunks.
     pub fn chunked() -> Self {
-        Self::Chunked(Chunks { next: Expected::Size, extensions: 0 })
+        Self::Chunked(Chunks { next: Expected::Size, extensions: 0, looked_at: 0 })
     }
 
     /// Whether the last byte has been taken.
@@ -130,7 +134,7 @@ impl Framing {
         match self {
             Self::Length(bytes) => SizeHint::with_exact(*bytes),
             Self::Ended => SizeHint::with_exact(0),
-            Self::Chunked(_) | Self::UntilClose => SizeHint::default(),
+            Self::Chunked(_) | Self::UntilClose | Self::Broken => SizeHint::default(),
         }
     }
 
@@ -138,13 +142,14 @@ impl Framing {
     ///
     /// # Errors
     ///
-    /// See [`FramingError`]. Nothing is to be read after one.
+    /// See [`FramingError`]. After one, there is nothing but errors.
     pub fn poll_frame(
         &mut self,
         source: &mut impl Source,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, FramingError>>> {
         let polled = match self {
+            Self::Broken => Poll::Ready(Err(FramingError::Ended)),
             Self::Ended => return Poll::Ready(None),
             Self::Length(left) => {
                 let left = *left;
@@ -163,6 +168,9 @@ impl Framing {
             }),
             Self::Chunked(_) => self.poll_chunked(source, cx),
         };
+        if let Poll::Ready(Err(_)) = polled {
+            *self = Self::Broken;
+        }
         polled.map(Result::transpose)
     }
 
@@ -226,7 +234,9 @@ impl Chunks {
         match self.next {
             Expected::Data(_) => {}
             Expected::Size => {
-                let Some(line) = line(source.input(), MAX_CHUNK_LINE)? else { return Ok(Step::Starved) };
+                let Some(line) = line(source.input(), MAX_CHUNK_LINE, &mut self.looked_at)? else {
+                    return Ok(Step::Starved);
+                };
                 let (size, extension) = chunk_size(line).ok_or(FramingError::Malformed("the size of a chunk"))?;
                 self.extensions += extension;
                 if self.extensions > MAX_EXTENSIONS {
@@ -249,7 +259,9 @@ impl Chunks {
                     source.consume(2);
                     return Ok(Step::End);
                 }
-                let Some((trailers, bytes)) = trailers(source.input())? else { return Ok(Step::Starved) };
+                let Some((trailers, bytes)) = trailers(source.input(), &mut self.looked_at)? else {
+                    return Ok(Step::Starved);
+                };
                 source.consume(bytes);
                 return Ok(Step::Trailers(trailers));
             }
@@ -259,8 +271,10 @@ impl Chunks {
 }
 
 /// The line at the front, without its end: CR LF and nothing less.
-fn line(input: &[u8], most: usize) -> Result<Option<&[u8]>, FramingError> {
-    match input.iter().position(|byte| *byte == b'\n') {
+fn line<'i>(input: &'i [u8], most: usize, looked_at: &mut usize) -> Result<Option<&'i [u8]>, FramingError> {
+    let end = input.iter().skip(*looked_at).position(|byte| *byte == b'\n').map(|end| *looked_at + end);
+    *looked_at = if end.is_some() { 0 } else { input.len() };
+    match end {
         Some(end) if end > 0 && input[end - 1] == b'\r' && end <= most => Ok(Some(&input[..end - 1])),
         Some(_) => Err(FramingError::Malformed("a line end between chunks")),
         None if input.len() > most => Err(FramingError::Malformed("a line between chunks is too long")),
@@ -282,7 +296,12 @@ fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
     Some((size, extension.len()))
 }
 
-fn trailers(input: &[u8]) -> Result<Option<(HeaderMap, usize)>, FramingError> {
+fn trailers(input: &[u8], looked_at: &mut usize) -> Result<Option<(HeaderMap, usize)>, FramingError> {
+    if *looked_at > 0 && !may_end(input, *looked_at) && input.len() <= MAX_TRAILER_BYTES {
+        *looked_at = input.len();
+        return Ok(None);
+    }
+    *looked_at = input.len();
     let mut parsed = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(input, &mut parsed) {
         // The parser takes a bare line feed for an end as well.
@@ -310,6 +329,29 @@ fn trailers(input: &[u8]) -> Result<Option<(HeaderMap, usize)>, FramingError> {
         Ok(httparse::Status::Partial) => Ok(None),
         Err(_) => Err(FramingError::Malformed("a trailer field")),
     }
+}
+
+/// Whether a head or a trailer section may have come to its end with what is behind `looked_at`: an empty line. So one
+/// that comes byte by byte is not read anew with each of them.
+pub(super) fn may_end(input: &[u8], looked_at: usize) -> bool {
+    let new = input.get(looked_at.saturating_sub(3)..).unwrap_or_default();
+    new.windows(3).any(|end| matches!(end, [b'\n', b'\r', b'\n'] | [_, b'\n', b'\n']))
+}
+
+/// Digits and nothing else.
+pub fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The members of a list, without the blanks around them (RFC 9110 §5.6.1).
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 fn has_bare_line_feed(text: &[u8]) -> bool {

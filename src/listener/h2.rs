@@ -21,8 +21,8 @@ use super::{
     conn::{Connection, Ending, Stage},
     fickle::Fickle,
     gather::Gathered,
-    h1::Incoming,
     http::{self, StreamExecutor},
+    incoming::Incoming,
     io::Stream,
     serve::{Guard, Server, linger},
 };

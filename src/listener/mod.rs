@@ -20,6 +20,7 @@ mod gather;
 pub mod h1;
 mod h2;
 mod http;
+mod incoming;
 mod io;
 pub mod output;
 pub mod proxy_protocol;
@@ -42,7 +43,7 @@ pub use self::{
     counters::{Count, Counters},
     drain::{Drained, Handle},
     exchange::{Cut, Exchange},
-    h1::{Incoming, IncomingError},
+    incoming::{Incoming, IncomingError},
     io::Upgraded,
     timers::Tuning,
 };

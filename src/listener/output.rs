@@ -58,21 +58,36 @@ impl Output {
         (!self.begun).then(|| mem::take(&mut self.text))
     }
 
-    /// Where lines are written; never while a large piece is pending.
+    /// Where lines are written.
     pub fn text(&mut self) -> &mut Vec<u8> {
-        debug_assert!(self.piece.is_empty() && self.tail.is_empty());
+        self.settle();
         &mut self.text
     }
 
     /// Puts a piece of a body behind the text, and `tail` behind it.
     pub fn push_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
+        self.settle();
         if piece.len() <= SMALL_PIECE {
-            let text = self.text();
-            text.extend_from_slice(&piece);
-            text.extend_from_slice(tail);
+            self.text.extend_from_slice(&piece);
+            self.text.extend_from_slice(tail);
         } else {
             self.piece = piece;
             self.tail = tail;
+        }
+    }
+
+    /// Whatever is pushed comes behind what was pushed before; seldom, since a large piece is mostly handed on first.
+    fn settle(&mut self) {
+        if !self.piece.is_empty() || !self.tail.is_empty() {
+            self.text.extend_from_slice(&mem::take(&mut self.piece));
+            self.text.extend_from_slice(mem::take(&mut self.tail));
+        }
+    }
+
+    /// Gives memory back that most messages do not need.
+    pub fn rest(&mut self) {
+        if self.is_empty() && self.text.capacity() > SMALL_PIECE {
+            self.text = Vec::new();
         }
     }
 
@@ -168,6 +183,19 @@ mod tests {
         assert!(matches!(output.poll_write(&mut stream, &mut cx), Poll::Ready(Ok(()))));
         assert_eq!(stream.taken, [b"HEAD|".to_vec(), vec![b'x'; piece], b"|TAIL".to_vec()].concat());
         assert!(output.is_quiet() && output.is_begun() && output.take_unsent().is_none());
+    }
+
+    #[test]
+    fn what_is_pushed_without_being_handed_on_keeps_its_order() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = Buffered { taken: Vec::new(), appetite: usize::MAX, flushes: 1 };
+        let mut output = Output::default();
+        let large = |byte| Bytes::from(vec![byte; SMALL_PIECE + 1]);
+        output.push_piece(large(b'a'), b"|");
+        output.push_piece(large(b'b'), b"|");
+        output.text().extend_from_slice(b"c");
+        assert!(output.poll_write(&mut stream, &mut cx).is_ready());
+        assert_eq!(stream.taken, [&large(b'a')[..], b"|", &large(b'b'), b"|c"].concat());
     }
 
     #[test]

@@ -297,7 +297,8 @@ impl Pipeline {
         let mode = judged.record.key().and_then(|key| key.mode);
         let pool = local.pool(need.upstream(), mode);
 
-        let upgrade = tunnel::wanted(head, need);
+        let has_body = form.is_some() || body.as_ref().is_some_and(|body| !body.is_end_stream());
+        let upgrade = tunnel::wanted(head, need).filter(|_| !has_body);
         let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
         credential::strip(&mut head.headers, &mut facts.target, &live.credential);
 
@@ -385,9 +386,9 @@ impl Pipeline {
         let mut fields = judged.connection.fields();
         live.rules.copy_answer(received, |name| judged.readings.replaces(live.limit_headers, name), &mut fields);
         if let Some(request_id) = judged.record.request_id() {
-            fields.put_ours(respond::X_REQUEST_ID, request_id.as_bytes());
+            fields.put_ours(respond::X_REQUEST_ID, request_id.header_value());
         }
-        judged.readings.write(live.limit_headers, |start, value| fields.put_ours(OurField::new(start), value));
+        judged.readings.write(live.limit_headers, |start, value| fields.put_text(OurField::new(start), value));
         for subject in judged.readings.near() {
             self.recorder.metrics.limit_near(subject);
         }

@@ -15,7 +15,7 @@ const CACHE_CONTROL: OurField = OurField::new("cache-control: ");
 const PROXY_STATUS: OurField = OurField::new("proxy-status: ");
 /// The id that caller, upstream and operator share.
 pub(super) const X_REQUEST_ID: OurField = OurField::new("x-request-id: ");
-const NO_STORE: &[u8] = b"no-store";
+const NO_STORE: &str = "no-store";
 
 /// What becomes of the connection after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,12 @@ pub(super) fn refuse(
     let would = record.effective_method();
     let rendered = rejection::render(&rejection, live.errors, request_id.map_or(b"", |id| id.as_bytes()), would);
     let mut fields = exchange.connection().fields();
-    fields.put_ours(CONTENT_TYPE, rendered.content_type.as_bytes());
-    fields.put_ours(CACHE_CONTROL, NO_STORE);
+    fields.put_ours(CONTENT_TYPE, rendered.content_type);
+    fields.put_word(CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = request_id {
-        fields.put_ours(X_REQUEST_ID, request_id.as_bytes());
+        fields.put_ours(X_REQUEST_ID, request_id.header_value());
     }
-    fields.put_ours(PROXY_STATUS, proxy_status(rejection.reason).as_bytes());
+    fields.put_word(PROXY_STATUS, proxy_status(rejection.reason));
     if rendered.status == StatusCode::UNAUTHORIZED {
         let failed = rejection.reason.is_failed_authentication();
         for challenge in if failed { &live.challenges_after_failure } else { &live.challenges } {
@@ -74,7 +74,7 @@ pub(super) fn refuse(
         let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
         fields.put(&header::ALLOW, &allow);
     }
-    readings.write(live.limit_headers, |start, value| fields.put_ours(OurField::new(start), value));
+    readings.write(live.limit_headers, |start, value| fields.put_text(OurField::new(start), value));
 
     // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
     let bytes = if *method == Method::HEAD {
@@ -112,10 +112,10 @@ pub(super) fn health(
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
     record.answered(status.as_u16());
     let mut fields = exchange.connection().fields();
-    fields.put_ours(CONTENT_TYPE, b"text/plain");
-    fields.put_ours(CACHE_CONTROL, NO_STORE);
+    fields.put_word(CONTENT_TYPE, "text/plain");
+    fields.put_word(CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = record.request_id() {
-        fields.put_ours(X_REQUEST_ID, request_id.as_bytes());
+        fields.put_ours(X_REQUEST_ID, request_id.header_value());
     }
     if afterwards == Afterwards::Close {
         fields.close();

@@ -24,7 +24,7 @@ pub(super) struct Asked {
 
 /// How the body of an answer is framed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(super) enum Encoding {
     /// There is none.
     Bodiless,
     /// So many bytes are still to be sent.
@@ -38,7 +38,7 @@ pub(super) enum Framing {
 /// What the head says.
 #[derive(Debug)]
 pub(super) struct Said {
-    pub(super) framing: Framing,
+    pub(super) framing: Encoding,
     /// Whether the connection is used again.
     pub(super) keep_alive: bool,
     /// Whether another protocol follows.
@@ -58,27 +58,27 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &AnswerHead, size: Size, asked
     // Interim answers are not the service's to give.
     let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
     let status = if status.is_informational() && !switches { StatusCode::INTERNAL_SERVER_ERROR } else { *status };
-    let framing = framing(status, size, fields, asked);
-    let keep_alive = asked.keep_alive && !fields.closes && framing != Framing::UntilClose && !switches;
+    let framing = encoding(status, size, fields, asked);
+    let keep_alive = asked.keep_alive && !fields.closes && framing != Encoding::UntilClose && !switches;
     out.reserve(fields.text.len() + FRAMING_ROOM);
     write_status(out, status, reason.as_ref(), asked.version);
     out.extend_from_slice(&fields.text);
     match &framing {
-        Framing::Length(bytes) => write_length(out, *bytes),
-        Framing::Chunked(trailers) => {
+        Encoding::Length(bytes) => write_length(out, *bytes),
+        Encoding::Chunked(trailers) => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-            for name in trailers.iter().chain(fields.trailers.iter().filter(|_| trailers.is_empty())) {
+            for name in trailers {
                 write_line(out, "trailer", name.as_str().as_bytes());
             }
         }
         // What a GET would be told (RFC 9110 §9.3.2).
-        Framing::Bodiless if asked.method == Method::HEAD && status != StatusCode::NO_CONTENT => {
+        Encoding::Bodiless if asked.method == Method::HEAD && status != StatusCode::NO_CONTENT => {
             match (fields.length, size) {
                 (Some(bytes), _) | (None, Size::Exactly(bytes @ 1..)) => write_length(out, bytes),
                 (None, _) => {}
             }
         }
-        Framing::Bodiless | Framing::UntilClose => {}
+        Encoding::Bodiless | Encoding::UntilClose => {}
     }
     match &fields.switches_to {
         Some(protocol) if switches => {
@@ -112,15 +112,15 @@ fn has_body(status: StatusCode, asked: &Asked) -> bool {
         && !matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn framing(status: StatusCode, size: Size, fields: &Fields, asked: &Asked) -> Framing {
+fn encoding(status: StatusCode, size: Size, fields: &Fields, asked: &Asked) -> Encoding {
     if !has_body(status, asked) {
-        return Framing::Bodiless;
+        return Encoding::Bodiless;
     }
     match (size, fields.length) {
-        (Size::Exactly(bytes), _) | (Size::Unknown, Some(bytes)) => Framing::Length(bytes),
-        (Size::Unknown, None) if asked.version == Version::HTTP_10 => Framing::UntilClose,
-        (Size::Unknown, None) if asked.takes_trailers => Framing::Chunked(fields.trailers.clone()),
-        (Size::Unknown, None) => Framing::Chunked(Vec::new()),
+        (Size::Exactly(bytes), _) | (Size::Unknown, Some(bytes)) => Encoding::Length(bytes),
+        (Size::Unknown, None) if asked.version == Version::HTTP_10 => Encoding::UntilClose,
+        (Size::Unknown, None) if asked.takes_trailers => Encoding::Chunked(fields.trailers.clone()),
+        (Size::Unknown, None) => Encoding::Chunked(Vec::new()),
     }
 }
 
@@ -132,7 +132,7 @@ fn write_length(out: &mut Vec<u8>, bytes: u64) {
 #[derive(Debug)]
 pub(super) struct TooShort;
 
-impl Framing {
+impl Encoding {
     /// Puts a piece of the body into the output; the last one with its end. True: the body has ended with it.
     pub(super) fn push(&mut self, mut piece: Bytes, is_last: bool, output: &mut Output) -> Result<bool, TooShort> {
         match self {
@@ -218,16 +218,16 @@ mod tests {
     fn a_body_is_framed_by_what_is_known_of_it() {
         let (get, old) = (asked(Method::GET, Version::HTTP_11), asked(Method::GET, Version::HTTP_10));
         let said = check(200, &[], Size::Exactly(5), &get, "content-length: 5|");
-        assert_eq!((said.framing, said.keep_alive), (Framing::Length(5), true));
+        assert_eq!((said.framing, said.keep_alive), (Encoding::Length(5), true));
         check(200, &[("content-length", "7")], Size::Exactly(5), &get, "content-length: 5|");
         check(200, &[], Size::Exactly(0), &get, "content-length: 0|");
         let said = check(200, &[("content-length", "7")], Size::Unknown, &get, "content-length: 7|");
-        assert_eq!(said.framing, Framing::Length(7));
+        assert_eq!(said.framing, Encoding::Length(7));
         let said = check(200, &[("transfer-encoding", "gzip")], Size::Unknown, &get, "transfer-encoding: chunked|");
-        assert_eq!(said.framing, Framing::Chunked(Vec::new()));
+        assert_eq!(said.framing, Encoding::Chunked(Vec::new()));
         // Behind a body that only the end of the connection ends, nothing follows.
         let said = check(200, &[], Size::Unknown, &old, "connection: close|");
-        assert_eq!((said.framing, said.keep_alive), (Framing::UntilClose, false));
+        assert_eq!((said.framing, said.keep_alive), (Encoding::UntilClose, false));
         let said = check(200, &[], Size::Exactly(5), &old, "content-length: 5|connection: keep-alive|");
         assert!(said.keep_alive);
     }
@@ -237,10 +237,10 @@ mod tests {
         let (get, head) = (asked(Method::GET, Version::HTTP_11), asked(Method::HEAD, Version::HTTP_11));
         for status in [204, 304] {
             let said = check(status, &[("content-length", "7")], Size::Unknown, &get, "");
-            assert_eq!(said.framing, Framing::Bodiless);
+            assert_eq!(said.framing, Encoding::Bodiless);
         }
         let said = check(200, &[("content-length", "7")], Size::Exactly(0), &head, "content-length: 7|");
-        assert_eq!((said.framing, said.keep_alive), (Framing::Bodiless, true));
+        assert_eq!((said.framing, said.keep_alive), (Encoding::Bodiless, true));
         check(200, &[], Size::Exactly(5), &head, "content-length: 5|");
         check(200, &[], Size::Unknown, &head, "");
         check(204, &[("content-length", "7")], Size::Exactly(0), &head, "");
@@ -256,7 +256,7 @@ mod tests {
         check(200, &[("connection", "keep-alive")], Size::Exactly(0), &last, "content-length: 0|connection: close|");
         let fields = [("connection", "upgrade"), ("upgrade", "echo")];
         let said = check(101, &fields, Size::Exactly(0), &get, "connection: upgrade|upgrade: echo|");
-        assert!(said.switches && said.framing == Framing::Bodiless);
+        assert!(said.switches && said.framing == Encoding::Bodiless);
         // An interim answer is no answer.
         check(100, &[], Size::Exactly(0), &get, "content-length: 0|");
     }
@@ -273,13 +273,14 @@ mod tests {
         assert!(said.framing.end(Some(trailers.into_iter().collect()), &mut output).unwrap());
         assert_eq!(output.text(), b"0\r\nx-a: 1\r\n\r\n");
         check(200, &fields, Size::Exactly(2), &takes, "content-length: 2|");
-        let said = check(200, &fields, Size::Unknown, &asked(Method::GET, Version::HTTP_11), announced);
-        assert_eq!(said.framing, Framing::Chunked(Vec::new()));
+        let get = asked(Method::GET, Version::HTTP_11);
+        let said = check(200, &fields, Size::Unknown, &get, "transfer-encoding: chunked|");
+        assert_eq!(said.framing, Encoding::Chunked(Vec::new()));
     }
 
     /// Pieces as they are sent, or nothing where they are not what was said.
     #[track_caller]
-    fn check_body(mut framing: Framing, pieces: &[&'static str], expected: Option<&str>) {
+    fn check_body(mut framing: Encoding, pieces: &[&'static str], expected: Option<&str>) {
         let mut output = Output::default();
         let mut ended = false;
         for (at, piece) in pieces.iter().enumerate() {
@@ -298,13 +299,13 @@ mod tests {
 
     #[test]
     fn a_body_is_what_its_head_says() {
-        check_body(Framing::Length(5), &["hel", "lo"], Some("hello"));
-        check_body(Framing::Length(5), &["hello, world"], Some("hello"));
-        check_body(Framing::Length(6), &["hel", "lo"], None);
-        check_body(Framing::Length(1), &[""], None);
-        check_body(Framing::UntilClose, &["hel", "lo"], Some("hello"));
-        check_body(Framing::Bodiless, &["hello"], Some(""));
-        let chunked = || Framing::Chunked(Vec::new());
+        check_body(Encoding::Length(5), &["hel", "lo"], Some("hello"));
+        check_body(Encoding::Length(5), &["hello, world"], Some("hello"));
+        check_body(Encoding::Length(6), &["hel", "lo"], None);
+        check_body(Encoding::Length(1), &[""], None);
+        check_body(Encoding::UntilClose, &["hel", "lo"], Some("hello"));
+        check_body(Encoding::Bodiless, &["hello"], Some(""));
+        let chunked = || Encoding::Chunked(Vec::new());
         check_body(
             chunked(),
             &["hello", "0123456789abcdef0"],

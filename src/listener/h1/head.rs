@@ -6,7 +6,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::super::framing::Framing;
+use super::super::framing::{Framing, decimal, members};
 
 /// How many fields a head may have.
 const MAX_FIELDS: usize = 100;
@@ -39,14 +39,20 @@ pub struct Head {
     pub takes_trailers: bool,
 }
 
-/// Where a field stands.
+/// Where a field stands, in bytes from the front of the head.
+#[derive(Clone, Copy)]
 struct Field {
-    name: Range<usize>,
-    value: Range<usize>,
+    name: (u32, u32),
+    value: (u32, u32),
 }
 
-/// Takes the head at the front of the input; nothing while it is incomplete. Its fields go into `headers`.
-pub(super) fn take(input: &mut BytesMut, most: usize, headers: HeaderMap) -> Result<Option<Head>, Refusal> {
+/// Takes the head at the front of the input; nothing while it is incomplete. Its fields go into a map
+/// that `headers` gives.
+pub(super) fn take(
+    input: &mut BytesMut,
+    most: usize,
+    headers: impl FnOnce() -> HeaderMap,
+) -> Result<Option<Head>, Refusal> {
     let mut memory = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let status = httparse::ParserConfig::default()
@@ -67,11 +73,12 @@ pub(super) fn take(input: &mut BytesMut, most: usize, headers: HeaderMap) -> Res
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
     let start = input.as_ptr().addr();
+    // A head is far smaller than this can tell.
     let place = |part: &[u8]| {
         let start = part.as_ptr().addr().saturating_sub(start);
-        start..start + part.len()
+        (start as u32, (start + part.len()) as u32)
     };
-    let target = place(target.as_bytes());
+    let target = range(place(target.as_bytes()));
     let fields: SmallVec<[Field; 24]> = parsed
         .headers
         .iter()
@@ -80,7 +87,11 @@ pub(super) fn take(input: &mut BytesMut, most: usize, headers: HeaderMap) -> Res
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let text = input.split_to(bytes).freeze();
     let uri = Uri::from_maybe_shared(text.slice(target)).map_err(|_| Refusal::Malformed)?;
-    Head::read(method, uri, version, &text, fields, headers).map(Some)
+    Head::read(method, uri, version, &text, &fields, headers()).map(Some)
+}
+
+fn range((start, end): (u32, u32)) -> Range<usize> {
+    start as usize..end as usize
 }
 
 impl Head {
@@ -89,14 +100,15 @@ impl Head {
         uri: Uri,
         version: Version,
         text: &Bytes,
-        fields: SmallVec<[Field; 24]>,
+        fields: &[Field],
         mut headers: HeaderMap,
     ) -> Result<Self, Refusal> {
         let mut says = Says { keep_alive: version == Version::HTTP_11, ..Says::default() };
         headers.reserve(fields.len());
         for field in fields {
-            let name = HeaderName::from_bytes(&text[field.name]).map_err(|_| Refusal::Malformed)?;
-            let value = HeaderValue::from_maybe_shared(text.slice(field.value)).map_err(|_| Refusal::Malformed)?;
+            let name = HeaderName::from_bytes(&text[range(field.name)]).map_err(|_| Refusal::Malformed)?;
+            let value =
+                HeaderValue::from_maybe_shared(text.slice(range(field.value))).map_err(|_| Refusal::Malformed)?;
             if says.heed(&name, &value, version)? {
                 headers.append(name, value);
             }
@@ -113,7 +125,7 @@ impl Head {
         *request.version_mut() = version;
         *request.headers_mut() = headers;
         Ok(Self {
-            keep_alive: says.keep_alive && !(says.coded && says.length_said),
+            keep_alive: says.keep_alive && !(says.coded && says.length.is_some()),
             expects_continue: says.expects_continue && version == Version::HTTP_11 && !framing.is_ended(),
             takes_trailers: says.takes_trailers,
             request,
@@ -126,7 +138,6 @@ impl Head {
 #[derive(Debug, Default)]
 struct Says {
     length: Option<u64>,
-    length_said: bool,
     coded: bool,
     /// Whether the last coding is `chunked`.
     chunked: bool,
@@ -141,7 +152,6 @@ impl Says {
     fn heed(&mut self, name: &HeaderName, value: &HeaderValue, version: Version) -> Result<bool, Refusal> {
         match *name {
             header::CONTENT_LENGTH => {
-                self.length_said = true;
                 let length = decimal(value.as_bytes()).ok_or(Refusal::Malformed)?;
                 return match self.length.replace(length) {
                     None => Ok(true),
@@ -159,7 +169,7 @@ impl Says {
                 self.chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
             }
             header::CONNECTION => {
-                for option in members(value) {
+                for option in members(value.as_bytes()) {
                     if option.eq_ignore_ascii_case(b"close") {
                         self.close = true;
                     } else if option.eq_ignore_ascii_case(b"keep-alive") {
@@ -170,7 +180,7 @@ impl Says {
             }
             header::EXPECT => self.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
             header::TE => {
-                self.takes_trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"));
+                self.takes_trailers |= members(value.as_bytes()).any(|member| member.eq_ignore_ascii_case(b"trailers"));
             }
             _ => {}
         }
@@ -188,28 +198,12 @@ impl Says {
     }
 }
 
-/// The members of a list, without the blanks around them.
-fn members(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
-}
-
-/// Digits and nothing else.
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<Head>, Refusal> {
-        take(&mut BytesMut::from(text), 8 * 1024, HeaderMap::new())
+        take(&mut BytesMut::from(text), 8 * 1024, HeaderMap::new)
     }
 
     /// What a request with these fields says: its framing, and whether another one may follow.
@@ -223,7 +217,7 @@ mod tests {
                 Framing::Ended => "none".to_owned(),
                 Framing::Length(bytes) => bytes.to_string(),
                 Framing::Chunked(_) => "chunks".to_owned(),
-                Framing::UntilClose => unreachable!("a request"),
+                Framing::UntilClose | Framing::Broken => unreachable!("a request"),
             };
             (framing, head.keep_alive)
         });
@@ -289,14 +283,14 @@ mod tests {
         check(&format!("GET / HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(MAX_FIELDS + 1)), Err(Refusal::TooLarge));
         check(&format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "1".repeat(8 * 1024)), Err(Refusal::TooLarge));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_TARGET));
-        let taken = take(&mut BytesMut::from(&*long), 1 << 20, HeaderMap::new());
+        let taken = take(&mut BytesMut::from(&*long), 1 << 20, HeaderMap::new);
         assert_eq!(taken.map(|head| head.is_some()), Err(Refusal::TargetTooLong));
     }
 
     #[test]
     fn what_follows_a_head_is_left_where_it_is() {
         let mut input = BytesMut::from("\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next");
-        assert!(take(&mut input, 8 * 1024, HeaderMap::new()).unwrap().is_some());
+        assert!(take(&mut input, 8 * 1024, HeaderMap::new).unwrap().is_some());
         assert_eq!(input, "GET /next");
     }
 }

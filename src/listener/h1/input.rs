@@ -14,7 +14,7 @@ use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::{
-    super::framing::{Framing, FramingError, Source},
+    super::framing::{Framing, FramingError, Source, may_end},
     head::{self, Head, Refusal},
 };
 
@@ -26,7 +26,8 @@ const SPARES: usize = 4;
 /// How many lists of fields a thread keeps, and for how many fields there may be room in one.
 const SPARE_LISTS: usize = 64;
 const SPARE_FIELDS: usize = 64;
-/// The largest room for fields that is kept.
+/// Room for the fields of most answers, and the largest that is kept.
+const USUAL_TEXT: usize = 1024;
 const SPARE_TEXT: usize = 8 * 1024;
 /// How much of a body that nobody wants is passed over, if it has arrived.
 const PASSED_OVER: usize = 64 * 1024;
@@ -46,7 +47,7 @@ impl Spares {
 
     fn give_memory(&self, memory: BytesMut) {
         let mut spares = self.memory.borrow_mut();
-        if spares.len() < SPARES {
+        if spares.len() < SPARES && memory.capacity() <= LEAST_READ {
             spares.push(memory);
         }
     }
@@ -57,7 +58,7 @@ impl Spares {
 
     /// Room for the fields of an answer.
     pub(in super::super) fn text(&self) -> Vec<u8> {
-        self.texts.borrow_mut().pop().unwrap_or_default()
+        self.texts.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(USUAL_TEXT))
     }
 
     pub(super) fn give_text(&self, mut text: Vec<u8>) {
@@ -127,7 +128,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
         }
     }
 
-    /// Nothing more is read. Gives what was read ahead.
+    /// Nothing more is read. Gives what was read ahead. It wakes nobody: who reads the body in another task has to end
+    /// with the answer.
     pub fn close(&mut self) -> Bytes {
         self.stream = None;
         std::mem::take(&mut self.buffer).freeze()
@@ -138,7 +140,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
         self.remember(cx);
         loop {
             if self.may_hold_a_head() {
-                match head::take(&mut self.buffer, most, self.spares.list()) {
+                match head::take(&mut self.buffer, most, || self.spares.list()) {
                     Ok(Some(head)) => {
                         self.looked_at = 0;
                         return Poll::Ready(Ok(Some(head)));
@@ -159,12 +161,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
     }
 
     /// Whether to look for a head: not again, byte by byte, at one that comes slowly.
-    fn may_hold_a_head(&self) -> bool {
+    fn may_hold_a_head(&mut self) -> bool {
         if self.looked_at == 0 {
             return !self.buffer.is_empty();
         }
-        let new = &self.buffer[self.looked_at.saturating_sub(3)..];
-        new.windows(2).any(|two| two == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+        let looked_at = std::mem::replace(&mut self.looked_at, self.buffer.len());
+        may_end(&self.buffer, looked_at)
     }
 
     /// A request begins, with this body.
@@ -176,16 +178,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
         self.request
     }
 
-    /// The answer has begun: it is too late to invite the body.
-    pub fn answered(&mut self) {
+    /// The answer begins: it is too late to invite the body. False: the client may still have waited for that, and may
+    /// now send the body or leave it.
+    pub fn answered(&mut self) -> bool {
         self.invitation = b"";
+        !self.uninvited || self.body.is_ended()
     }
 
     /// The exchange is over. False: what follows in the input is not the next request, or may not be.
     pub fn end(&mut self, cx: &mut Context<'_>) -> bool {
         self.request += 1;
         let mut passed_over = 0;
-        // Who was not asked for a body may send it or leave it (RFC 9110 §10.1.1): what follows could be either.
         while !self.body.is_ended() && !self.uninvited && passed_over < PASSED_OVER {
             match self.poll_piece(cx) {
                 Poll::Ready(Some(Ok(frame))) => passed_over += frame.data_ref().map_or(0, Bytes::len),

@@ -5,12 +5,12 @@
 //! hyper uses, too; framing is ours, and fuzzed beside hyper's. HTTP/2 is hyper's.
 
 mod answer;
-mod body;
 pub mod head;
 pub mod input;
 
 use std::{
     cell::{Cell, RefCell},
+    error::Error,
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
@@ -22,11 +22,9 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::io::AsyncWriteExt as _;
 
-pub use self::body::{Incoming, IncomingError};
 pub use self::input::Spares;
 use self::{
-    answer::{Asked, Framing, Size, TooShort},
-    body::ClientInput,
+    answer::{Asked, Encoding, Size, TooShort},
     head::{Head, Refusal},
     input::{HeadError, Input},
 };
@@ -36,17 +34,21 @@ use super::{
     conn::{Connection, Ending, Stage},
     gather::Gathered,
     http::HEAD_ROOM,
+    incoming::Incoming,
     io::{Stream, Upgraded},
     output::Output,
     serve::{Guard, Server, linger, until_ended},
 };
 
+/// What a client sends on one connection.
+pub(super) type ClientInput = Input<Gathered<Stream>>;
+
 /// How many requests that were sent ahead are answered before it is the turn of the thread's other connections.
 const TURN: u32 = 16;
 
-/// How it came to an end.
+/// How a conversation came to its end.
 #[derive(Debug)]
-enum Ended {
+enum Outcome {
     /// Nothing more is asked, or answered.
     Closed,
     /// Another protocol takes over.
@@ -63,12 +65,12 @@ impl<S: Service> Server<S> {
         connection.enter_http(false);
         let stream = Gathered::new(stream, &self.thread.outbox);
         let input = Rc::new(RefCell::new(Input::new(stream.clone(), &self.thread.spares)));
-        let turn = Cell::new(0);
+        let pace = Pace::default();
         let result = {
-            let mut talk = pin!(self.talk(&connection, &input, stream.clone(), &turn));
+            let mut talk = pin!(self.talk(&connection, &input, stream.clone(), &pace));
             poll_fn(|cx| {
                 connection.set_task(cx);
-                turn.set(0);
+                pace.turn.set(0);
                 if let Some(ending) = connection.ending.get()
                     && !(stream.ask(Stream::has_arrived) && connection.take_back_ending(ending))
                 {
@@ -78,12 +80,12 @@ impl<S: Service> Server<S> {
                 if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
                     return Poll::Ready(Ok(ended));
                 }
-                if connection.may_close_now() && !stream.ask(Stream::has_arrived) {
-                    return Poll::Ready(Ok(Ended::Closed));
+                if pace.between.get() && connection.may_close_now() && !stream.ask(Stream::has_arrived) {
+                    return Poll::Ready(Ok(Outcome::Closed));
                 }
                 // Where nothing can be sent any more, nothing is left to say.
                 match stream.poll_rest(cx) {
-                    Poll::Ready(Err(_)) => Poll::Ready(Ok(Ended::Closed)),
+                    Poll::Ready(Err(_)) => Poll::Ready(Ok(Outcome::Broken)),
                     Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
                 }
             })
@@ -102,21 +104,23 @@ impl<S: Service> Server<S> {
         let unsent = stream.is_unsent();
         let Some(stream) = stream.into_inner() else { return };
         match result {
-            Ok(Ended::Switched) => {
+            Ok(Outcome::Switched) => {
                 if let Some(upgrade) = connection.take_upgrade() {
                     connection.enter(Stage::Upgraded);
                     // Fails when nobody waits for it any more: the connection is closed by being dropped.
                     let _ = upgrade.send(Upgraded::new(stream, ahead, guard));
                 }
             }
-            Ok(Ended::Closed) if !connection.has_body.get() => {
+            // In the middle of an answer, to close could look like its end.
+            Ok(Outcome::Closed | Outcome::Refused) if unsent => stream.reset(),
+            Ok(Outcome::Closed) if !connection.has_body.get() => {
                 let mut stream = stream;
                 let _ = until_ended(&connection, stream.shutdown()).await;
             }
-            Ok(Ended::Closed | Ended::Refused) => linger(&connection, stream).await,
+            Ok(Outcome::Closed | Outcome::Refused) => linger(&connection, stream).await,
             // Closed, an answer that broke off would look whole.
-            Ok(Ended::Broken) if connection.ends_by_close.get() => stream.reset(),
-            Ok(Ended::Broken) => {}
+            Ok(Outcome::Broken) if connection.ends_by_close.get() => stream.reset(),
+            Ok(Outcome::Broken) => {}
             Err(ending) => self.farewell(&connection, stream, unsent, ending).await,
         }
     }
@@ -127,16 +131,19 @@ impl<S: Service> Server<S> {
         connection: &Rc<Connection>,
         input: &Rc<RefCell<ClientInput>>,
         mut stream: Gathered<Stream>,
-        turn: &Cell<u32>,
-    ) -> Ended {
+        pace: &Pace,
+    ) -> Outcome {
         let most = self.settings.max_header_bytes.saturating_add(HEAD_ROOM);
         let mut output = Output::default();
         loop {
-            others_first(turn).await;
-            let head = match poll_fn(|cx| input.borrow_mut().poll_head(most, cx)).await {
+            others_first(&pace.turn).await;
+            pace.between.set(true);
+            let head = poll_fn(|cx| input.borrow_mut().poll_head(most, cx)).await;
+            pace.between.set(false);
+            let head = match head {
                 Ok(Some(head)) => head,
-                Ok(None) => return Ended::Closed,
-                Err(HeadError::Broken) => return Ended::Broken,
+                Ok(None) => return Outcome::Closed,
+                Err(HeadError::Broken) => return Outcome::Broken,
                 Err(HeadError::Refused(refusal)) => return self.refuse(refusal, output, &mut stream).await,
             };
             let (request, mut asked) = receive(head, connection, input);
@@ -148,30 +155,29 @@ impl<S: Service> Server<S> {
                 })
                 .await
             };
-            let Some(answer) = answer else { return Ended::Broken };
-            input.borrow_mut().answered();
-            asked.keep_alive &= !self.thread.draining();
+            let Some(answer) = answer else { return Outcome::Broken };
+            // Who was not asked for a body may send it or leave it (RFC 9110 §10.1.1): what follows could be either.
+            let invited = input.borrow_mut().answered();
+            asked.keep_alive &= invited && !self.thread.draining();
             let Answer { head, body } = answer;
             let said = answer::write_head(output.text(), &head, size(&body), &asked, &self.thread.date());
             self.thread.spares.give_text(head.fields.text);
             if send(body, said.framing, &mut output, &mut stream, input).await.is_err() {
-                return Ended::Broken;
+                return Outcome::Broken;
             }
             if said.switches {
-                return Ended::Switched;
+                return Outcome::Switched;
             }
-            let ended = poll_fn(|cx| Poll::Ready(input.borrow_mut().end(cx))).await;
-            if !said.keep_alive || !ended {
-                return Ended::Closed;
+            output.rest();
+            if !said.keep_alive || !poll_fn(|cx| Poll::Ready(input.borrow_mut().end(cx))).await {
+                return Outcome::Closed;
             }
-            if input.borrow().holds_something() {
-                connection.head_began();
-            }
+            connection.await_head(input.borrow().holds_something());
         }
     }
 
     /// Answers what is no request.
-    async fn refuse(&self, refusal: Refusal, mut output: Output, stream: &mut Gathered<Stream>) -> Ended {
+    async fn refuse(&self, refusal: Refusal, mut output: Output, stream: &mut Gathered<Stream>) -> Outcome {
         let counters = &self.thread.counters;
         let (status, counter) = match refusal {
             Refusal::Malformed => (StatusCode::BAD_REQUEST, &counters.ambiguous_framing),
@@ -183,8 +189,8 @@ impl<S: Service> Server<S> {
         let asked = Asked { method: Method::GET, version: Version::HTTP_11, takes_trailers: false, keep_alive: false };
         answer::write_head(output.text(), &head, Size::Exactly(0), &asked, &self.thread.date());
         match poll_fn(|cx| output.poll_write(stream, cx)).await {
-            Ok(()) => Ended::Refused,
-            Err(_) => Ended::Broken,
+            Ok(()) => Outcome::Refused,
+            Err(_) => Outcome::Broken,
         }
     }
 
@@ -224,6 +230,15 @@ impl<S: Service> Server<S> {
             Ending::Handshake => {}
         }
     }
+}
+
+/// Where a conversation is.
+#[derive(Default)]
+struct Pace {
+    /// How many requests were looked for in this turn.
+    turn: Cell<u32>,
+    /// Whether all that was asked has been answered, and all of that handed on.
+    between: Cell<bool>,
 }
 
 /// Lets the thread's other connections come first, once enough was answered in this turn.
@@ -268,14 +283,15 @@ impl From<TooShort> for BrokeOff {
 
 /// Sends the output, and the body behind it as it comes. The body is let go of with its last piece, which may still be
 /// on its way then.
-async fn send<B: Body<Data = Bytes>>(
+async fn send<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>>(
     body: B,
-    mut framing: Framing,
+    mut framing: Encoding,
     output: &mut Output,
     stream: &mut Gathered<Stream>,
     input: &RefCell<ClientInput>,
 ) -> Result<(), BrokeOff> {
-    let mut body = pin!((framing != Framing::Bodiless).then_some(body));
+    // Of one that has ended nothing is asked, not even whether it was cut meanwhile.
+    let mut body = pin!((framing != Encoding::Bodiless && !body.is_end_stream()).then_some(body));
     poll_fn(|cx| {
         loop {
             let Some(rest) = body.as_mut().as_pin_mut() else {
@@ -291,7 +307,11 @@ async fn send<B: Body<Data = Bytes>>(
                     }
                     return input.borrow_mut().poll_gone(cx).map(|()| Err(BrokeOff));
                 }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BrokeOff)),
+                Poll::Ready(Some(Err(error))) => {
+                    let error = error.into();
+                    tracing::debug!(%error, "an answer broke off");
+                    return Poll::Ready(Err(BrokeOff));
+                }
                 Poll::Ready(None) => framing.end(None, output)?,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) => {

@@ -2,7 +2,7 @@
 
 use std::thread::{JoinHandle, sleep};
 
-use super::*;
+use super::{service::LARGE, *};
 use crate::listener::Drained;
 
 /// Drains on a thread of its own.
@@ -81,6 +81,34 @@ fn a_request_that_is_just_arriving_is_answered() {
     let got = client.answer();
     assert!(got.contains("draining=true") && got.contains("connection: close"), "{got}");
     assert_eq!(drained.join().unwrap().0.cut, 0);
+}
+
+/// The last piece of an answer waits for its client behind the exchange, which is over. It is not lost all the same.
+#[track_caller]
+fn check_slow_reader(request: &str) {
+    let server = Server::start(|_| {});
+    let mut client = server.connect();
+    client.send(request);
+    let mut begun = [0; 12];
+    client.socket.read_exact(&mut begun).unwrap();
+    // Beyond the patience of the drain, in which nothing goes out.
+    sleep(ms(500));
+    let drained = drain(&server, ms(0), ms(20_000));
+    while TcpStream::connect(server.address).is_ok() {
+        sleep(ms(5));
+    }
+    sleep(ms(500));
+    let got = client.rest();
+    let (_, body) = got.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body.bytes().filter(|byte| *byte == b'x').count(), LARGE, "{request}");
+    assert_eq!(drained.join().unwrap().0.cut, 0);
+}
+
+#[test]
+fn an_answer_that_is_still_on_its_way_arrives() {
+    check_slow_reader("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    check_slow_reader("GET /unsized HTTP/1.1\r\nHost: a\r\n\r\n");
+    check_slow_reader("GET /unsized HTTP/1.0\r\nHost: a\r\n\r\n");
 }
 
 #[test]

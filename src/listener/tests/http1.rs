@@ -85,6 +85,63 @@ fn a_lingering_connection_is_closed_in_time() {
     server.wait_for("connections", |counters| counters.connections.get(), 0);
 }
 
+/// Who was not asked for a body may send it or leave it: what follows could be either (RFC 9110 §10.1.1).
+#[test]
+fn an_answer_in_place_of_an_invitation_says_close() {
+    let server = Server::start(|_| {});
+    for expects in ["Expect: 100-continue\r\n", ""] {
+        let mut client = server.connect();
+        client.send(format!("POST /refuse HTTP/1.1\r\nHost: a\r\n{expects}Content-Length: 30\r\n\r\n"));
+        let got = client.answer();
+        assert_eq!(got.contains("connection: close"), !expects.is_empty(), "{got}");
+        client.send("GET / HTTP/1.1\r\nHost: abcde\r\n\r\n");
+        assert_eq!(client.rest(), "", "{expects}");
+    }
+    let mut client = server.connect();
+    client.send("POST /upload HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let mut invitation = [0; 25];
+    client.socket.read_exact(&mut invitation).unwrap();
+    assert_eq!(&invitation, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("helloGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let got = client.answer();
+    assert!(got.ends_with("5 bytes") && !got.contains("close"), "{got}");
+    assert!(client.answer().ends_with("hello"));
+}
+
+/// Many requests sent ahead, with and without bodies, in pieces that end anywhere.
+#[test]
+fn requests_sent_ahead_are_answered_in_their_order() {
+    let server = Server::start(|_| {});
+    let mut client = server.connect();
+    let mut all = String::new();
+    for number in 0..200 {
+        let (body, chunks) = ("x".repeat(number), format!("{number:x};a\r\n{}\r\n", "x".repeat(number)));
+        all += &match number % 4 {
+            0 => "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            1 => format!("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: {number}\r\n\r\n{body}"),
+            2 => format!("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"),
+            _ => format!(
+                "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\nX: 1\r\n\r\n"
+            ),
+        };
+    }
+    let mut writing = client.socket.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        for piece in all.as_bytes().chunks(977) {
+            writing.write_all(piece).unwrap();
+        }
+    });
+    for number in 0..200 {
+        let got = client.answer();
+        let expected = match number % 4 {
+            0 => "hello".to_owned(),
+            _ => format!("{number} bytes"),
+        };
+        assert!(got.ends_with(&expected), "{number}: {got}");
+    }
+    writer.join().unwrap();
+}
+
 #[test]
 fn a_panic_costs_the_connection_and_not_the_thread() {
     let server = Server::start(|_| {});

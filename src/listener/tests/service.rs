@@ -63,6 +63,13 @@ impl TestService {
                 exchange.idle();
                 text(exchange, StatusCode::OK, format!("{bytes} bytes"))
             }
+            // One piece, more than the system takes at once.
+            "/large" => text(exchange, StatusCode::OK, "x".repeat(LARGE)),
+            // The same without a length: to HTTP/1.0, it ends with the connection.
+            "/unsized" => {
+                let bytes = Bytes::from("x".repeat(LARGE));
+                Response::new(TestBody { kind: Kind::Unsized(bytes), exchange: Some(exchange) })
+            }
             // Answers without a look at the body.
             "/refuse" => text(exchange, StatusCode::UNAUTHORIZED, "no".to_owned()),
             // An upstream that takes 300 ms and has `x-deadline` ms for it.
@@ -149,7 +156,12 @@ pub(super) struct TestBody {
     exchange: Option<Exchange>,
 }
 
+/// How much the large answers are.
+pub(super) const LARGE: usize = 32 << 20;
+
 enum Kind {
+    /// One piece of which nobody says how much it is.
+    Unsized(Bytes),
     Text(Bytes),
     Endless,
     /// One piece, then nothing more, ever.
@@ -169,9 +181,9 @@ impl Body for TestBody {
             return Poll::Ready(Some(Err(std::io::Error::other(format!("{cut:?}")))));
         }
         let piece = match &mut this.kind {
-            Kind::Text(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Kind::Text(bytes) | Kind::Unsized(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Kind::Silent(bytes) if bytes.is_empty() => return Poll::Pending,
-            Kind::Text(bytes) | Kind::Silent(bytes) => std::mem::take(bytes),
+            Kind::Text(bytes) | Kind::Unsized(bytes) | Kind::Silent(bytes) => std::mem::take(bytes),
             Kind::Endless => {
                 if let Some(exchange) = &this.exchange {
                     exchange.await_client_read(clock::mono());
@@ -183,13 +195,13 @@ impl Body for TestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.kind, Kind::Text(bytes) if bytes.is_empty())
+        matches!(&self.kind, Kind::Text(bytes) | Kind::Unsized(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Endless | Kind::Silent(_) => SizeHint::default(),
+            Kind::Endless | Kind::Silent(_) | Kind::Unsized(_) => SizeHint::default(),
         }
     }
 }

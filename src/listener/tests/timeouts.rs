@@ -194,3 +194,20 @@ fn an_upgraded_connection_may_idle_but_dies_with_its_key() {
     assert_eq!(client.rest(), "");
     server.wait_for("connections", |counters| counters.connections.get(), 0);
 }
+
+/// What is passed over of a body that nobody read is no beginning of the next head.
+#[test]
+fn the_rest_of_a_body_is_no_head() {
+    let server = Server::start(|settings| {
+        settings.timeouts.header = ms(200);
+        settings.timeouts.idle = ms(900);
+    });
+    let mut client = server.connect();
+    let body = "x".repeat(30_000);
+    client.send(format!("POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n{body}"));
+    assert!(client.answer().ends_with("no"));
+    client.restart_watch();
+    assert_eq!(client.rest(), "");
+    client.check_watch(ms(800));
+    server.wait_for("idle", |counters| counters.idle_timeouts.get(), 1);
+}

@@ -16,7 +16,7 @@ use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
 use super::{body::Download, wire::Wire};
-use crate::listener::framing::{Framing, Source as _};
+use crate::listener::framing::{Framing, Source as _, decimal, members};
 
 /// Why what came is no answer.
 pub use crate::listener::framing::FramingError as AnswerError;
@@ -227,8 +227,8 @@ impl Says {
         // Of all names there are, those that matter here have one of these lengths.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                for member in value.split(|byte| *byte == b',') {
-                    let length = decimal(member.trim_ascii()).ok_or(AnswerError::Malformed("the length"))?;
+                for member in members(value) {
+                    let length = decimal(member).ok_or(AnswerError::Malformed("the length"))?;
                     if self.length.replace(length).is_some_and(|earlier| earlier != length) {
                         return Err(AnswerError::Malformed("two lengths"));
                     }
@@ -242,7 +242,7 @@ impl Says {
                 (self.coding, self.chunked) = (true, true);
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                for option in members(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
@@ -279,17 +279,6 @@ impl Says {
             None => Download::new(Framing::UntilClose, false),
         })
     }
-}
-
-/// Digits and nothing else.
-pub(super) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// The seconds of `Keep-Alive: timeout=N`.

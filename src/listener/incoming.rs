@@ -10,15 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
-use super::{
-    super::{framing::FramingError, gather::Gathered, io::Stream},
-    input::Input,
-};
-
-/// What a client sends on one connection.
-pub(super) type ClientInput = Input<Gathered<Stream>>;
+use super::{framing::FramingError, h1::ClientInput};
 
 /// The body of a request, as it comes.
 pub struct Incoming(Kind);
@@ -54,7 +48,7 @@ impl Incoming {
         Self(Kind::Http1 { input: Rc::clone(input), request })
     }
 
-    pub(in super::super) fn http2(body: hyper::body::Incoming) -> Self {
+    pub(super) fn http2(body: hyper::body::Incoming) -> Self {
         Self(Kind::Http2(body))
     }
 
@@ -103,6 +97,10 @@ impl http_body::Body for Incoming {
 
 impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("ended", &self.is_end_stream()).finish_non_exhaustive()
+        f.write_str(match &self.0 {
+            Kind::Empty => "Incoming(empty)",
+            Kind::Http1 { .. } => "Incoming(HTTP/1)",
+            Kind::Http2(_) => "Incoming(HTTP/2)",
+        })
     }
 }
