@@ -185,7 +185,7 @@ impl Framing {
                 let piece = ready!(poll_piece(source, left, cx))?;
                 let left = left - piece.len() as u64;
                 chunks.next = if left == 0 { Expected::DataEnd } else { Expected::Data(left) };
-                self.look_for_end(source)?;
+                self.look_for_end(source);
                 return Poll::Ready(Ok(Some(Frame::data(piece))));
             }
             match chunks.step(source)? {
@@ -204,20 +204,20 @@ impl Framing {
         }
     }
 
-    /// Sees the end where it has been read already, so that the last piece is known to be the last.
-    fn look_for_end(&mut self, source: &mut impl Source) -> Result<(), FramingError> {
+    /// Sees the end where it has been read already, so that the last piece is known to be the last. What is wrong there
+    /// is met again by who asks for the next piece.
+    fn look_for_end(&mut self, source: &mut impl Source) {
         while let Self::Chunked(chunks) = self
             && !matches!(chunks.next, Expected::Data(_))
             // Trailers are a frame of their own.
             && (!matches!(chunks.next, Expected::Trailers) || source.input().starts_with(b"\r\n"))
         {
-            match chunks.step(source)? {
-                Step::Next => {}
-                Step::End => *self = Self::Ended,
-                Step::Starved | Step::Trailers(_) => break,
+            match chunks.step(source) {
+                Ok(Step::Next) => {}
+                Ok(Step::End) => *self = Self::Ended,
+                Ok(Step::Starved | Step::Trailers(_)) | Err(_) => break,
             }
         }
-        Ok(())
     }
 }
 

@@ -106,14 +106,17 @@ async fn serve<S: Service>(start: ServingThread, factory: &dyn Fn(usize) -> Rc<S
     let cut = thread.cut_all();
     member.cut(cut);
     thread.counters.exchanges_cut.add_many(cut as u64);
+    let all_closed = || async {
+        while !thread.is_empty() {
+            server.closed.notified().await;
+        }
+    };
     if cut > 0 {
-        let all_closed = async {
-            while !thread.is_empty() {
-                server.closed.notified().await;
-            }
-        };
-        let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
+        let _ = tokio::time::timeout(LAST_WORDS, all_closed()).await;
     }
+    // An answer whose client takes nothing does not learn of it. One that ends by closing would look whole.
+    thread.end_all();
+    let _ = tokio::time::timeout(LAST_WORDS, all_closed()).await;
     thread.outbox.close();
 }
 

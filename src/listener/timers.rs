@@ -288,6 +288,11 @@ impl Thread {
         }
     }
 
+    /// The last moment: connections that are still there are to end, those with something unsent by a reset.
+    pub(super) fn end_all(&self) {
+        self.connections.borrow().iter().for_each(|connection| connection.end(Ending::Drain));
+    }
+
     /// The drain's grace is over: whoever holds an exchange is told. Gives how many there are.
     pub(super) fn cut_all(&self) -> usize {
         let mut cut = 0;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     clock,
-    listener::{Cut, Exchange, IncomingError},
+    listener::{Answer, Cut, Exchange, IncomingError},
 };
 
 /// Why a body ended before its end.
@@ -268,6 +269,29 @@ pub struct StreamedAnswer {
     pub local: Rc<Local>,
     /// Written when the answer is done.
     pub record: Box<Record>,
+}
+
+/// The upstream's answer, to be streamed.
+pub(super) struct Forwarded {
+    pub(super) status: StatusCode,
+    pub(super) answer: Answer<Download>,
+    pub(super) lease: Lease,
+}
+
+impl Forwarded {
+    /// Begins to stream it; the record is written when it has ended.
+    pub(super) fn complete(self, mut record: Box<Record>, exchange: &Exchange, local: &Rc<Local>) -> Answer<Body> {
+        record.answered(self.status.as_u16());
+        let exchange = exchange.clone();
+        let (lease, local) = (self.lease, Rc::clone(local));
+        self.answer.map(|download| {
+            let mut answer = StreamedAnswer { download, lease, exchange, local, record };
+            if answer.download.is_end_stream() {
+                answer.end();
+            }
+            Body::Upstream(Box::new(answer))
+        })
+    }
 }
 
 impl Body {

@@ -33,7 +33,7 @@ use http_body::Body as _;
 use super::{
     Shared,
     authenticate::{authenticate, charge_failure, check_freshness, recognise},
-    body::{Body, RequestBody, StreamedAnswer, StreamedRequest, Upload},
+    body::{Body, Forwarded, RequestBody, StreamedRequest, Upload},
     client_body::{BodyEnd, ClientBody},
     failure::{bad_answer, or_cut},
     form,
@@ -43,7 +43,7 @@ use super::{
     respond::{self, Afterwards},
     settings::HostRule,
     tunnel,
-    upstream::{self, Caller, Download, RequestFraming, Sending, answer::Asked},
+    upstream::{self, Caller, RequestFraming, Sending, answer::Asked},
 };
 use crate::{
     clock, credential,
@@ -478,26 +478,4 @@ enum Answer {
     Upstream(Forwarded),
     Tunnel(Box<tunnel::Accepted>),
     Health,
-}
-
-/// The upstream's answer, to be streamed.
-struct Forwarded {
-    status: StatusCode,
-    answer: listener::Answer<Download>,
-    lease: upstream::Lease,
-}
-
-impl Forwarded {
-    fn complete(self, mut record: Box<Record>, exchange: &Exchange, local: &Rc<Local>) -> listener::Answer<Body> {
-        record.answered(self.status.as_u16());
-        let exchange = exchange.clone();
-        let (lease, local) = (self.lease, Rc::clone(local));
-        self.answer.map(|download| {
-            let mut answer = StreamedAnswer { download, lease, exchange, local, record };
-            if answer.download.is_end_stream() {
-                answer.end();
-            }
-            Body::Upstream(Box::new(answer))
-        })
-    }
 }

@@ -29,6 +29,8 @@ const SPARE_FIELDS: usize = 64;
 /// Room for the fields of most answers, and the largest that is kept.
 const USUAL_TEXT: usize = 1024;
 const SPARE_TEXT: usize = 8 * 1024;
+/// That the body is welcome (RFC 9110 §15.2.1).
+const INVITATION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How much of a body that nobody wants is passed over, if it has arrived.
 const PASSED_OVER: usize = 64 * 1024;
 
@@ -153,7 +155,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
                 return Poll::Ready(Err(HeadError::Refused(Refusal::TooLarge)));
             }
             match ready!(self.poll_fill(cx)) {
-                Ok(0) if self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n')) => return Poll::Ready(Ok(None)),
+                Ok(0) if !self.holds_a_beginning() => return Poll::Ready(Ok(None)),
                 Ok(0) | Err(_) => return Poll::Ready(Err(HeadError::Broken)),
                 Ok(_) => {}
             }
@@ -172,17 +174,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
     /// A request begins, with this body.
     pub fn begin(&mut self, body: Framing, expects_continue: bool) -> u64 {
         self.body = body;
-        self.invitation = if expects_continue { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
+        self.invitation = if expects_continue { INVITATION } else { b"" };
         self.uninvited = expects_continue;
         self.request += 1;
         self.request
     }
 
-    /// The answer begins: it is too late to invite the body. False: the client may still have waited for that, and may
-    /// now send the body or leave it.
-    pub fn answered(&mut self) -> bool {
-        self.invitation = b"";
-        !self.uninvited || self.body.is_ended()
+    /// The answer begins: it is too late to invite the body, but to say to its end what was begun. With false, the client
+    /// may still have waited for that, and may now send the body or leave it.
+    pub fn answered(&mut self) -> (&'static [u8], bool) {
+        let rest = std::mem::take(&mut self.invitation);
+        let begun = rest.len() < INVITATION.len();
+        (if begun { rest } else { b"" }, !self.uninvited || self.body.is_ended())
     }
 
     /// The exchange is over. False: what follows in the input is not the next request, or may not be.
@@ -224,9 +227,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Input<T> {
         }
     }
 
-    /// Whether a part of the next head has come.
-    pub fn holds_something(&self) -> bool {
-        !self.buffer.is_empty()
+    /// Whether a part of the next head has come. Empty lines before it are none (RFC 9112 §2.2).
+    pub fn holds_a_beginning(&self) -> bool {
+        self.buffer.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, FramingError>>> {
@@ -297,7 +300,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Source for Input<T> {
         }
         let room = self.buffer.capacity() - self.buffer.len();
         let Poll::Ready(read) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
-            if self.buffer.is_empty() && self.read_size == LEAST_READ {
+            if self.buffer.is_empty() {
                 self.spares.give_memory(std::mem::take(&mut self.buffer));
             }
             return Poll::Pending;

@@ -157,7 +157,8 @@ impl<S: Service> Server<S> {
             };
             let Some(answer) = answer else { return Outcome::Broken };
             // Who was not asked for a body may send it or leave it (RFC 9110 §10.1.1): what follows could be either.
-            let invited = input.borrow_mut().answered();
+            let (invitation, invited) = input.borrow_mut().answered();
+            output.text().extend_from_slice(invitation);
             asked.keep_alive &= invited && !self.thread.draining();
             let Answer { head, body } = answer;
             let said = answer::write_head(output.text(), &head, size(&body), &asked, &self.thread.date());
@@ -172,7 +173,7 @@ impl<S: Service> Server<S> {
             if !said.keep_alive || !poll_fn(|cx| Poll::Ready(input.borrow_mut().end(cx))).await {
                 return Outcome::Closed;
             }
-            connection.await_head(input.borrow().holds_something());
+            connection.await_head(input.borrow().holds_a_beginning());
         }
     }
 

@@ -111,6 +111,22 @@ fn an_answer_that_is_still_on_its_way_arrives() {
     check_slow_reader("GET /unsized HTTP/1.0\r\nHost: a\r\n\r\n");
 }
 
+/// What ends with the connection must not look whole when it was cut, whether its exchange is over or goes on.
+#[test]
+fn an_answer_that_nobody_reads_is_cut_by_a_reset() {
+    for path in ["/unsized", "/endless"] {
+        let server = Server::start(|_| {});
+        let mut client = server.connect();
+        client.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n"));
+        let mut some = [0; 4096];
+        client.socket.read_exact(&mut some).unwrap();
+        sleep(ms(200));
+        drain(&server, ms(0), ms(300)).join().unwrap();
+        let end = std::iter::repeat_with(|| client.socket.read(&mut some)).find(|read| !matches!(read, Ok(1..)));
+        assert!(matches!(&end, Some(Err(error)) if error.kind() == ErrorKind::ConnectionReset), "{path}: {end:?}");
+    }
+}
+
 #[test]
 fn what_connects_before_the_drain_is_served() {
     let server = Server::start(|_| {});

@@ -211,3 +211,18 @@ fn the_rest_of_a_body_is_no_head() {
     client.check_watch(ms(800));
     server.wait_for("idle", |counters| counters.idle_timeouts.get(), 1);
 }
+
+/// Empty lines behind a request begin nothing.
+#[test]
+fn an_empty_line_is_no_head() {
+    let server = Server::start(|settings| {
+        settings.timeouts.header = ms(200);
+        settings.timeouts.idle = ms(900);
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n\n");
+    assert!(client.answer().ends_with("hello"));
+    client.restart_watch();
+    assert_eq!(client.rest(), "");
+    client.check_watch(ms(800));
+}
