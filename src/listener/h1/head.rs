@@ -165,8 +165,8 @@ impl Says {
                     return Err(Refusal::Malformed);
                 }
                 self.coded = true;
-                let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-                self.chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                let last = value.to_str().ok().and_then(|codings| codings.rsplit(',').next());
+                self.chunked = last.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"));
             }
             header::CONNECTION => {
                 for option in members(value.as_bytes()) {
@@ -238,6 +238,7 @@ mod tests {
         check("1.1", "Transfer-Encoding: Chunked\r\n", Ok(("chunks", true)));
         check("1.1", "Transfer-Encoding: gzip, chunked\r\n", Ok(("chunks", true)));
         check("1.1", "Transfer-Encoding: chunked, gzip\r\n", malformed);
+        check("1.1", "Transfer-Encoding: gz\u{e9}ip, chunked\r\n", malformed);
         check("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", malformed);
         check("1.0", "Transfer-Encoding: chunked\r\n", malformed);
         for both in [

@@ -55,7 +55,10 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let theirs = run(theirs(bytes));
     let common = &theirs[..ours.requests.len().min(theirs.len())];
     assert_eq!(ours.requests, common, "taken for other requests than hyper takes it for");
-    assert!(ours.refused || theirs.len() == common.len(), "hyper goes on, to {:?}", theirs.last());
+    // A Connection field with a byte beyond ASCII says nothing to hyper, and the rest of what it says to us.
+    let odd = |request: &Whole| request.fields.get_all("connection").iter().any(|value| value.to_str().is_err());
+    let goes_on = !ours.refused && theirs.len() > common.len() && !ours.requests.last().is_some_and(odd);
+    assert!(!goes_on, "hyper goes on, to {:?}", theirs.last());
 });
 
 async fn ours(bytes: &[u8], cut: usize) -> Seen {
