@@ -32,7 +32,7 @@ fn decode<const SPACE: usize>(encoded: &[u8]) -> Result<Presented, Malformed> {
 }
 
 fn split(pair: &[u8]) -> Result<Presented, Malformed> {
-    let colon = pair.iter().position(|&byte| byte == b':').ok_or(Malformed)?;
+    let colon = memchr::memchr(b':', pair).ok_or(Malformed)?;
     let (key, secret) = (&pair[..colon], &pair[colon + 1..]);
     // White space at the ends, mostly a line's end that was encoded with the secret, is a mistake that the operator
     // is told of; a control character anywhere else is none (RFC 7617 §2).

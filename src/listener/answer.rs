@@ -207,9 +207,13 @@ impl Fields {
     fn into_map(self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.count + 2);
         let text = Bytes::from(self.text);
-        for line in text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r")) {
-            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-            let value = line.get(colon + 2..).map(|value| HeaderValue::from_maybe_shared(text.slice_ref(value)));
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', &text) {
+            let line = text[start..end].strip_suffix(b"\r").unwrap_or_default();
+            let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+            let value = start + colon + 2..start + line.len();
+            let value = (value.start <= value.end).then(|| HeaderValue::from_maybe_shared(text.slice(value)));
+            start = end + 1;
             match (HeaderName::from_bytes(&line[..colon]), value) {
                 (Ok(name), Some(Ok(value))) => {
                     map.append(name, value);

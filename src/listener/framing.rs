@@ -272,7 +272,8 @@ impl Chunks {
 
 /// The line at the front, without its end: CR LF and nothing less.
 fn line<'i>(input: &'i [u8], most: usize, looked_at: &mut usize) -> Result<Option<&'i [u8]>, FramingError> {
-    let end = input.iter().skip(*looked_at).position(|byte| *byte == b'\n').map(|end| *looked_at + end);
+    let new = input.get(*looked_at..).unwrap_or_default();
+    let end = memchr::memchr(b'\n', new).map(|end| *looked_at + end);
     *looked_at = if end.is_some() { 0 } else { input.len() };
     match end {
         Some(end) if end > 0 && input[end - 1] == b'\r' && end <= most => Ok(Some(&input[..end - 1])),
