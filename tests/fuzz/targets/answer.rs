@@ -8,12 +8,12 @@
 use std::future::poll_fn;
 
 use http::{HeaderName, HeaderValue};
+use keyside::listener::framing::Source as _;
 use keyside::proxy::upstream::{
     UpstreamStream,
     answer::{AnswerError, Asked, HeadReader},
     wire::Wire,
 };
-use keyside::listener::framing::Source as _;
 use keyside_fuzz::{Switches, line, run};
 use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
