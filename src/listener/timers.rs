@@ -288,9 +288,13 @@ impl Thread {
         }
     }
 
-    /// The last moment: connections that are still there are to end, those with something unsent by a reset.
+    /// The last moment: connections that are still there are to end, those with an exchange or something unsent by a
+    /// reset.
     pub(super) fn end_all(&self) {
-        self.connections.borrow().iter().for_each(|connection| connection.end(Ending::Drain));
+        for connection in self.connections.borrow().iter() {
+            let is_idle = connection.exchanges.borrow().is_empty();
+            connection.end(if is_idle { Ending::Drain } else { Ending::Cut });
+        }
     }
 
     /// The drain's grace is over: whoever holds an exchange is told. Gives how many there are.

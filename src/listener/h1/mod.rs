@@ -80,6 +80,9 @@ impl<S: Service> Server<S> {
                 if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
                     return Poll::Ready(Ok(ended));
                 }
+                if pace.between.get() && !input.borrow().holds_a_beginning() {
+                    connection.await_head(false);
+                }
                 if pace.between.get() && connection.may_close_now() && !stream.ask(Stream::has_arrived) {
                     return Poll::Ready(Ok(Outcome::Closed));
                 }
@@ -113,7 +116,8 @@ impl<S: Service> Server<S> {
             }
             // In the middle of an answer, to close could look like its end.
             Ok(Outcome::Closed | Outcome::Refused) if unsent => stream.reset(),
-            Ok(Outcome::Closed) if !connection.has_body.get() => {
+            // Closed upon what the client has sent ahead, the socket would be reset, and the answer with it.
+            Ok(Outcome::Closed) if !connection.has_body.get() && ahead.is_empty() && !stream.has_arrived() => {
                 let mut stream = stream;
                 let _ = until_ended(&connection, stream.shutdown()).await;
             }
