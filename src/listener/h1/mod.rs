@@ -80,9 +80,6 @@ impl<S: Service> Server<S> {
                 if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
                     return Poll::Ready(Ok(ended));
                 }
-                if pace.between.get() && !input.borrow().holds_a_beginning() {
-                    connection.await_head(false);
-                }
                 if pace.between.get() && connection.may_close_now() && !stream.ask(Stream::has_arrived) {
                     return Poll::Ready(Ok(Outcome::Closed));
                 }
