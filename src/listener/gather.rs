@@ -26,7 +26,7 @@ const GATHERED: usize = 16 * 1024;
 /// How much memory is asked for at first.
 const FIRST: usize = 2 * 1024;
 /// How many pieces of memory a thread keeps while nothing waits in them.
-const SPARES: usize = 32;
+const SPARES: usize = 64;
 
 /// What the connections of one thread have to say in this turn.
 pub(super) struct Outbox<T> {

@@ -79,11 +79,10 @@ pub(super) fn take(
         (start as u32, (start + part.len()) as u32)
     };
     let target = range(place(target.as_bytes()));
-    let fields: SmallVec<[Field; 24]> = parsed
-        .headers
-        .iter()
-        .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
-        .collect();
+    let mut fields = SmallVec::<[Field; 24]>::new();
+    fields.extend(
+        parsed.headers.iter().map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) }),
+    );
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let text = input.split_to(bytes).freeze();
     let uri = Uri::from_maybe_shared(text.slice(target)).map_err(|_| Refusal::Malformed)?;

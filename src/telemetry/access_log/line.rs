@@ -17,7 +17,7 @@ const LONGEST_FIELD: usize = 2048;
 pub struct Line<'a> {
     /// When the request ended.
     pub now: Wall,
-    /// The request id that caller and upstream got.
+    /// The request id that caller and upstream got: letters, digits and `-_.:+/=`, at most 128.
     pub request_id: &'a [u8],
     /// The address that the request was judged by.
     pub client: IpAddr,
@@ -84,7 +84,7 @@ impl Line<'_> {
     fn fields(&self, out: &mut impl Fields) {
         let path = self.path.as_bytes();
         let query = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
-        out.field(name!("request_id"), Value::Text(self.request_id));
+        out.field(name!("request_id"), Value::Id(self.request_id));
         out.field(name!("client"), Value::Address(self.client));
         if self.peer != self.client {
             out.field(name!("peer"), Value::Address(self.peer));
@@ -137,6 +137,8 @@ use name;
 enum Value<'a> {
     /// Any text; hostile ones may not even be UTF-8.
     Text(&'a [u8]),
+    /// A text that needs no escapes in a JSON string.
+    Id(&'a [u8]),
     /// A word of a closed list, which needs neither quotes nor escapes.
     Word(&'static str),
     /// The same, where it is none of a JSON string either.
@@ -160,6 +162,12 @@ impl Fields for Json<'_> {
         out.extend_from_slice(name.json.as_bytes());
         match value {
             Value::Text(text) => quoted(text, out),
+            Value::Id(id) => {
+                debug_assert!(is_plain(id) && id.len() <= LONGEST_FIELD, "{}", id.escape_ascii());
+                out.push(b'"');
+                out.extend_from_slice(id);
+                out.push(b'"');
+            }
             Value::Word(word) => {
                 out.push(b'"');
                 out.extend_from_slice(word.as_bytes());
@@ -186,8 +194,8 @@ impl Fields for Text<'_> {
         out.extend_from_slice(name.text.as_bytes());
         match value {
             // Plain words stand as they are; anything that could be taken for the next field is quoted.
-            Value::Text(word) if is_word(word) => out.extend_from_slice(word),
-            Value::Text(text) => quoted(text, out),
+            Value::Text(word) | Value::Id(word) if is_word(word) => out.extend_from_slice(word),
+            Value::Text(text) | Value::Id(text) => quoted(text, out),
             Value::Word(word) | Value::Bare(word) => out.extend_from_slice(word.as_bytes()),
             Value::Address(address) => push_address(address, out),
             Value::Number(number) => push_number(number, out),
