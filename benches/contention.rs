@@ -16,7 +16,9 @@ use std::{
 use keyside::{
     clock,
     keys::LastUse,
-    limits::{AddressHandle, HeaderStyle, Limiter, Meter, Plan, Quota, Readings, Rules, Settings, Subject},
+    limits::{
+        AddressHandle, FIELD_NAMES, HeaderStyle, Limiter, Meter, Plan, Quota, Readings, Rules, Settings, Subject,
+    },
     listener::{Fields, OurField},
 };
 
@@ -92,10 +94,15 @@ fn main() {
         Box::new(move |_| {
             fields.clear();
             readings
-                .write(HeaderStyle::Both, |start, value| black_box(&mut fields).put_text(OurField::new(start), value));
+                .write(HeaderStyle::Both, |lines, names| black_box(&mut fields).put_lines(lines, &RATE_LIMITS[names]));
         })
     });
 }
+
+static RATE_LIMITS: [OurField; FIELD_NAMES.len()] = {
+    let [a, b, c, d, e] = FIELD_NAMES;
+    [OurField::new(a), OurField::new(b), OurField::new(c), OurField::new(d), OurField::new(e)]
+};
 
 /// Measures one scenario with 1 to `most` threads.
 fn row<'a>(name: &str, most: usize, step: impl Fn(usize) -> Step<'a>) {

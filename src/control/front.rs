@@ -33,7 +33,7 @@ use super::{answer::Problem, caller, desk::Desk, session};
 use crate::{
     clock,
     facts::client_address,
-    listener::{Answer, Connection, Cut, Exchange, Incoming, Service},
+    listener::{Answer, Connection, Cut, Exchange, Incoming, Service, Serving},
     policy::network::Networks,
 };
 
@@ -115,7 +115,13 @@ pub struct Front {
 impl Service for Front {
     type Body = Streamed;
 
-    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Answer<Streamed> {
+    fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Serving<Streamed> {
+        Serving::Awaited(Box::pin(self.respond(connection, request)))
+    }
+}
+
+impl Front {
+    async fn respond(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Answer<Streamed> {
         let exchange = connection.begin(clock::mono());
         let (mut head, body) = request.into_parts();
         // Over HTTP/2 the host is the authority (RFC 9113 §8.3.1), whatever a field says.
@@ -144,9 +150,7 @@ impl Service for Front {
         };
         response.map(|body| Streamed { body, exchange }).into()
     }
-}
 
-impl Front {
     /// Whether somebody is let in by what this request shows. What they may is decided, and what fails is counted, by
     /// whoever answers it.
     async fn knows(&self, head: &Parts, peer: Peer) -> bool {

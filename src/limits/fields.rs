@@ -17,17 +17,16 @@ use super::{
     readings::{Policy, Reading},
 };
 
-const RATELIMIT: &str = "ratelimit: ";
-const RATELIMIT_POLICY: &str = "ratelimit-policy: ";
-const LEGACY_LIMIT: &str = "x-ratelimit-limit: ";
-const LEGACY_REMAINING: &str = "x-ratelimit-remaining: ";
-const LEGACY_RESET: &str = "x-ratelimit-reset: ";
+/// The names of all fields, each with what stands between it and its value.
+pub const NAMES: [&str; 5] =
+    ["ratelimit: ", "ratelimit-policy: ", "x-ratelimit-limit: ", "x-ratelimit-remaining: ", "x-ratelimit-reset: "];
 
 /// Of how many plans a thread keeps what is always the same.
 const KEPT: usize = 16;
 
-/// Writes the fields of these windows, in this style: how each line begins, and its value.
-pub(super) fn write(windows: &[Reading], style: HeaderStyle, mut put: impl FnMut(&'static str, &[u8])) {
+/// Writes the fields of these windows, in this style: the lines (name in lower case, colon, blank, value, line end), and
+/// in their order the places in [`NAMES`] of their names.
+pub(super) fn write(windows: &[Reading], style: HeaderStyle, put: impl FnOnce(&[u8], Range<usize>)) {
     thread_local! {
         static WRITER: RefCell<Writer> = RefCell::default();
     }
@@ -38,19 +37,27 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, mut put: impl FnMut
         HeaderStyle::None => return,
     };
     let by_tightness = |(_, reading): &(usize, &Reading)| (reading.remaining, Reverse(reading.more_in));
-    let Some((tightest, _)) = windows.iter().enumerate().min_by_key(by_tightness) else { return };
-    WRITER.with_borrow_mut(|Writer { memory, text }| {
+    let Some((place, tightest)) = windows.iter().enumerate().min_by_key(by_tightness) else { return };
+    WRITER.with_borrow_mut(|Writer { memory, lines }| {
         let known = memory.of(windows);
-        let list = List::write(windows, known, tightest, text);
+        lines.clear();
         if draft {
-            put(RATELIMIT, text);
-            put(RATELIMIT_POLICY, known.policies.as_bytes());
+            for (reading, known) in windows.iter().zip(&known.windows) {
+                lines.extend_from_slice(known.member.as_bytes());
+                put_number(reading.remaining, lines);
+                lines.extend_from_slice(b";t=");
+                put_number(reading.more_in, lines);
+            }
+            lines.extend_from_slice(known.policies.as_bytes());
         }
         if legacy {
-            put(LEGACY_LIMIT, known.windows[tightest].limit.as_bytes());
-            put(LEGACY_REMAINING, &text[list.remaining]);
-            put(LEGACY_RESET, &text[list.more_in]);
+            lines.extend_from_slice(known.windows[place].legacy.as_bytes());
+            put_number(tightest.remaining, lines);
+            lines.extend_from_slice(b"\r\nx-ratelimit-reset: ");
+            put_number(tightest.more_in, lines);
+            lines.extend_from_slice(b"\r\n");
         }
+        put(lines, if draft { 0 } else { 2 }..if legacy { NAMES.len() } else { 2 });
     });
 }
 
@@ -69,7 +76,7 @@ pub(super) fn policy_name(subject: Subject, seconds: u32) -> Box<str> {
 #[derive(Default)]
 struct Writer {
     memory: Memory,
-    text: Vec<u8>,
+    lines: Vec<u8>,
 }
 
 /// What is always the same for the policies that were met last.
@@ -79,16 +86,16 @@ struct Memory(Vec<Known>);
 /// What every answer by the same policies says.
 struct Known {
     windows: SmallVec<[KnownWindow; 2]>,
-    /// `RateLimit-Policy`.
+    /// The end of the line `RateLimit`, and the line `RateLimit-Policy`.
     policies: Box<str>,
 }
 
 struct KnownWindow {
     policy: Policy,
-    /// How its member of `RateLimit` begins, with the comma before it: `, "key-60s";r=`.
+    /// How its member of `RateLimit` begins, with what stands before it: `, "key-60s";r=`.
     member: Box<str>,
-    /// `X-RateLimit-Limit`.
-    limit: Box<str>,
+    /// The line `X-RateLimit-Limit`, and how `-Remaining` begins.
+    legacy: Box<str>,
 }
 
 impl Memory {
@@ -108,15 +115,23 @@ impl Memory {
 
 impl Known {
     fn new(windows: &[Reading]) -> Self {
-        let mut policies = String::new();
-        let windows = windows.iter().map(|&Reading { policy, .. }| {
-            let Policy { subject, limit, seconds } = policy;
-            let comma = if policies.is_empty() { "" } else { ", " };
-            let name = format!("{comma}\"{}\"", policy_name(subject, seconds));
-            policies += &format!("{name};q={limit};w={seconds}");
-            KnownWindow { policy, member: format!("{name};r=").into(), limit: limit.to_string().into() }
-        });
-        Self { windows: windows.collect(), policies: policies.into() }
+        let mut policies = "\r\nratelimit-policy: ".to_owned();
+        let windows = windows
+            .iter()
+            .enumerate()
+            .map(|(place, &Reading { policy, .. })| {
+                let Policy { subject, limit, seconds } = policy;
+                let name = policy_name(subject, seconds);
+                let comma = if place == 0 { "" } else { ", " };
+                let before = if place == 0 { "ratelimit: " } else { comma };
+                policies += &format!("{comma}\"{name}\";q={limit};w={seconds}");
+                let member = format!("{before}\"{name}\";r=").into();
+                let legacy = format!("x-ratelimit-limit: {limit}\r\nx-ratelimit-remaining: ").into();
+                KnownWindow { policy, member, legacy }
+            })
+            .collect();
+        policies += "\r\n";
+        Self { windows, policies: policies.into() }
     }
 
     fn is_of(&self, windows: &[Reading]) -> bool {
@@ -124,32 +139,6 @@ impl Known {
     }
 }
 
-/// Where in the value of `RateLimit` the two numbers of the tightest window stand.
-struct List {
-    remaining: Range<usize>,
-    more_in: Range<usize>,
-}
-
-impl List {
-    fn write(windows: &[Reading], known: &Known, tightest: usize, text: &mut Vec<u8>) -> Self {
-        text.clear();
-        let (mut remaining, mut more_in) = (0..0, 0..0);
-        for (at, (reading, known)) in windows.iter().zip(&known.windows).enumerate() {
-            text.extend_from_slice(known.member.as_bytes());
-            let its_remaining = put_number(reading.remaining, text);
-            text.extend_from_slice(b";t=");
-            let its_more_in = put_number(reading.more_in, text);
-            if at == tightest {
-                (remaining, more_in) = (its_remaining, its_more_in);
-            }
-        }
-        Self { remaining, more_in }
-    }
-}
-
-/// Appends a number; says where.
-fn put_number(number: u32, text: &mut Vec<u8>) -> Range<usize> {
-    let start = text.len();
-    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    start..text.len()
+fn put_number(number: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

@@ -16,6 +16,7 @@ mod window;
 mod windows;
 
 pub use failures::{Attempt, Failures};
+pub use fields::NAMES as FIELD_NAMES;
 pub use readings::Readings;
 pub use rules::{Plan, Quota, Rules};
 pub use shards::{AddressHandle, Limiter};

@@ -1,5 +1,7 @@
 //! What remains, as one request found it.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::{
@@ -54,9 +56,10 @@ impl Readings {
         retry_after.max(seconds_until(self.not_before, tick(now)))
     }
 
-    /// Writes the rate-limit fields: of each, how its line begins (name, colon, blank), and its value, which is visible
-    /// ASCII. The file `fields` says what stands in them.
-    pub fn write(&self, style: HeaderStyle, put: impl FnMut(&'static str, &[u8])) {
+    /// Writes the rate-limit fields: the lines (name in lower case, colon, blank, value, line end), and in their order
+    /// the places of their names in [`FIELD_NAMES`](super::FIELD_NAMES). The file `fields` says what stands in them:
+    /// words of ours and numbers.
+    pub fn write(&self, style: HeaderStyle, put: impl FnOnce(&[u8], Range<usize>)) {
         fields::write(&self.windows, style, put);
     }
 

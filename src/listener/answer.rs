@@ -1,13 +1,18 @@
 //! An answer as a service gives it.
 //!
-//! Its fields are kept as the lines in which HTTP/1.1 sends them: most answers go out so, and to put a line behind
-//! another costs a tenth of what a map of them does. For HTTP/2 they are read back into one.
+//! For HTTP/1 its fields are kept as the lines in which they are sent: to put a line behind another costs a tenth of what
+//! a map of them does. For HTTP/2 they are a map from the beginning, which is what its codec takes.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
 
 use super::framing::{decimal, members};
+
+/// Room for a status line with a usual reason phrase.
+const STATUS_ROOM: usize = 48;
+/// How many fields most answers have.
+const USUAL_COUNT: usize = 14;
 
 /// A status, fields and a body.
 #[derive(Debug)]
@@ -30,9 +35,12 @@ pub(super) struct AnswerHead {
 /// none.
 #[derive(Debug, Default)]
 pub struct Fields {
-    /// Name, colon, blank, value, line end.
-    pub(super) text: Vec<u8>,
-    count: usize,
+    /// Name, colon, blank, value, line end; in front of them, where the memory was used before, room for what HTTP/1.1
+    /// begins with.
+    text: Vec<u8>,
+    room: usize,
+    /// What HTTP/2 has in place of lines.
+    map: Option<Box<HeaderMap>>,
     /// `Content-Length`, of a body that need not be there.
     pub(super) length: Option<u64>,
     /// Whether the connection is to be closed behind it (HTTP/1).
@@ -45,15 +53,19 @@ pub struct Fields {
     pub(super) switches_to: Option<HeaderValue>,
 }
 
-/// The name of a field that we write, as a line begins with it.
-#[derive(Clone, Copy, Debug)]
-pub struct OurField(&'static str);
+/// The name of a field that we write.
+#[derive(Debug)]
+pub struct OurField {
+    /// How its line begins.
+    start: &'static str,
+    name: HeaderName,
+}
 
 impl OurField {
     /// A name in lower case, with a colon and a blank behind it.
     pub const fn new(start: &'static str) -> Self {
         assert!(matches!(start.as_bytes(), [.., b'a'..=b'z', b':', b' ']), "a name, a colon and a blank");
-        Self(start)
+        Self { start, name: HeaderName::from_static(start.split_at(start.len() - 2).0) }
     }
 }
 
@@ -105,16 +117,45 @@ impl AnswerHead {
 }
 
 impl Fields {
-    /// No fields, and room for these bytes of them.
-    pub(super) fn with_memory(text: Vec<u8>) -> Self {
-        Self { text, ..Self::default() }
+    /// No fields, in this memory.
+    pub(super) fn with_memory(mut text: Vec<u8>) -> Self {
+        text.clear();
+        text.extend_from_slice(&[b' '; STATUS_ROOM]);
+        Self { text, room: STATUS_ROOM, ..Self::default() }
+    }
+
+    /// No fields, to be sent over HTTP/2.
+    pub(super) fn http2() -> Self {
+        Self { map: Some(Box::new(HeaderMap::with_capacity(USUAL_COUNT))), ..Self::default() }
     }
 
     /// No fields, and the room that there is for more.
     pub fn clear(&mut self) {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        *self = Self::with_memory(text);
+        let map = self.map.take().map(|mut map| {
+            map.clear();
+            map
+        });
+        *self = Self { map, ..Self::with_memory(std::mem::take(&mut self.text)) };
+    }
+
+    /// Takes the lines, with one before them that consists of these parts. They begin where the number says.
+    pub(super) fn take_lines(&mut self, before: &[&[u8]]) -> (Vec<u8>, usize) {
+        let (mut text, room) = (std::mem::take(&mut self.text), std::mem::take(&mut self.room));
+        for (name, value) in self.map.take().iter().flat_map(|map| map.iter()) {
+            write_line(&mut text, name.as_str(), value.as_bytes());
+        }
+        let length = before.iter().map(|part| part.len()).sum();
+        let Some(start) = room.checked_sub(length) else {
+            text.splice(..room, before.concat());
+            return (text, 0);
+        };
+        let mut rest = &mut text[start..room];
+        for part in before {
+            let (place, behind) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
+        }
+        (text, start)
     }
 
     /// Adds a field. What frames the message or belongs to the connection is heeded, and not sent as it is.
@@ -130,43 +171,67 @@ impl Fields {
             }
             _ => {
                 self.dated |= *name == header::DATE;
-                self.count += 1;
-                write_line(&mut self.text, name.as_str(), value.as_bytes());
+                match &mut self.map {
+                    Some(map) => drop(map.append(name.clone(), value.clone())),
+                    None => write_line(&mut self.text, name.as_str(), value.as_bytes()),
+                }
             }
         }
     }
 
     /// Adds a field of our own. What frames the message, belongs to the connection or is `Date` has functions of its own.
     #[inline]
-    pub fn put_ours(&mut self, name: OurField, value: &HeaderValue) {
-        self.line(name, value.as_bytes());
+    pub fn put_ours(&mut self, name: &'static OurField, value: &HeaderValue) {
+        match &mut self.map {
+            Some(map) => drop(map.append(&name.name, value.clone())),
+            None => self.line(name, value.as_bytes()),
+        }
     }
 
     /// Adds a field of our own that says always the same: visible ASCII and blanks.
     #[inline]
-    pub fn put_word(&mut self, name: OurField, value: &'static str) {
-        self.line(name, value.as_bytes());
-    }
-
-    /// Adds a field of our own, of visible ASCII and blanks. Any other is left out.
-    pub fn put_text(&mut self, name: OurField, value: &[u8]) {
-        let is_text = value.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
-        debug_assert!(is_text, "{}", value.escape_ascii());
-        if is_text {
-            self.line(name, value);
+    pub fn put_word(&mut self, name: &'static OurField, value: &'static str) {
+        match &mut self.map {
+            Some(map) => drop(map.append(&name.name, HeaderValue::from_static(value))),
+            None => self.line(name, value.as_bytes()),
         }
     }
 
-    fn line(&mut self, OurField(name): OurField, value: &[u8]) {
-        self.count += 1;
-        self.text.extend_from_slice(name.as_bytes());
+    /// Adds fields of our own as lines, of which each begins with one of these names in turn; the values are visible
+    /// ASCII and blanks. Nothing of them comes from outside.
+    pub fn put_lines(&mut self, lines: &[u8], names: &'static [OurField]) {
+        debug_assert!(are_lines(lines, names), "{}", lines.escape_ascii());
+        let Some(map) = &mut self.map else { return self.text.extend_from_slice(lines) };
+        let lines = Bytes::copy_from_slice(lines);
+        let mut start = 0;
+        for (name, end) in names.iter().zip(memchr::memchr_iter(b'\r', &lines)) {
+            if let Ok(value) = HeaderValue::from_maybe_shared(lines.slice(start + name.start.len()..end)) {
+                map.append(&name.name, value);
+            }
+            start = end + 2;
+        }
+    }
+
+    fn line(&mut self, name: &OurField, value: &[u8]) {
+        self.text.extend_from_slice(name.start.as_bytes());
         self.text.extend_from_slice(value);
         self.text.extend_from_slice(b"\r\n");
     }
 
-    /// Adds a field as an upstream spells it, if it `passes` by its name in lower case. The name is a token; a value
-    /// with a control character is left out, whoever sent it: what is behind a line end would be another field.
-    pub fn put_if(&mut self, name: &[u8], value: &[u8], passes: impl FnOnce(&[u8]) -> bool) {
+    /// Adds a field as an upstream spells it, if it `passes` by its name in lower case. Both are parts of `head`. The
+    /// name is a token; a value with a control character is left out, whoever sent it: what is behind a line end would
+    /// be another field.
+    pub fn put_if(&mut self, head: &Bytes, name: &[u8], value: &[u8], passes: impl FnOnce(&[u8]) -> bool) {
+        if let Some(map) = &mut self.map {
+            let Ok(name) = HeaderName::from_bytes(name) else { return };
+            if passes(name.as_str().as_bytes())
+                && let Ok(value) = HeaderValue::from_maybe_shared(head.slice_ref(value))
+            {
+                self.dated |= name == header::DATE;
+                map.append(name, value);
+            }
+            return;
+        }
         let start = self.text.len();
         self.text.extend_from_slice(name);
         let lower_case = &mut self.text[start..];
@@ -183,7 +248,6 @@ impl Fields {
             return;
         }
         self.dated |= lower_case == b"date";
-        self.count += 1;
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);
         self.text.extend_from_slice(b"\r\n");
@@ -205,22 +269,10 @@ impl Fields {
     }
 
     fn into_map(self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.count + 2);
-        let text = Bytes::from(self.text);
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &text) {
-            let line = text[start..end].strip_suffix(b"\r").unwrap_or_default();
-            let colon = memchr::memchr(b':', line).unwrap_or(line.len());
-            let value = start + colon + 2..start + line.len();
-            let value = (value.start <= value.end).then(|| HeaderValue::from_maybe_shared(text.slice(value)));
-            start = end + 1;
-            match (HeaderName::from_bytes(&line[..colon]), value) {
-                (Ok(name), Some(Ok(value))) => {
-                    map.append(name, value);
-                }
-                _ => debug_assert!(false, "a line that is no field: {}", line.escape_ascii()),
-            }
-        }
+        let mut map = match self.map {
+            Some(map) => *map,
+            None => read_back(Bytes::from(self.text).split_off(self.room)),
+        };
         if let Some(length) = self.length {
             map.insert(header::CONTENT_LENGTH, length.into());
         }
@@ -229,6 +281,37 @@ impl Fields {
         }
         map
     }
+}
+
+/// What the lines of an answer say, where it goes out over HTTP/2 all the same.
+fn read_back(text: Bytes) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(USUAL_COUNT);
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', &text) {
+        let line = text[start..end].strip_suffix(b"\r").unwrap_or_default();
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let value = start + colon + 2..start + line.len();
+        let value = (value.start <= value.end).then(|| HeaderValue::from_maybe_shared(text.slice(value)));
+        start = end + 1;
+        match (HeaderName::from_bytes(&line[..colon]), value) {
+            (Ok(name), Some(Ok(value))) => {
+                map.append(name, value);
+            }
+            _ => debug_assert!(false, "a line that is no field: {}", line.escape_ascii()),
+        }
+    }
+    map
+}
+
+fn are_lines(lines: &[u8], names: &[OurField]) -> bool {
+    let mut rest = lines;
+    names.iter().all(|name| {
+        let Some(value) = rest.strip_prefix(name.start.as_bytes()) else { return false };
+        let length = value.iter().take_while(|byte| matches!(byte, b' '..=b'~')).count();
+        let Some(behind) = value[length..].strip_prefix(b"\r\n") else { return false };
+        rest = behind;
+        true
+    }) && rest.is_empty()
 }
 
 pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -243,7 +326,7 @@ mod tests {
     use super::*;
 
     fn shown(fields: &Fields) -> &str {
-        std::str::from_utf8(&fields.text).unwrap()
+        std::str::from_utf8(&fields.text[fields.room..]).unwrap()
     }
 
     #[test]
@@ -264,54 +347,131 @@ mod tests {
         assert_eq!(fields.trailers, ["x-a", "x-b"]);
     }
 
-    /// What the lines say is what a map says, in the same order.
+    static OURS: OurField = OurField::new("x-ours: ");
+    static TWO: [OurField; 2] = [OurField::new("a: "), OurField::new("b-c: ")];
+
+    /// What the lines say is what a map says, in the same order; and what a map says can be sent as lines.
     #[track_caller]
     fn check_map(put: impl Fn(&mut Fields), expected: &[(&str, &[u8])]) {
-        let mut fields = Fields::default();
-        put(&mut fields);
-        let map = fields.into_map();
-        let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        assert_eq!(got, expected);
+        for mut fields in [Fields::default(), Fields::with_memory(Vec::new()), Fields::http2()] {
+            put(&mut fields);
+            let map = fields.into_map();
+            let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+            assert_eq!(got, expected);
+        }
+        let [as_lines, as_map] = [Fields::default(), Fields::http2()].map(|mut fields| {
+            put(&mut fields);
+            let (text, start) = fields.take_lines(&[]);
+            text[start..].escape_ascii().to_string()
+        });
+        assert_eq!(as_lines, as_map);
+    }
+
+    fn put_theirs(fields: &mut Fields, name: &str, value: &[u8]) {
+        let head = Bytes::from([name.as_bytes(), b": ", value].concat());
+        fields.put_if(&head, &head[..name.len()], &head[name.len() + 2..], |_| true);
     }
 
     #[test]
-    fn lines_are_read_back_as_they_were_written() {
-        const OURS: OurField = OurField::new("x-ours: ");
+    fn a_map_says_what_the_lines_say() {
         check_map(|_| {}, &[]);
-        check_map(|fields| fields.put_text(OURS, b""), &[("x-ours", b"")]);
-        check_map(|fields| fields.put_text(OURS, b"a: b, c"), &[("x-ours", b"a: b, c")]);
-        check_map(|fields| fields.put_if(b"X-Theirs", b"\x80\t\xff", |_| true), &[("x-theirs", b"\x80\t\xff")]);
+        check_map(|fields| fields.put_word(&OURS, ""), &[("x-ours", b"")]);
+        check_map(|fields| fields.put_lines(b"a: 1\r\nb-c: \r\n", &TWO), &[("a", b"1"), ("b-c", b"")]);
+        check_map(|fields| fields.clear(), &[]);
         check_map(
             |fields| {
-                fields.put_if(b"Vary", b"a", |_| true);
-                fields.put_word(OURS, "1");
-                fields.put_if(b"vary", b"b", |_| true);
-                fields.set_length(9);
+                fields.put_word(&OURS, "0");
+                fields.clear();
+                fields.put_ours(&OURS, &HeaderValue::from_static("1"));
             },
-            &[("vary", b"a"), ("vary", b"b"), ("x-ours", b"1"), ("content-length", b"9")],
+            &[("x-ours", b"1")],
+        );
+        check_map(|fields| fields.put_word(&OURS, "a: b, c"), &[("x-ours", b"a: b, c")]);
+        check_map(|fields| put_theirs(fields, "X-Theirs", b"\x80\t\xff"), &[("x-theirs", b"\x80\t\xff")]);
+        check_map(
+            |fields| {
+                put_theirs(fields, "Vary", b"a");
+                fields.put_word(&OURS, "1");
+                fields.put(&header::SET_COOKIE, &HeaderValue::from_static("c"));
+                put_theirs(fields, "Date", b"now");
+                assert!(fields.dated);
+            },
+            &[("vary", b"a"), ("x-ours", b"1"), ("set-cookie", b"c"), ("date", b"now")],
         );
     }
 
     #[test]
-    fn a_name_is_asked_for_in_lower_case() {
-        let mut fields = Fields::default();
-        for name in ["X-Keep", "X-DROP", "Date", "Trailer"] {
-            fields.put_if(name.as_bytes(), b"x-later", |name| {
-                assert!(!name.iter().any(u8::is_ascii_uppercase));
-                name != b"x-drop"
-            });
+    fn what_is_no_part_of_the_lines_stands_behind_them_in_a_map() {
+        for mut fields in [Fields::default(), Fields::http2()] {
+            put_theirs(&mut fields, "vary", b"a");
+            put_theirs(&mut fields, "vary", b"b");
+            put_theirs(&mut fields, "trailer", b"x-later");
+            fields.set_length(9);
+            let map = fields.into_map();
+            let values = |name| map.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+            assert_eq!(
+                (values("vary"), values("trailer"), values("content-length")),
+                (vec!["a", "b"], vec!["x-later"], vec!["9"])
+            );
         }
-        assert_eq!(shown(&fields), "x-keep: x-later\r\ndate: x-later\r\n");
-        assert!(fields.dated);
-        assert_eq!(fields.trailers, ["x-later"]);
+    }
+
+    #[test]
+    fn lines_may_have_others_before_them() {
+        for memory in [None, Some(Vec::new()), Some(b"what was there before".repeat(9))] {
+            let long = "x".repeat(STATUS_ROOM + 1);
+            for before in ["", "status", &long[2..], &long] {
+                let mut fields = memory.clone().map_or_else(Fields::default, Fields::with_memory);
+                fields.put_word(&OURS, "1");
+                let (text, start) = fields.take_lines(&[before.as_bytes(), b"|"]);
+                assert_eq!(std::str::from_utf8(&text[start..]).unwrap(), format!("{before}|x-ours: 1\r\n"));
+                fields.clear();
+                fields.put_word(&OURS, "2");
+                assert_eq!(shown(&fields), "x-ours: 2\r\n");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_asked_for_in_lower_case() {
+        for mut fields in [Fields::default(), Fields::http2()] {
+            for name in ["X-Keep", "X-DROP", "Date", "Trailer"] {
+                let head = Bytes::from(format!("{name}: x-later"));
+                fields.put_if(&head, &head[..name.len()], &head[name.len() + 2..], |name| {
+                    assert!(!name.iter().any(u8::is_ascii_uppercase));
+                    name != b"x-drop"
+                });
+            }
+            assert!(fields.dated);
+            let map = fields.into_map();
+            let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+            assert_eq!(got, [("x-keep", &b"x-later"[..]), ("date", b"x-later"), ("trailer", b"x-later")]);
+        }
+    }
+
+    #[test]
+    fn what_are_no_lines_of_ours_is_none() {
+        assert!(are_lines(b"", &[]) && are_lines(b"a: 1\r\nb-c: \r\n", &TWO));
+        for lines in [
+            "a: 1\r\n",
+            "a: 1\nb-c: 2\n",
+            "a: 1\r\nb-c: 2",
+            "a: 1\r\nb-c: 2\r\n\r\n",
+            "a: 1\r\nb-c: 2\r\nd: 3\r\n",
+            "a: 1\r\nx: 2\r\n",
+            "a: \u{e9}\r\nb-c: 2\r\n",
+        ] {
+            assert!(!are_lines(lines.as_bytes(), &TWO), "{lines:?}");
+        }
     }
 
     #[test]
     fn no_value_begins_another_line() {
-        let mut fields = Fields::default();
-        for byte in (0..b' ').filter(|byte| *byte != b'\t').chain([0x7f]) {
-            fields.put_if(b"x", &[b'a', byte, b'b'], |_| true);
+        for mut fields in [Fields::default(), Fields::http2()] {
+            for byte in (0..b' ').filter(|byte| *byte != b'\t').chain([0x7f]) {
+                put_theirs(&mut fields, "x", &[b'a', byte, b'b']);
+            }
+            assert!(fields.into_map().is_empty());
         }
-        assert_eq!(shown(&fields), "");
     }
 }

@@ -235,8 +235,7 @@ impl Connection {
 
     /// No fields, for an answer on this connection.
     pub fn fields(&self) -> Fields {
-        // Over HTTP/2 the memory does not come back.
-        Fields::with_memory(if self.http2() { Vec::with_capacity(1024) } else { self.thread.spares.text() })
+        if self.http2() { Fields::http2() } else { Fields::with_memory(self.thread.spares.text()) }
     }
 
     /// Takes back the fields of a request that is done with, so that the next one has room for its own.

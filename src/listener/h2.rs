@@ -11,12 +11,11 @@ use std::{
 };
 
 use ::http::Request;
-use futures_util::FutureExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::{
-    Service,
+    Service, Serving,
     answer::Answer,
     conn::{Connection, Ending, Stage},
     fickle::Fickle,
@@ -37,10 +36,15 @@ impl<S: Service> Server<S> {
             let (service, connection, executor) = (Rc::clone(&self.service), Rc::clone(&connection), executor.clone());
             service_fn(move |request: Request<hyper::body::Incoming>| {
                 executor.stream_follows();
-                // Boxed where it is made: hyper moves what it is given several times before it runs.
-                let answer = Box::pin(Rc::clone(&service).serve(Rc::clone(&connection), request.map(Incoming::http2)));
+                let (service, connection) = (Rc::clone(&service), Rc::clone(&connection));
                 let fickle = Rc::clone(&fickle);
-                answer.map(move |Answer { head, body }| {
+                // Boxed where it is made: hyper moves what it is given several times before it runs. It begins in the
+                // task of the stream, by which the exchange comes to know it.
+                Box::pin(async move {
+                    let Answer { head, body } = match service.serve(connection, request.map(Incoming::http2)) {
+                        Serving::Answered(answer) => answer,
+                        Serving::Awaited(answer) => answer.await,
+                    };
                     let mut answer = head.into_response(body);
                     fickle.borrow_mut().mark(answer.headers_mut());
                     Ok::<_, Infallible>(answer)

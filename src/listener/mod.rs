@@ -30,7 +30,7 @@ mod tests;
 mod timers;
 pub mod tls;
 
-use std::{future::Future, io::Error, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io::Error, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
 use ::http::Request;
 use bytes::Bytes;
@@ -121,11 +121,16 @@ pub trait Service: 'static {
     ///
     /// While the connection drains, the listener adds `Connection: close` by itself. A panic costs the connection
     /// (HTTP/2: the stream), not the thread.
-    fn serve(
-        self: Rc<Self>,
-        connection: Rc<Connection>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Answer<Self::Body>> + 'static;
+    fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Serving<Self::Body>;
+}
+
+/// How a request is answered.
+pub enum Serving<B> {
+    /// Without waiting for anybody, as nearly every refusal is: this costs no future, of which a connection would keep
+    /// the memory and a thread with many of them find it cold.
+    Answered(Answer<B>),
+    /// In time.
+    Awaited(Pin<Box<dyn Future<Output = Answer<B>>>>),
 }
 
 /// Why the listener could not start.

@@ -84,6 +84,24 @@ impl Output {
         }
     }
 
+    /// Puts lines behind what there is: those of this text that begin at `start`. Gives memory back that it has no use
+    /// for; where nothing waits, that is what it had before, and nothing is copied.
+    #[must_use]
+    pub fn push_lines(&mut self, mut lines: Vec<u8>, start: usize) -> Vec<u8> {
+        if self.is_empty() {
+            mem::swap(&mut self.text, &mut lines);
+            self.text_sent = start;
+        } else {
+            self.text().extend_from_slice(&lines[start..]);
+        }
+        lines
+    }
+
+    /// Gives all memory back, where nothing waits in it.
+    pub fn take_memory(&mut self) -> Option<Vec<u8>> {
+        self.is_empty().then(|| mem::take(&mut self.text))
+    }
+
     /// Gives memory back that most messages do not need.
     pub fn rest(&mut self) {
         if self.is_empty() && self.text.capacity() > SMALL_PIECE {
@@ -196,6 +214,25 @@ mod tests {
         output.text().extend_from_slice(b"c");
         assert!(output.poll_write(&mut stream, &mut cx).is_ready());
         assert_eq!(stream.taken, [&large(b'a')[..], b"|", &large(b'b'), b"|c"].concat());
+    }
+
+    #[test]
+    fn lines_are_taken_over_or_put_behind() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = Buffered { taken: Vec::new(), appetite: 3, flushes: 1 };
+        let mut output = Output::default();
+        assert_eq!(output.push_lines(b"....first|".to_vec(), 4).capacity(), 0);
+        assert!(output.take_memory().is_none());
+        assert_eq!(output.push_lines(b"..second|".to_vec(), 2), b"..second|");
+        output.push_piece(Bytes::from(vec![b'x'; SMALL_PIECE + 1]), b"|");
+        assert_eq!(output.push_lines(b".third".to_vec(), 1), b".third");
+        assert!(output.poll_write(&mut stream, &mut cx).is_ready());
+        let large = vec![b'x'; SMALL_PIECE + 1];
+        assert_eq!(stream.taken, [b"first|second|".as_slice(), &large, b"|third"].concat());
+        assert!(output.take_memory().is_some_and(|memory| memory.is_empty() && memory.capacity() > 0));
+        assert_eq!(output.push_lines(b"..again".to_vec(), 2).capacity(), 0);
+        assert!(output.poll_write(&mut stream, &mut cx).is_ready());
+        assert!(stream.taken.ends_with(b"|thirdagain"));
     }
 
     #[test]

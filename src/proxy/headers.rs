@@ -123,7 +123,7 @@ impl HeaderRules {
                 && !nominated.iter().any(|nominated| nominated.as_str().as_bytes() == name)
         };
         for (name, value) in received.iter() {
-            fields.put_if(name, value, passes);
+            fields.put_if(received.text(), name, value, passes);
         }
     }
 }

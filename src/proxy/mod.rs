@@ -6,6 +6,7 @@ pub mod client_body;
 mod failure;
 mod form;
 pub mod headers;
+mod judge;
 pub mod live;
 pub mod outgoing;
 pub mod pipeline;

@@ -5,16 +5,21 @@ use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{body::Body, live::Live, record::Record};
 use crate::{
-    limits::Readings,
-    listener::{Answer, Exchange, OurField},
+    limits::{FIELD_NAMES, Readings},
+    listener::{Answer, Exchange, Fields, OurField},
     rejection::{self, Reason, Rejection},
 };
 
-const CONTENT_TYPE: OurField = OurField::new("content-type: ");
-const CACHE_CONTROL: OurField = OurField::new("cache-control: ");
-const PROXY_STATUS: OurField = OurField::new("proxy-status: ");
+static CONTENT_TYPE: OurField = OurField::new("content-type: ");
+static CACHE_CONTROL: OurField = OurField::new("cache-control: ");
+static PROXY_STATUS: OurField = OurField::new("proxy-status: ");
 /// The id that caller, upstream and operator share.
-pub(super) const X_REQUEST_ID: OurField = OurField::new("x-request-id: ");
+pub(super) static X_REQUEST_ID: OurField = OurField::new("x-request-id: ");
+/// The rate-limit fields, in the order of the table they are from.
+static RATE_LIMITS: [OurField; FIELD_NAMES.len()] = {
+    let [a, b, c, d, e] = FIELD_NAMES;
+    [OurField::new(a), OurField::new(b), OurField::new(c), OurField::new(d), OurField::new(e)]
+};
 const NO_STORE: &str = "no-store";
 
 /// What becomes of the connection after a refusal.
@@ -47,12 +52,12 @@ pub(super) fn refuse(
     let would = record.effective_method();
     let rendered = rejection::render(&rejection, live.errors, request_id.map_or(b"", |id| id.as_bytes()), would);
     let mut fields = exchange.connection().fields();
-    fields.put_ours(CONTENT_TYPE, rendered.content_type);
-    fields.put_word(CACHE_CONTROL, NO_STORE);
+    fields.put_ours(&CONTENT_TYPE, rendered.content_type);
+    fields.put_word(&CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = request_id {
-        fields.put_ours(X_REQUEST_ID, request_id.header_value());
+        fields.put_ours(&X_REQUEST_ID, request_id.header_value());
     }
-    fields.put_word(PROXY_STATUS, proxy_status(rejection.reason));
+    fields.put_word(&PROXY_STATUS, proxy_status(rejection.reason));
     if rendered.status == StatusCode::UNAUTHORIZED {
         let failed = rejection.reason.is_failed_authentication();
         for challenge in if failed { &live.challenges_after_failure } else { &live.challenges } {
@@ -74,7 +79,7 @@ pub(super) fn refuse(
         let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
         fields.put(&header::ALLOW, &allow);
     }
-    readings.write(live.limit_headers, |start, value| fields.put_text(OurField::new(start), value));
+    put_readings(readings, live, &mut fields);
 
     // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
     let bytes = if *method == Method::HEAD {
@@ -88,6 +93,11 @@ pub(super) fn refuse(
     }
     record.refused(&mut rejection, rendered.status.as_u16());
     Answer::new(rendered.status, fields, Body::own(bytes, record, exchange))
+}
+
+/// Says what remains.
+pub(super) fn put_readings(readings: &Readings, live: &Live, fields: &mut Fields) {
+    readings.write(live.limit_headers, |lines, names| fields.put_lines(lines, &RATE_LIMITS[names]));
 }
 
 /// Says that the answer is the proxy's own, and of which kind (RFC 9209 §2.3).
@@ -112,10 +122,10 @@ pub(super) fn health(
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") };
     record.answered(status.as_u16());
     let mut fields = exchange.connection().fields();
-    fields.put_word(CONTENT_TYPE, "text/plain");
-    fields.put_word(CACHE_CONTROL, NO_STORE);
+    fields.put_word(&CONTENT_TYPE, "text/plain");
+    fields.put_word(&CACHE_CONTROL, NO_STORE);
     if let Some(request_id) = record.request_id() {
-        fields.put_ours(X_REQUEST_ID, request_id.header_value());
+        fields.put_ours(&X_REQUEST_ID, request_id.header_value());
     }
     if afterwards == Afterwards::Close {
         fields.close();

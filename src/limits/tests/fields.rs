@@ -1,6 +1,6 @@
 //! The fields that tell the caller what remains.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 
@@ -15,8 +15,14 @@ fn readings() -> Readings {
 }
 
 fn write(readings: &Readings, style: HeaderStyle, headers: &mut HeaderMap) {
-    readings.write(style, |start, value| {
-        headers.append(start.strip_suffix(": ").unwrap(), HeaderValue::from_bytes(value).unwrap());
+    readings.write(style, |lines, names| {
+        let lines = std::str::from_utf8(lines).unwrap().strip_suffix("\r\n").unwrap();
+        assert_eq!(lines.split("\r\n").count(), names.len());
+        for (line, start) in lines.split("\r\n").zip(&FIELD_NAMES[names]) {
+            let (name, value) = line.split_once(": ").unwrap();
+            assert!(line.starts_with(start));
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
     });
 }
 

@@ -41,12 +41,9 @@ fn judge(what: &str, mut log: Vec<Admitted>, texts: &[&str]) -> usize {
 /// How much is left of the counting window.
 fn left(readings: &Readings) -> usize {
     let mut text = String::new();
-    readings.write(HeaderStyle::Draft, |start, value| {
-        if start == "ratelimit: " {
-            text = String::from_utf8(value.to_vec()).expect("text");
-        }
-    });
-    let member = text.split(", ").find(|member| member.contains("-3600s")).expect("the counting window");
+    readings.write(HeaderStyle::Draft, |lines, _| text = String::from_utf8(lines.to_vec()).expect("text"));
+    let list = text.lines().next().expect("a list");
+    let member = list.split(", ").find(|member| member.contains("-3600s")).expect("the counting window");
     member.split("r=").nth(1).and_then(|rest| rest.split(';').next()?.parse().ok()).expect("a number")
 }
 

@@ -9,8 +9,8 @@ use super::super::{
     output::Output,
 };
 
-/// Room for the status, the framing, the date and what is said of the connection.
-const FRAMING_ROOM: usize = 256;
+/// Room for the framing, the date and what is said of the connection.
+const FRAMING_ROOM: usize = 192;
 
 /// What of the request decides how it is answered.
 #[derive(Debug)]
@@ -52,17 +52,25 @@ pub(super) enum Size {
     Unknown,
 }
 
-/// Writes the head of an answer. Its framing is ours to say, whatever its fields speak of.
-pub(super) fn write_head(out: &mut Vec<u8>, head: &AnswerHead, size: Size, asked: &Asked, date: &[u8]) -> Said {
-    let AnswerHead { status, reason, fields } = head;
+/// The head of an answer: its lines, where in their memory they begin, and what they say. Its framing is ours to say,
+/// whatever its fields speak of.
+pub(super) fn write_head(head: AnswerHead, size: Size, asked: &Asked, date: &[u8]) -> (Vec<u8>, usize, Said) {
+    let AnswerHead { status, reason, mut fields } = head;
     // Interim answers are not the service's to give.
-    let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
-    let status = if status.is_informational() && !switches { StatusCode::INTERNAL_SERVER_ERROR } else { *status };
-    let framing = encoding(status, size, fields, asked);
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+    let status = if status.is_informational() && !switches { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+    let framing = encoding(status, size, &fields, asked);
     let keep_alive = asked.keep_alive && !fields.closes && framing != Encoding::UntilClose && !switches;
-    out.reserve(fields.text.len() + FRAMING_ROOM);
-    write_status(out, status, reason.as_ref(), asked.version);
-    out.extend_from_slice(&fields.text);
+    let reason = reason.as_ref().map(ReasonPhrase::as_bytes);
+    let (mut lines, start) = fields.take_lines(&[
+        if asked.version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " },
+        status.as_str().as_bytes(),
+        b" ",
+        reason.unwrap_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes()),
+        b"\r\n",
+    ]);
+    let out = &mut lines;
+    out.reserve(FRAMING_ROOM);
     match &framing {
         Encoding::Length(bytes) => write_length(out, *bytes),
         Encoding::Chunked(trailers) => {
@@ -94,16 +102,7 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &AnswerHead, size: Size, asked
         write_line(out, "date", date);
     }
     out.extend_from_slice(b"\r\n");
-    Said { framing, keep_alive, switches }
-}
-
-fn write_status(out: &mut Vec<u8>, status: StatusCode, reason: Option<&ReasonPhrase>, version: Version) {
-    out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    let reason = reason.map(ReasonPhrase::as_bytes);
-    out.extend_from_slice(reason.unwrap_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes()));
-    out.extend_from_slice(b"\r\n");
+    (lines, start, Said { framing, keep_alive, switches })
 }
 
 /// Whether there is a body at all behind an answer with this status (RFC 9110 §6.4.1).
@@ -205,9 +204,8 @@ mod tests {
             response = response.header(*name, *value);
         }
         let head = Answer::from(response.body(()).unwrap()).head;
-        let mut out = Vec::new();
-        let said = write_head(&mut out, &head, size, asked, DATE);
-        let text = String::from_utf8(out).unwrap();
+        let (lines, start, said) = write_head(head, size, asked, DATE);
+        let text = std::str::from_utf8(&lines[start..]).unwrap();
         let (line, rest) = text.split_once("\r\n").unwrap();
         assert!(line.starts_with(if asked.version == Version::HTTP_10 { "HTTP/1.0 " } else { "HTTP/1.1 " }), "{line}");
         assert_eq!(rest.replace("date: today\r\n", "").strip_suffix("\r\n").unwrap().replace("\r\n", "|"), expected);

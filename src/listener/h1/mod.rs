@@ -29,7 +29,7 @@ use self::{
     input::{HeadError, Input},
 };
 use super::{
-    Service,
+    Service, Serving,
     answer::{Answer, AnswerHead, Fields},
     conn::{Connection, Ending, Stage},
     gather::Gathered,
@@ -148,29 +148,35 @@ impl<S: Service> Server<S> {
                 Err(HeadError::Refused(refusal)) => return self.refuse(refusal, output, &mut stream).await,
             };
             let (request, mut asked) = receive(head, connection, input);
-            let answer = {
-                let mut serving = pin!(Rc::clone(&self.service).serve(Rc::clone(connection), request));
-                poll_fn(|cx| match serving.as_mut().poll(cx) {
-                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                    Poll::Pending => input.borrow_mut().poll_gone(cx).map(|()| None),
-                })
-                .await
+            let answer = match Rc::clone(&self.service).serve(Rc::clone(connection), request) {
+                Serving::Answered(answer) => answer,
+                Serving::Awaited(mut answer) => {
+                    let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                        Poll::Pending => input.borrow_mut().poll_gone(cx).map(|()| None),
+                    });
+                    match answer.await {
+                        Some(answer) => answer,
+                        None => return Outcome::Broken,
+                    }
+                }
             };
-            let Some(answer) = answer else { return Outcome::Broken };
             // Who was not asked for a body may send it or leave it (RFC 9110 §10.1.1): what follows could be either.
             let (invitation, invited) = input.borrow_mut().answered();
             output.text().extend_from_slice(invitation);
             asked.keep_alive &= invited && !self.thread.draining();
             let Answer { head, body } = answer;
-            let said = answer::write_head(output.text(), &head, size(&body), &asked, &self.thread.date());
-            self.thread.spares.give_text(head.fields.text);
+            let (lines, start, said) = answer::write_head(head, size(&body), &asked, &self.thread.date());
+            self.thread.spares.give_text(output.push_lines(lines, start));
             if send(body, said.framing, &mut output, &mut stream, input).await.is_err() {
                 return Outcome::Broken;
             }
             if said.switches {
                 return Outcome::Switched;
             }
-            output.rest();
+            if let Some(memory) = output.take_memory() {
+                self.thread.spares.give_text(memory);
+            }
             if !said.keep_alive || !poll_fn(|cx| Poll::Ready(input.borrow_mut().end(cx))).await {
                 return Outcome::Closed;
             }
@@ -189,7 +195,8 @@ impl<S: Service> Server<S> {
         counter.add();
         let head = AnswerHead { status, reason: None, fields: Fields::default() };
         let asked = Asked { method: Method::GET, version: Version::HTTP_11, takes_trailers: false, keep_alive: false };
-        answer::write_head(output.text(), &head, Size::Exactly(0), &asked, &self.thread.date());
+        let (lines, start, _) = answer::write_head(head, Size::Exactly(0), &asked, &self.thread.date());
+        let _ = output.push_lines(lines, start);
         match poll_fn(|cx| output.poll_write(stream, cx)).await {
             Ok(()) => Outcome::Refused,
             Err(_) => Outcome::Broken,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::{Answer, Connection, Cut, Exchange, Incoming, Service};
+use super::super::{Answer, Connection, Cut, Exchange, Incoming, Service, Serving};
 use crate::{clock, keys::record::KeyState};
 
 pub(super) struct TestService {
@@ -25,8 +25,8 @@ pub(super) struct TestService {
 impl Service for TestService {
     type Body = TestBody;
 
-    async fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Answer<TestBody> {
-        self.respond(connection, request).await.into()
+    fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Serving<TestBody> {
+        Serving::Awaited(Box::pin(async { Answer::from(self.respond(connection, request).await) }))
     }
 }
 

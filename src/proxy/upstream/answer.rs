@@ -70,6 +70,11 @@ impl Received {
         Ok(Self { text: head, fields })
     }
 
+    /// The text that names and values are parts of.
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
     /// Name and value of each field, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|field| (&self.text[field.name()], &self.text[field.value()]))

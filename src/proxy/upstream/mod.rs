@@ -172,9 +172,9 @@ pub struct Sending {
 /// # Errors
 ///
 /// See [`SendError`].
-pub async fn send(sending: Sending) -> Result<(Answer, Lease), SendError> {
-    let Sending { pool, caller, head, body, framing, asked, upload, upgrade, place, now } = sending;
+pub async fn send(sending: Box<Sending>) -> Result<(Answer, Lease), SendError> {
     end_of_turn().await;
+    let Sending { pool, caller, head, body, framing, asked, upload, upgrade, place, now } = *sending;
     let mut lease = Lease {
         connection: None,
         pool,
@@ -195,7 +195,7 @@ pub async fn send(sending: Sending) -> Result<(Answer, Lease), SendError> {
     connection.wire.borrow_mut().push_head(head);
     let mut outflow = Outflow::new(body, framing);
     loop {
-        match lease.converse(&mut outflow, asked).await {
+        let broken = match lease.converse(&mut outflow, asked).await {
             Ok(answer) => {
                 lease.sent = outflow.is_done();
                 if !lease.sent {
@@ -203,21 +203,21 @@ pub async fn send(sending: Sending) -> Result<(Answer, Lease), SendError> {
                 }
                 return Ok((answer, lease));
             }
-            Err(Broken::Unsent(_)) if kept => {
+            Err(broken) => broken,
+        };
+        let error = match broken {
+            Broken::Unsent(_) if kept => {
                 kept = false;
                 Box::pin(lease.move_to_fresh(caller)).await?;
+                continue;
             }
-            Err(broken) => {
-                let error = match broken {
-                    Broken::Unsent(error) => SendError::Request(error),
-                    Broken::Failed(error) => error,
-                };
-                if let SendError::Request(error) | SendError::Answer(AnswerError::Io(error)) = &error {
-                    lease.pool.destination().tell(error);
-                }
-                return Err(error);
-            }
+            Broken::Unsent(error) => SendError::Request(error),
+            Broken::Failed(error) => error,
+        };
+        if let SendError::Request(error) | SendError::Answer(AnswerError::Io(error)) = &error {
+            lease.pool.destination().tell(error);
         }
+        return Err(error);
     }
 }
 
