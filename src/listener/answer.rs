@@ -3,16 +3,18 @@
 //! For HTTP/1 its fields are kept as the lines in which they are sent: to put a line behind another costs a tenth of what
 //! a map of them does. For HTTP/2 they are a map from the beginning, which is what its codec takes.
 
+use std::cell::RefCell;
+
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::ext::ReasonPhrase;
 
 use super::framing::{decimal, members};
 
 /// Room for a status line with a usual reason phrase.
 const STATUS_ROOM: usize = 48;
-/// How many fields most answers have.
-const USUAL_COUNT: usize = 14;
+/// For how many fields a map has room at first: as many as most answers have.
+const USUAL_COUNT: usize = 24;
 
 /// A status, fields and a body.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub struct Fields {
     text: Vec<u8>,
     room: usize,
     /// What HTTP/2 has in place of lines.
-    map: Option<Box<HeaderMap>>,
+    map: Option<HeaderMap>,
     /// `Content-Length`, of a body that need not be there.
     pub(super) length: Option<u64>,
     /// Whether the connection is to be closed behind it (HTTP/1).
@@ -126,7 +128,7 @@ impl Fields {
 
     /// No fields, to be sent over HTTP/2.
     pub(super) fn http2() -> Self {
-        Self { map: Some(Box::new(HeaderMap::with_capacity(USUAL_COUNT))), ..Self::default() }
+        Self { map: Some(HeaderMap::with_capacity(USUAL_COUNT)), ..Self::default() }
     }
 
     /// No fields, and the room that there is for more.
@@ -202,7 +204,7 @@ impl Fields {
     pub fn put_lines(&mut self, lines: &[u8], names: &'static [OurField]) {
         debug_assert!(are_lines(lines, names), "{}", lines.escape_ascii());
         let Some(map) = &mut self.map else { return self.text.extend_from_slice(lines) };
-        let lines = Bytes::copy_from_slice(lines);
+        let lines = shared(lines);
         let mut start = 0;
         for (name, end) in names.iter().zip(memchr::memchr_iter(b'\r', &lines)) {
             if let Ok(value) = HeaderValue::from_maybe_shared(lines.slice(start + name.start.len()..end)) {
@@ -270,17 +272,34 @@ impl Fields {
 
     fn into_map(self) -> HeaderMap {
         let mut map = match self.map {
-            Some(map) => *map,
+            Some(map) => map,
             None => read_back(Bytes::from(self.text).split_off(self.room)),
         };
-        if let Some(length) = self.length {
-            map.insert(header::CONTENT_LENGTH, length.into());
+        if let Some(length) = self.length
+            && let Ok(length) = HeaderValue::from_maybe_shared(shared(itoa::Buffer::new().format(length).as_bytes()))
+        {
+            map.insert(header::CONTENT_LENGTH, length);
         }
         for name in self.trailers {
             map.append(header::TRAILER, name.into());
         }
         map
     }
+}
+
+/// A copy, in memory that the answers of a thread share.
+fn shared(text: &[u8]) -> Bytes {
+    const BLOCK: usize = 4 * 1024;
+    thread_local! {
+        static MEMORY: RefCell<BytesMut> = RefCell::default();
+    }
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.capacity() < text.len() {
+            memory.reserve(text.len().max(BLOCK));
+        }
+        memory.extend_from_slice(text);
+        memory.split().freeze()
+    })
 }
 
 /// What the lines of an answer say, where it goes out over HTTP/2 all the same.

@@ -125,6 +125,10 @@ pub trait Service: 'static {
 }
 
 /// How a request is answered.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is made; a box would cost what it is to save"
+)]
 pub enum Serving<B> {
     /// Without waiting for anybody, as nearly every refusal is: this costs no future, of which a connection would keep
     /// the memory and a thread with many of them find it cold.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, header, request::Parts};
 use http_body::Body as _;
 
 use super::{
@@ -21,8 +21,8 @@ use crate::{
 
 impl Pipeline {
     /// Stage 1, and those behind it.
-    pub(super) fn arrived(&self, judged: &mut Judged) -> Result<Step, Rejection> {
-        arrive(judged)?;
+    pub(super) fn arrived(&self, head: Parts, judged: &mut Judged) -> Result<Step, Rejection> {
+        arrive(head, judged)?;
         if judged.facts()?.form_body_pending { Ok(Step::Form) } else { self.judge(judged) }
     }
 
@@ -63,9 +63,9 @@ impl Pipeline {
         match judged.kept.as_deref() {
             Some(kept) => {
                 let handle = &mut kept.address.borrow_mut();
-                self.shared.limiter.take_address_by(handle, limits, client, now, &mut judged.readings)
+                self.shared.limiter.take_address_by(handle, limits, client, now, &mut judged.record.readings)
             }
-            None => self.shared.limiter.take_address(limits, client, now, &mut judged.readings),
+            None => self.shared.limiter.take_address(limits, client, now, &mut judged.record.readings),
         }
         .map_err(Rejection::from)
     }
@@ -81,7 +81,7 @@ impl Pipeline {
             let facts = judged.facts()?;
             (facts.client, facts.target.query())
         };
-        let headers = &judged.head.headers;
+        let headers = &judged.headers;
         let presented = match credential::extract(headers, query, &live.credential) {
             Ok(presented) => presented,
             Err(rejection) => return Err(self.charge_malformed(rejection, client, judged)),
@@ -153,7 +153,10 @@ impl Pipeline {
         }
         let permit = live.policy.decide(need, identity, judged.facts()?)?;
         let key = permit.record();
-        self.shared.limiter.take_key(&live.limits, key, now.mono, &mut judged.readings).map_err(Rejection::from)?;
+        self.shared
+            .limiter
+            .take_key(&live.limits, key, now.mono, &mut judged.record.readings)
+            .map_err(Rejection::from)?;
         Ok(Passage::Permitted(permit))
     }
 
@@ -179,11 +182,11 @@ impl Judged {
 }
 
 /// Stage 1: reads the head.
-fn arrive(judged: &mut Judged) -> Result<(), Rejection> {
-    let Judged { local, connection, head, record, .. } = judged;
+fn arrive(mut head: Parts, judged: &mut Judged) -> Result<(), Rejection> {
+    let Judged { local, connection, record, .. } = judged;
     let settings = &local.live.facts;
     let arrival = Arrival { peer: connection.peer(), secure: connection.secure(), http2: connection.http2() };
-    match Facts::from_head(head, &arrival, settings) {
+    match Facts::from_head(&head, &arrival, settings) {
         Ok(facts) => {
             let odd_fields = record.set_facts(facts).odd_fields;
             if odd_fields {
@@ -191,12 +194,13 @@ fn arrive(judged: &mut Judged) -> Result<(), Rejection> {
             }
         }
         Err((rejection, request_id)) => {
-            record.unclear(head, request_id);
+            record.unclear(&head, request_id);
             return Err(rejection);
         }
     }
     // The listener takes a list that ends in "chunked"; the upstream might take the list (RFC 9112 §6.1).
-    if is_clear(&head.headers) { Ok(()) } else { Err(Reason::AmbiguousFraming.into()) }
+    judged.headers = head.headers;
+    if is_clear(&judged.headers) { Ok(()) } else { Err(Reason::AmbiguousFraming.into()) }
 }
 
 /// Whether a message is framed by nothing but `chunked`, or by no coding.
@@ -213,7 +217,7 @@ fn is_clear(headers: &HeaderMap) -> bool {
 fn put_off(mut rejection: Rejection, judged: &Judged) -> Rejection {
     if rejection.reason == Reason::FailureLimit {
         let now = judged.record.began().mono;
-        rejection.retry_after = rejection.retry_after.map(|seconds| judged.readings.put_off(seconds, now));
+        rejection.retry_after = rejection.retry_after.map(|seconds| judged.record.readings.put_off(seconds, now));
     }
     rejection
 }

@@ -27,7 +27,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, request::Parts};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::Body as _;
 
 use super::{
@@ -48,7 +48,7 @@ use crate::{
     clock,
     credential::{self, Presented},
     facts::Facts,
-    limits::{AddressHandle, Readings},
+    limits::AddressHandle,
     listener::{self, Connection, Exchange, Fields, Incoming, Service, Serving},
     policy::{Need, Passage},
     rejection::{Reason, Rejection},
@@ -79,7 +79,8 @@ pub(super) struct Judged {
     pub(super) local: Rc<Local>,
     pub(super) connection: Rc<Connection>,
     pub(super) exchange: Exchange,
-    pub(super) head: Parts,
+    /// The fields of the request, from when they were judged until they are handed on.
+    pub(super) headers: HeaderMap,
     /// The body, until it is handed on.
     pub(super) body: Option<ClientBody>,
     /// The body, where it had to be read to be judged.
@@ -87,7 +88,6 @@ pub(super) struct Judged {
     pub(super) bodiless: bool,
     pub(super) end: BodyEnd,
     pub(super) record: Box<Record>,
-    pub(super) readings: Readings,
     /// What is kept with the connection.
     pub(super) kept: Option<Rc<Kept>>,
 }
@@ -141,12 +141,10 @@ impl Pipeline {
         let exchange = connection.begin(now.mono);
         let local = self.local();
         let record = Record::begin(&self.recorder, &local, &connection, head.version, now);
-        let (kept, readings) = (connection.kept(), Readings::default());
-        let body = Some(body);
-        let mut judged =
-            Judged { local, connection, exchange, head, body, form: None, bodiless, end, record, readings, kept };
+        let (kept, headers, body) = (connection.kept(), HeaderMap::new(), Some(body));
+        let mut judged = Judged { local, connection, exchange, headers, body, form: None, bodiless, end, record, kept };
         // A panic ends this exchange alone.
-        let outcome = match catch_unwind(AssertUnwindSafe(|| self.arrived(&mut judged))) {
+        let outcome = match catch_unwind(AssertUnwindSafe(|| self.arrived(head, &mut judged))) {
             Ok(Ok(Step::Health)) => Ok(Ok(Answer::Health)),
             Ok(Ok(step)) => return Serving::Awaited(Box::pin(self.go_on(judged, step))),
             Ok(Err(rejection)) => Ok(Err(rejection)),
@@ -203,10 +201,10 @@ impl Pipeline {
     pub(super) fn prepare(&self, passage: &Passage, need: &Need<'_>, judged: &mut Judged) -> Result<Step, Rejection> {
         let local = Rc::clone(&judged.local);
         let live = &local.live;
-        let (body, form) = (judged.body.take(), judged.form.take());
         let overloaded = || Rejection::from(Reason::Overloaded).retry_after(1);
         let key = passage.record();
         let client = judged.facts()?.client;
+        let (body, form) = (judged.body.take(), judged.form.take());
         let place = live.in_flight.enter(key.map(|key| &**key), client).ok_or_else(overloaded)?;
         let caller = key.map_or_else(|| Caller::at(client), |key| Caller::with(key));
         // Of a request that is only observed, too, the upstream is the one of its key's mode.
@@ -214,9 +212,9 @@ impl Pipeline {
         let pool = local.pool(need.upstream(), mode);
 
         let has_body = form.is_some() || body.as_ref().is_some_and(|body| !body.is_end_stream());
-        let upgrade = tunnel::wanted(&judged.head, need).filter(|_| !has_body);
+        let upgrade = if has_body { None } else { tunnel::wanted(judged, need) };
         let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
-        credential::strip(&mut judged.head.headers, &mut facts.target, &live.credential);
+        credential::strip(&mut judged.headers, &mut facts.target, &live.credential);
 
         let response_timeout = need.response_timeout().unwrap_or(live.response_timeout);
         let now = clock::mono();
@@ -239,9 +237,9 @@ impl Pipeline {
         let facts = judged.facts()?;
         let framing = RequestFraming::of(&body);
         let head = live.rules.write_request(
-            &judged.head.headers,
+            &judged.headers,
             &Outgoing {
-                method: &judged.head.method,
+                method: &facts.method,
                 base_path: &pool.destination().base_path,
                 facts,
                 identity: key.map_or(Identity::Nobody, |key| Identity::Key(key)),
@@ -259,7 +257,7 @@ impl Pipeline {
         );
         let asked = Asked { head: facts.method == http::Method::HEAD };
         // All that is asked of them has been asked; the next request finds their memory warm.
-        judged.connection.take_back(mem::take(&mut judged.head.headers));
+        judged.connection.take_back(mem::take(&mut judged.headers));
         let pool = Rc::clone(pool);
         Ok(Step::Forward(Box::new(Sending { pool, caller, head, body, framing, asked, upload, upgrade, place, now })))
     }
@@ -294,7 +292,7 @@ impl Pipeline {
         if answer.body.is_end_stream() {
             lease.answer_ended(answer.body.leaves_connection());
         }
-        let upstream::Answer { status, reason, body, .. } = answer;
+        let upstream::Answer { status, reason, body, .. } = *answer;
         let answer = listener::Answer::new(status, fields, body).reason(reason);
         Ok(Answer::Upstream(Forwarded { status, answer, lease }))
     }
@@ -303,12 +301,12 @@ impl Pipeline {
     fn fields(&self, received: &upstream::Received, judged: &Judged) -> Fields {
         let live = &judged.local.live;
         let mut fields = judged.connection.fields();
-        live.rules.copy_answer(received, |name| judged.readings.replaces(live.limit_headers, name), &mut fields);
+        live.rules.copy_answer(received, |name| judged.record.readings.replaces(live.limit_headers, name), &mut fields);
         if let Some(request_id) = judged.record.request_id() {
             fields.put_ours(&respond::X_REQUEST_ID, request_id.header_value());
         }
-        respond::put_readings(&judged.readings, live, &mut fields);
-        for subject in judged.readings.near() {
+        respond::put_readings(&judged.record.readings, live, &mut fields);
+        for subject in judged.record.readings.near() {
             self.recorder.metrics.limit_near(subject);
         }
         fields
@@ -331,8 +329,8 @@ impl Judged {
 
     /// The answer. With it goes the record, which is written when it has been sent.
     fn complete(self, outcome: Outcome<Answer>) -> listener::Answer<Body> {
-        let Self { local, connection, exchange, head, body, bodiless, end, record, readings, .. } = self;
-        connection.take_back(head.headers);
+        let Self { local, connection, exchange, headers, body, bodiless, end, record, .. } = self;
+        connection.take_back(headers);
         let rejection = match outcome {
             Ok(Ok(Answer::Upstream(response))) => return response.complete(record, &exchange, &local),
             Ok(Ok(Answer::Tunnel(accepted))) => return accepted.complete(record, &exchange, &connection),
@@ -350,7 +348,7 @@ impl Judged {
         // Nor where the request ends, if a field may have told another reader so (RFC 9112 §11.2).
         let unclear = matches!(rejection.reason, Reason::AmbiguousFraming | Reason::AmbiguousFieldName);
         let afterwards = Afterwards::keep_if(!unread && !unclear && end.is_clear());
-        respond::refuse(rejection, &local.live, record, exchange, &readings, afterwards)
+        respond::refuse(rejection, &local.live, record, exchange, afterwards)
     }
 }
 

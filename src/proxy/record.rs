@@ -10,6 +10,7 @@ use crate::{
     clock::{self, Mono, Now},
     facts::{Facts, RequestId},
     keys::KeyRecord,
+    limits::Readings,
     listener::{Connection, Cut},
     rejection::{Reason, Rejection},
     telemetry::{AccessLog, KeyOutcome, Line, Metrics, Outcome},
@@ -37,6 +38,8 @@ pub struct Record {
     facts: Option<Facts>,
     route: Option<usize>,
     key: Option<Arc<KeyRecord>>,
+    /// What remains of the windows that it was taken from.
+    pub(super) readings: Readings,
     status: u16,
     outcome: Outcome,
     reason: Option<Reason>,
@@ -77,6 +80,7 @@ impl Record {
             facts: None,
             route: None,
             key: None,
+            readings: Readings::default(),
             status: 0,
             // What is dropped before anything was decided was given up by its caller.
             outcome: Outcome::Failed,

@@ -43,7 +43,6 @@ pub(super) fn refuse(
     live: &Live,
     mut record: Box<Record>,
     exchange: Exchange,
-    readings: &Readings,
     afterwards: Afterwards,
 ) -> Answer<Body> {
     let request_id = record.request_id();
@@ -79,7 +78,7 @@ pub(super) fn refuse(
         let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
         fields.put(&header::ALLOW, &allow);
     }
-    put_readings(readings, live, &mut fields);
+    put_readings(&record.readings, live, &mut fields);
 
     // To HEAD goes the head alone, with the length that the body would have had (RFC 9110 §9.3.2).
     let bytes = if *method == Method::HEAD {

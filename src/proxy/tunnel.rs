@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     task::spawn_local,
@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     body::Body,
+    pipeline::Judged,
     record::Record,
     upstream::{Answer, Lease, UpstreamStream},
 };
@@ -28,13 +29,14 @@ use crate::{
 
 /// The protocol that the connection is to be upgraded to: one that the client asks for, alone, and every reading of
 /// the request allows. Anything else is not forwarded as an upgrade (RFC 9110 §7.8).
-pub(super) fn wanted(head: &Parts, need: &Need<'_>) -> Option<HeaderValue> {
-    if need.upgrades().is_empty() || head.version != Version::HTTP_11 || head.method != Method::GET {
+pub(super) fn wanted(judged: &Judged, need: &Need<'_>) -> Option<HeaderValue> {
+    let (headers, record) = (&judged.headers, &judged.record);
+    if need.upgrades().is_empty() || record.version() != Version::HTTP_11 || *record.method() != Method::GET {
         return None;
     }
-    let mut values = head.headers.get_all(header::UPGRADE).iter();
+    let mut values = headers.get_all(header::UPGRADE).iter();
     let (Some(protocol), None) = (values.next(), values.next()) else { return None };
-    let nominated = head.headers.get_all(header::CONNECTION).iter().any(|value| {
+    let nominated = headers.get_all(header::CONNECTION).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
     let allowed = protocol.to_str().is_ok_and(|name| need.allows_upgrade(name.trim()));

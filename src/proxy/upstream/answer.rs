@@ -94,7 +94,12 @@ pub struct HeadReader {
 
 impl HeadReader {
     /// Ready once the head of the final answer is there.
-    pub fn poll(&mut self, wire: &mut Wire, asked: Asked, cx: &mut Context<'_>) -> Poll<Result<Answer, AnswerError>> {
+    pub fn poll(
+        &mut self,
+        wire: &mut Wire,
+        asked: Asked,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Box<Answer>, AnswerError>> {
         loop {
             if let Some(lines) = Lines::find(wire.input())? {
                 let text = wire.take(lines.bytes as u64);
@@ -187,20 +192,20 @@ impl Lines {
     }
 
     /// The answer whose head the text is.
-    fn read(self, text: Bytes, asked: Asked) -> Result<Answer, AnswerError> {
+    fn read(self, text: Bytes, asked: Asked) -> Result<Box<Answer>, AnswerError> {
         let mut says = Says::default();
         for field in &self.fields {
             says.heed(&text[field.name()], &text[field.value()])?;
         }
         let reason = (!self.reason.is_empty()).then(|| ReasonPhrase::try_from(&text[self.reason]).ok()).flatten();
-        Ok(Answer {
+        Ok(Box::new(Answer {
             status: self.status,
             reason,
             length: says.length.filter(|_| !says.chunked && self.status != StatusCode::NO_CONTENT),
             body: says.framing(asked, self.status, self.version)?,
             keep_alive: says.keep_alive,
             fields: Received { text, fields: self.fields },
-        })
+        }))
     }
 }
 

@@ -172,7 +172,7 @@ pub struct Sending {
 /// # Errors
 ///
 /// See [`SendError`].
-pub async fn send(sending: Box<Sending>) -> Result<(Answer, Lease), SendError> {
+pub async fn send(sending: Box<Sending>) -> Result<(Box<Answer>, Lease), SendError> {
     end_of_turn().await;
     let Sending { pool, caller, head, body, framing, asked, upload, upgrade, place, now } = *sending;
     let mut lease = Lease {
@@ -254,7 +254,7 @@ enum Broken {
 impl Lease {
     /// Sends the request and reads the head of the answer, both at once: an answer may come before the request has
     /// been sent to its end, and after the upstream has ceased to read it.
-    async fn converse(&mut self, outflow: &mut Outflow, asked: Asked) -> Result<Answer, Broken> {
+    async fn converse(&mut self, outflow: &mut Outflow, asked: Asked) -> Result<Box<Answer>, Broken> {
         let Some(connection) = &mut self.connection else { return Err(Broken::Failed(AnswerError::Ended.into())) };
         let mut reader = HeadReader::default();
         let mut refused = None;
