@@ -5,12 +5,14 @@
 //! | 1 | arrive | head, peer → [`Facts`] | `bad_request`, `method_not_allowed`, 414, 431 |
 //! | 2 | route | [`Facts`] → [`Need`] | `bad_request`, `method_not_allowed`, 413 |
 //! | 3 | take by address | [`Facts`], [`Need`] → – | `ip_limit` |
-//! | 4 | extract | head → [`Presented`](crate::credential::Presented) | `missing_credentials`, `malformed`, two at once |
+//! | 4 | extract | head → [`Presented`] | `missing_credentials`, `malformed`, two at once |
 //! | 5, 6 | find, verify | credential → [`Identity`](crate::policy::Identity) | `unknown_key`, `wrong_secret`, `failure_limit`, … |
 //! | 7 | decide | identity, need, facts → [`Permit`](crate::policy::Permit) | address, mode, route, scope, capability, KYC |
 //! | 8 | take by key and owner | permit → what remains | `key_limit`, `owner_limit` |
 //! | 9 | forward | request, [`Passage`] → answer | `upstream_*` |
 //! | 10 | record | dropping the [`Record`] writes it | – |
+//!
+//! Stages 1 to 8 are in the file `judge`. They are functions; only what has to be waited for is a future.
 //!
 //! The order is the order of refusals in the manual. The cheap and protective stages come first; nothing is charged to
 //! a key before its secret was verified; and only what policy made can be forwarded.
