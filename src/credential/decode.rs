@@ -34,7 +34,7 @@ pub(super) fn base64(encoded: &[u8], decoded: &mut [u8]) -> Option<usize> {
     // Eight at a time as long as two more bytes follow theirs, since eight bytes are written at once.
     let (eights, digits) = digits.split_at(digits.len().saturating_sub(3) / 8 * 8);
     for (place, eight) in eights.as_chunks::<8>().0.iter().enumerate() {
-        let ([high, low], _) = eight.as_chunks::<4>() else { break };
+        let ([high, low], _) = eight.as_chunks::<4>() else { return None };
         let (high, low) = (four(high), four(low));
         seen |= high | low;
         let bits = u64::from(high) << 40 | u64::from(low) << 16;
@@ -114,6 +114,9 @@ mod tests {
             let mut decoded = vec![0xff; length];
             assert_eq!(base64(encoded.as_bytes(), &mut decoded), Some(length));
             assert_eq!(decoded, bytes[..length]);
+            let mut roomy = vec![0xff; length + 8];
+            assert_eq!(base64(encoded.as_bytes(), &mut roomy), Some(length));
+            assert_eq!(roomy, [&bytes[..length], &[0xff; 8]].concat());
             if let Some(less) = length.checked_sub(1) {
                 assert_eq!(base64(encoded.as_bytes(), &mut decoded[..less]), None);
             }

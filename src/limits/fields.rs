@@ -21,6 +21,11 @@ use super::{
 pub const NAMES: [&str; 5] =
     ["ratelimit: ", "ratelimit-policy: ", "x-ratelimit-limit: ", "x-ratelimit-remaining: ", "x-ratelimit-reset: "];
 
+/// Which of them are the draft's.
+const DRAFT: Range<usize> = 0..2;
+/// Which are the legacy ones.
+const LEGACY: Range<usize> = 2..5;
+
 /// Of how many plans a thread keeps what is always the same.
 const KEPT: usize = 16;
 
@@ -30,10 +35,10 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, put: impl FnOnce(&[
     thread_local! {
         static WRITER: RefCell<Writer> = RefCell::default();
     }
-    let (draft, legacy) = match style {
-        HeaderStyle::Draft => (true, false),
-        HeaderStyle::Legacy => (false, true),
-        HeaderStyle::Both => (true, true),
+    let names = match style {
+        HeaderStyle::Draft => DRAFT,
+        HeaderStyle::Legacy => LEGACY,
+        HeaderStyle::Both => DRAFT.start..LEGACY.end,
         HeaderStyle::None => return,
     };
     let by_tightness = |(_, reading): &(usize, &Reading)| (reading.remaining, Reverse(reading.more_in));
@@ -41,7 +46,7 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, put: impl FnOnce(&[
     WRITER.with_borrow_mut(|Writer { memory, lines }| {
         let known = memory.of(windows);
         lines.clear();
-        if draft {
+        if names.start == DRAFT.start {
             for (reading, known) in windows.iter().zip(&known.windows) {
                 lines.extend_from_slice(known.member.as_bytes());
                 put_number(reading.remaining, lines);
@@ -50,14 +55,14 @@ pub(super) fn write(windows: &[Reading], style: HeaderStyle, put: impl FnOnce(&[
             }
             lines.extend_from_slice(known.policies.as_bytes());
         }
-        if legacy {
+        if names.end == LEGACY.end {
             lines.extend_from_slice(known.windows[place].legacy.as_bytes());
             put_number(tightest.remaining, lines);
             lines.extend_from_slice(b"\r\nx-ratelimit-reset: ");
             put_number(tightest.more_in, lines);
             lines.extend_from_slice(b"\r\n");
         }
-        put(lines, if draft { 0 } else { 2 }..if legacy { NAMES.len() } else { 2 });
+        put(lines, names);
     });
 }
 

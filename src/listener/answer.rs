@@ -3,7 +3,7 @@
 //! For HTTP/1 its fields are kept as the lines in which they are sent: to put a line behind another costs a tenth of what
 //! a map of them does. For HTTP/2 they are a map from the beginning, which is what its codec takes.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
@@ -37,11 +37,11 @@ pub(super) struct AnswerHead {
 /// none.
 #[derive(Debug, Default)]
 pub struct Fields {
-    /// Name, colon, blank, value, line end; in front of them, where the memory was used before, room for what HTTP/1.1
-    /// begins with.
+    /// Name, colon, blank, value, line end.
     text: Vec<u8>,
+    /// How much in front of them is room for the status line.
     room: usize,
-    /// What HTTP/2 has in place of lines.
+    /// What HTTP/2 has in place of lines, and a [`Response`] has had.
     map: Option<HeaderMap>,
     /// `Content-Length`, of a body that need not be there.
     pub(super) length: Option<u64>,
@@ -97,9 +97,9 @@ impl<B> Answer<B> {
 impl<B> From<Response<B>> for Answer<B> {
     fn from(response: Response<B>) -> Self {
         let (mut head, body) = response.into_parts();
-        let mut fields = Fields::default();
+        let mut fields = Fields::as_map();
         for (name, value) in &head.headers {
-            fields.put(name, value);
+            fields.put(name.clone(), value.clone());
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             fields.switches_to = head.headers.remove(header::UPGRADE);
@@ -126,8 +126,8 @@ impl Fields {
         Self { text, room: STATUS_ROOM, ..Self::default() }
     }
 
-    /// No fields, to be sent over HTTP/2.
-    pub(super) fn http2() -> Self {
+    /// No fields, in a map.
+    pub fn as_map() -> Self {
         Self { map: Some(HeaderMap::with_capacity(USUAL_COUNT)), ..Self::default() }
     }
 
@@ -143,7 +143,7 @@ impl Fields {
     /// Takes the lines, with one before them that consists of these parts. They begin where the number says.
     pub(super) fn take_lines(&mut self, before: &[&[u8]]) -> (Vec<u8>, usize) {
         let (mut text, room) = (std::mem::take(&mut self.text), std::mem::take(&mut self.room));
-        for (name, value) in self.map.take().iter().flat_map(|map| map.iter()) {
+        for (name, value) in self.map.take().iter().flatten() {
             write_line(&mut text, name.as_str(), value.as_bytes());
         }
         let length = before.iter().map(|part| part.len()).sum();
@@ -161,20 +161,20 @@ impl Fields {
     }
 
     /// Adds a field. What frames the message or belongs to the connection is heeded, and not sent as it is.
-    pub fn put(&mut self, name: &HeaderName, value: &HeaderValue) {
-        match *name {
+    pub fn put(&mut self, name: HeaderName, value: HeaderValue) {
+        match name {
             header::CONTENT_LENGTH => self.length = decimal(value.as_bytes()),
             header::TRANSFER_ENCODING | header::UPGRADE => {}
             header::CONNECTION => {
                 self.closes |= members(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
             }
             header::TRAILER => {
-                self.trailers.extend(members(value.as_bytes()).filter_map(|name| HeaderName::from_bytes(name).ok()));
+                self.put_trailers(value.as_bytes());
             }
             _ => {
-                self.dated |= *name == header::DATE;
+                self.dated |= name == header::DATE;
                 match &mut self.map {
-                    Some(map) => drop(map.append(name.clone(), value.clone())),
+                    Some(map) => drop(map.append(name, value)),
                     None => write_line(&mut self.text, name.as_str(), value.as_bytes()),
                 }
             }
@@ -207,7 +207,10 @@ impl Fields {
         let lines = shared(lines);
         let mut start = 0;
         for (name, end) in names.iter().zip(memchr::memchr_iter(b'\r', &lines)) {
-            if let Ok(value) = HeaderValue::from_maybe_shared(lines.slice(start + name.start.len()..end)) {
+            let value = start + name.start.len()..end;
+            if value.start <= value.end
+                && let Ok(value) = HeaderValue::from_maybe_shared(lines.slice(value))
+            {
                 map.append(&name.name, value);
             }
             start = end + 2;
@@ -220,20 +223,31 @@ impl Fields {
         self.text.extend_from_slice(b"\r\n");
     }
 
-    /// Adds a field as an upstream spells it, if it `passes` by its name in lower case. Both are parts of `head`. The
-    /// name is a token; a value with a control character is left out, whoever sent it: what is behind a line end would
-    /// be another field.
-    pub fn put_if(&mut self, head: &Bytes, name: &[u8], value: &[u8], passes: impl FnOnce(&[u8]) -> bool) {
-        if let Some(map) = &mut self.map {
-            let Ok(name) = HeaderName::from_bytes(name) else { return };
-            if passes(name.as_str().as_bytes())
-                && let Ok(value) = HeaderValue::from_maybe_shared(head.slice_ref(value))
-            {
-                self.dated |= name == header::DATE;
-                map.append(name, value);
-            }
-            return;
+    /// Adds the fields of an upstream's answer that `passes` lets pass by their names in lower case: of each, where in
+    /// the text of the head its name and its value stand. A name is a token; a value with a control character is left
+    /// out, whoever sent it: what is behind a line end would be another field.
+    pub fn copy(
+        &mut self,
+        head: &[u8],
+        places: impl Iterator<Item = (Range<usize>, Range<usize>)>,
+        passes: impl Fn(&[u8]) -> bool,
+    ) {
+        if self.map.is_none() {
+            return places.for_each(|(name, value)| self.copy_line(&head[name], &head[value], &passes));
         }
+        // The codec remembers values, and the memory that they are parts of: that is to be no read buffer.
+        let head = Bytes::copy_from_slice(head);
+        for (name, value) in places {
+            if let Ok(name) = HeaderName::from_bytes(&head[name])
+                && passes(name.as_str().as_bytes())
+                && let Ok(value) = HeaderValue::from_maybe_shared(head.slice(value))
+            {
+                self.put(name, value);
+            }
+        }
+    }
+
+    fn copy_line(&mut self, name: &[u8], value: &[u8], passes: impl Fn(&[u8]) -> bool) {
         let start = self.text.len();
         self.text.extend_from_slice(name);
         let lower_case = &mut self.text[start..];
@@ -245,7 +259,7 @@ impl Fields {
             return;
         }
         if lower_case == b"trailer" {
-            self.trailers.extend(members(value).filter_map(|name| HeaderName::from_bytes(name).ok()));
+            self.put_trailers(value);
             self.text.truncate(start);
             return;
         }
@@ -253,6 +267,10 @@ impl Fields {
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);
         self.text.extend_from_slice(b"\r\n");
+    }
+
+    fn put_trailers(&mut self, names: &[u8]) {
+        self.trailers.extend(members(names).filter_map(|name| HeaderName::from_bytes(name).ok()));
     }
 
     /// Says how long the body is, also where it is not sent: to HEAD.
@@ -271,10 +289,8 @@ impl Fields {
     }
 
     fn into_map(self) -> HeaderMap {
-        let mut map = match self.map {
-            Some(map) => map,
-            None => read_back(Bytes::from(self.text).split_off(self.room)),
-        };
+        debug_assert_eq!(self.text.len(), self.room, "what goes out over HTTP/2 is a map from the beginning");
+        let mut map = self.map.unwrap_or_default();
         if let Some(length) = self.length
             && let Ok(length) = HeaderValue::from_maybe_shared(shared(itoa::Buffer::new().format(length).as_bytes()))
         {
@@ -287,9 +303,10 @@ impl Fields {
     }
 }
 
-/// A copy, in memory that the answers of a thread share.
+/// A copy, in memory that a few answers of a thread share: as long as the codec of a connection remembers one of them,
+/// it holds all of it.
 fn shared(text: &[u8]) -> Bytes {
-    const BLOCK: usize = 4 * 1024;
+    const BLOCK: usize = 1024;
     thread_local! {
         static MEMORY: RefCell<BytesMut> = RefCell::default();
     }
@@ -300,26 +317,6 @@ fn shared(text: &[u8]) -> Bytes {
         memory.extend_from_slice(text);
         memory.split().freeze()
     })
-}
-
-/// What the lines of an answer say, where it goes out over HTTP/2 all the same.
-fn read_back(text: Bytes) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(USUAL_COUNT);
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', &text) {
-        let line = text[start..end].strip_suffix(b"\r").unwrap_or_default();
-        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
-        let value = start + colon + 2..start + line.len();
-        let value = (value.start <= value.end).then(|| HeaderValue::from_maybe_shared(text.slice(value)));
-        start = end + 1;
-        match (HeaderName::from_bytes(&line[..colon]), value) {
-            (Ok(name), Some(Ok(value))) => {
-                map.append(name, value);
-            }
-            _ => debug_assert!(false, "a line that is no field: {}", line.escape_ascii()),
-        }
-    }
-    map
 }
 
 fn are_lines(lines: &[u8], names: &[OurField]) -> bool {
@@ -344,8 +341,10 @@ pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 mod tests {
     use super::*;
 
-    fn shown(fields: &Fields) -> &str {
-        std::str::from_utf8(&fields.text[fields.room..]).unwrap()
+    /// The lines, as they would be sent.
+    fn lines(mut fields: Fields) -> String {
+        let (text, start) = fields.take_lines(&[]);
+        text[start..].escape_ascii().to_string()
     }
 
     #[test]
@@ -361,43 +360,48 @@ mod tests {
             .body(())
             .unwrap();
         let fields = Answer::from(response).head.fields;
-        assert_eq!(shown(&fields), "date: now\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n");
         assert_eq!((fields.length, fields.closes, fields.dated), (Some(7), true, true));
         assert_eq!(fields.trailers, ["x-a", "x-b"]);
+        assert_eq!(lines(fields), r"date: now\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n");
     }
 
     static OURS: OurField = OurField::new("x-ours: ");
     static TWO: [OurField; 2] = [OurField::new("a: "), OurField::new("b-c: ")];
 
-    /// What the lines say is what a map says, in the same order; and what a map says can be sent as lines.
+    /// What the lines say is what a map says, in the same order.
     #[track_caller]
-    fn check_map(put: impl Fn(&mut Fields), expected: &[(&str, &[u8])]) {
-        for mut fields in [Fields::default(), Fields::with_memory(Vec::new()), Fields::http2()] {
+    fn check(put: impl Fn(&mut Fields), expected: &[(&str, &[u8])]) {
+        let made = |mut fields: Fields| {
             put(&mut fields);
-            let map = fields.into_map();
-            let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-            assert_eq!(got, expected);
+            fields
+        };
+        let map = made(Fields::as_map()).into_map();
+        let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(got, expected);
+        let line = |(name, value): &(&str, &[u8])| format!(r"{name}: {}\r\n", value.escape_ascii());
+        let expected = expected.iter().map(line).collect::<String>();
+        for fields in [Fields::default(), Fields::with_memory(Vec::new()), Fields::as_map()] {
+            assert_eq!(lines(made(fields)), expected);
         }
-        let [as_lines, as_map] = [Fields::default(), Fields::http2()].map(|mut fields| {
-            put(&mut fields);
-            let (text, start) = fields.take_lines(&[]);
-            text[start..].escape_ascii().to_string()
-        });
-        assert_eq!(as_lines, as_map);
     }
 
     fn put_theirs(fields: &mut Fields, name: &str, value: &[u8]) {
-        let head = Bytes::from([name.as_bytes(), b": ", value].concat());
-        fields.put_if(&head, &head[..name.len()], &head[name.len() + 2..], |_| true);
+        put_theirs_if(fields, name, value, |_| true);
+    }
+
+    fn put_theirs_if(fields: &mut Fields, name: &str, value: &[u8], passes: impl Fn(&[u8]) -> bool) {
+        let head = [b"HTTP/1.1 200 OK\r\n", name.as_bytes(), b": ", value, b"\r\n\r\n"].concat();
+        let start = 17 + name.len() + 2;
+        fields.copy(&head, [(17..17 + name.len(), start..start + value.len())].into_iter(), passes);
     }
 
     #[test]
     fn a_map_says_what_the_lines_say() {
-        check_map(|_| {}, &[]);
-        check_map(|fields| fields.put_word(&OURS, ""), &[("x-ours", b"")]);
-        check_map(|fields| fields.put_lines(b"a: 1\r\nb-c: \r\n", &TWO), &[("a", b"1"), ("b-c", b"")]);
-        check_map(|fields| fields.clear(), &[]);
-        check_map(
+        check(|_| {}, &[]);
+        check(|fields| fields.put_word(&OURS, ""), &[("x-ours", b"")]);
+        check(|fields| fields.put_lines(b"a: 1\r\nb-c: \r\n", &TWO), &[("a", b"1"), ("b-c", b"")]);
+        check(|fields| fields.clear(), &[]);
+        check(
             |fields| {
                 fields.put_word(&OURS, "0");
                 fields.clear();
@@ -405,13 +409,13 @@ mod tests {
             },
             &[("x-ours", b"1")],
         );
-        check_map(|fields| fields.put_word(&OURS, "a: b, c"), &[("x-ours", b"a: b, c")]);
-        check_map(|fields| put_theirs(fields, "X-Theirs", b"\x80\t\xff"), &[("x-theirs", b"\x80\t\xff")]);
-        check_map(
+        check(|fields| fields.put_word(&OURS, "a: b, c"), &[("x-ours", b"a: b, c")]);
+        check(|fields| put_theirs(fields, "X-Theirs", b"\x80\t\xff"), &[("x-theirs", b"\x80\t\xff")]);
+        check(
             |fields| {
                 put_theirs(fields, "Vary", b"a");
                 fields.put_word(&OURS, "1");
-                fields.put(&header::SET_COOKIE, &HeaderValue::from_static("c"));
+                fields.put(header::SET_COOKIE, HeaderValue::from_static("c"));
                 put_theirs(fields, "Date", b"now");
                 assert!(fields.dated);
             },
@@ -420,19 +424,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_part_of_the_lines_stands_behind_them_in_a_map() {
-        for mut fields in [Fields::default(), Fields::http2()] {
-            put_theirs(&mut fields, "vary", b"a");
-            put_theirs(&mut fields, "vary", b"b");
-            put_theirs(&mut fields, "trailer", b"x-later");
-            fields.set_length(9);
-            let map = fields.into_map();
-            let values = |name| map.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
-            assert_eq!(
-                (values("vary"), values("trailer"), values("content-length")),
-                (vec!["a", "b"], vec!["x-later"], vec!["9"])
-            );
-        }
+    fn what_is_no_line_stands_behind_the_others_in_a_map() {
+        let mut fields = Fields::as_map();
+        put_theirs(&mut fields, "Trailer", b"x-later, n\x80ne, x-last");
+        put_theirs(&mut fields, "vary", b"a");
+        put_theirs(&mut fields, "vary", b"b");
+        fields.set_length(9);
+        let map = fields.into_map();
+        let values = |name| map.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(values("vary"), ["a", "b"]);
+        assert_eq!(values("trailer"), ["x-later", "x-last"]);
+        assert_eq!(values("content-length"), ["9"]);
     }
 
     #[test]
@@ -446,26 +448,24 @@ mod tests {
                 assert_eq!(std::str::from_utf8(&text[start..]).unwrap(), format!("{before}|x-ours: 1\r\n"));
                 fields.clear();
                 fields.put_word(&OURS, "2");
-                assert_eq!(shown(&fields), "x-ours: 2\r\n");
+                assert_eq!(lines(fields), r"x-ours: 2\r\n");
             }
         }
     }
 
     #[test]
     fn a_name_is_asked_for_in_lower_case() {
-        for mut fields in [Fields::default(), Fields::http2()] {
+        let put = |fields: &mut Fields| {
             for name in ["X-Keep", "X-DROP", "Date", "Trailer"] {
-                let head = Bytes::from(format!("{name}: x-later"));
-                fields.put_if(&head, &head[..name.len()], &head[name.len() + 2..], |name| {
+                put_theirs_if(fields, name, b"x-later", |name| {
                     assert!(!name.iter().any(u8::is_ascii_uppercase));
                     name != b"x-drop"
                 });
             }
             assert!(fields.dated);
-            let map = fields.into_map();
-            let got: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-            assert_eq!(got, [("x-keep", &b"x-later"[..]), ("date", b"x-later"), ("trailer", b"x-later")]);
-        }
+            assert_eq!(std::mem::take(&mut fields.trailers), ["x-later"]);
+        };
+        check(put, &[("x-keep", b"x-later"), ("date", b"x-later")]);
     }
 
     #[test]
@@ -486,11 +486,8 @@ mod tests {
 
     #[test]
     fn no_value_begins_another_line() {
-        for mut fields in [Fields::default(), Fields::http2()] {
-            for byte in (0..b' ').filter(|byte| *byte != b'\t').chain([0x7f]) {
-                put_theirs(&mut fields, "x", &[b'a', byte, b'b']);
-            }
-            assert!(fields.into_map().is_empty());
+        for byte in (0..b' ').filter(|byte| *byte != b'\t').chain([0x7f]) {
+            check(|fields| put_theirs(fields, "x", &[b'a', byte, b'b']), &[]);
         }
     }
 }

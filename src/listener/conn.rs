@@ -235,7 +235,7 @@ impl Connection {
 
     /// No fields, for an answer on this connection.
     pub fn fields(&self) -> Fields {
-        if self.http2() { Fields::http2() } else { Fields::with_memory(self.thread.spares.text()) }
+        if self.http2() { Fields::as_map() } else { Fields::with_memory(self.thread.spares.text()) }
     }
 
     /// Takes back the fields of a request that is done with, so that the next one has room for its own.

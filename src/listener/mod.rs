@@ -117,7 +117,8 @@ pub trait Service: 'static {
     /// The body of its answers. It must hold the [`Exchange`] until its end.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
 
-    /// Answers a request. Begin the exchange ([`Connection::begin`]) before the first await.
+    /// Answers a request. Begin the exchange ([`Connection::begin`]) before this returns, or when the answer is polled
+    /// for the first time.
     ///
     /// While the connection drains, the listener adds `Connection: close` by itself. A panic costs the connection
     /// (HTTP/2: the stream), not the thread.

@@ -55,7 +55,7 @@ impl Output {
 
     /// The head, where nothing of the message was taken.
     pub fn take_unsent(&mut self) -> Option<Vec<u8>> {
-        (!self.begun).then(|| mem::take(&mut self.text))
+        (!self.begun).then(|| mem::take(&mut self.text).split_off(mem::take(&mut self.text_sent)))
     }
 
     /// Where lines are written.
@@ -100,13 +100,6 @@ impl Output {
     /// Gives all memory back, where nothing waits in it.
     pub fn take_memory(&mut self) -> Option<Vec<u8>> {
         self.is_empty().then(|| mem::take(&mut self.text))
-    }
-
-    /// Gives memory back that most messages do not need.
-    pub fn rest(&mut self) {
-        if self.is_empty() && self.text.capacity() > SMALL_PIECE {
-            self.text = Vec::new();
-        }
     }
 
     /// Hands all on that was pushed, and flushes.
@@ -233,6 +226,9 @@ mod tests {
         assert_eq!(output.push_lines(b"..again".to_vec(), 2).capacity(), 0);
         assert!(output.poll_write(&mut stream, &mut cx).is_ready());
         assert!(stream.taken.ends_with(b"|thirdagain"));
+        let mut unsent = Output::default();
+        assert_eq!(unsent.push_lines(b"..unsent".to_vec(), 2).capacity(), 0);
+        assert_eq!(unsent.take_unsent().as_deref(), Some(&b"unsent"[..]));
     }
 
     #[test]

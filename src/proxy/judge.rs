@@ -40,6 +40,7 @@ impl Pipeline {
         match self.permit(&need, judged) {
             Ok(Permission::Granted(passage)) => self.prepare(&passage, &need, judged),
             Ok(Permission::Unverified(presented)) => Ok(Step::Verify(Box::new(presented))),
+            // The usual refusal is not moved around.
             Err(rejection) if !need.observes() => Err(rejection),
             Err(rejection) => self.observe(rejection, &need, judged),
         }
@@ -195,6 +196,7 @@ fn arrive(mut head: Parts, judged: &mut Judged) -> Result<(), Rejection> {
         }
         Err((rejection, request_id)) => {
             record.unclear(&head, request_id);
+            judged.headers = head.headers;
             return Err(rejection);
         }
     }

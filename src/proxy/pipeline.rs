@@ -12,7 +12,7 @@
 //! | 9 | forward | request, [`Passage`] → answer | `upstream_*` |
 //! | 10 | record | dropping the [`Record`] writes it | – |
 //!
-//! Stages 1 to 8 are in the file `judge`. They are functions; only what has to be waited for is a future.
+//! Stages 1 to 8 are in the file `judge`. Only what has to be waited for is a future: a form, a secret, the upstream.
 //!
 //! The order is the order of refusals in the manual. The cheap and protective stages come first; nothing is charged to
 //! a key before its secret was verified; and only what policy made can be forwarded.
@@ -214,8 +214,9 @@ impl Pipeline {
         let pool = local.pool(need.upstream(), mode);
 
         let has_body = form.is_some() || body.as_ref().is_some_and(|body| !body.is_end_stream());
-        let upgrade = if has_body { None } else { tunnel::wanted(judged, need) };
+        let version = judged.record.version();
         let facts = judged.record.facts_mut().ok_or(Reason::Internal)?;
+        let upgrade = tunnel::wanted(&judged.headers, version, &facts.method, need).filter(|_| !has_body);
         credential::strip(&mut judged.headers, &mut facts.target, &live.credential);
 
         let response_timeout = need.response_timeout().unwrap_or(live.response_timeout);

@@ -60,7 +60,7 @@ pub(super) fn refuse(
     if rendered.status == StatusCode::UNAUTHORIZED {
         let failed = rejection.reason.is_failed_authentication();
         for challenge in if failed { &live.challenges_after_failure } else { &live.challenges } {
-            fields.put(&header::WWW_AUTHENTICATE, challenge);
+            fields.put(header::WWW_AUTHENTICATE, challenge.clone());
         }
     }
     if let Some(scope) = &rejection.scope
@@ -68,15 +68,15 @@ pub(super) fn refuse(
         && let Ok(challenge) =
             HeaderValue::try_from(format!("Bearer realm=\"API\", error=\"insufficient_scope\", scope=\"{scope}\""))
     {
-        fields.put(&header::WWW_AUTHENTICATE, &challenge);
+        fields.put(header::WWW_AUTHENTICATE, challenge);
     }
     if let Some(seconds) = rejection.retry_after {
-        fields.put(&header::RETRY_AFTER, &seconds.into());
+        fields.put(header::RETRY_AFTER, seconds.into());
     }
     if rejection.reason == Reason::MethodNotAllowed {
         // A method that is never taken is refused before anybody has looked for a route (RFC 9110 §15.5.6).
         let allow = rejection.allow.take().unwrap_or_else(|| live.policy.allow().clone());
-        fields.put(&header::ALLOW, &allow);
+        fields.put(header::ALLOW, allow);
     }
     put_readings(&record.readings, live, &mut fields);
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     task::spawn_local,
@@ -18,7 +18,6 @@ use tokio::{
 
 use super::{
     body::Body,
-    pipeline::Judged,
     record::Record,
     upstream::{Answer, Lease, UpstreamStream},
 };
@@ -29,9 +28,8 @@ use crate::{
 
 /// The protocol that the connection is to be upgraded to: one that the client asks for, alone, and every reading of
 /// the request allows. Anything else is not forwarded as an upgrade (RFC 9110 §7.8).
-pub(super) fn wanted(judged: &Judged, need: &Need<'_>) -> Option<HeaderValue> {
-    let (headers, record) = (&judged.headers, &judged.record);
-    if need.upgrades().is_empty() || record.version() != Version::HTTP_11 || *record.method() != Method::GET {
+pub(super) fn wanted(headers: &HeaderMap, version: Version, method: &Method, need: &Need<'_>) -> Option<HeaderValue> {
+    if need.upgrades().is_empty() || version != Version::HTTP_11 || *method != Method::GET {
         return None;
     }
     let mut values = headers.get_all(header::UPGRADE).iter();

@@ -148,12 +148,14 @@ fn a_panic_costs_the_connection_and_not_the_thread() {
     let mut other = server.connect();
     other.get("/");
     other.answer();
-    let mut client = server.connect();
-    client.get("/panic");
-    assert_eq!(client.rest(), "");
-    other.get("/");
-    assert!(other.answer().ends_with("hello"));
-    server.wait_for("panics", |counters| counters.panics.get(), 1);
+    for (path, panics) in [("/panic", 1), ("/panic-at-once", 2)] {
+        let mut client = server.connect();
+        client.get(path);
+        assert_eq!(client.rest(), "");
+        other.get("/");
+        assert!(other.answer().ends_with("hello"));
+        server.wait_for("panics", |counters| counters.panics.get(), panics);
+    }
     server.wait_for("connections", |counters| counters.connections.get(), 1);
 }
 

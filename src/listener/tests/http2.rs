@@ -117,8 +117,10 @@ fn a_panic_costs_the_stream_alone() {
         |_| {},
         async |peer: Arc<Peer>| {
             let (mut send, _connection) = peer.connect().await;
-            assert!(get(&mut send, "/panic").await.unwrap_err().is_reset());
-            assert_eq!(get(&mut send, "/").await.unwrap(), "hello");
+            for path in ["/panic", "/panic-at-once"] {
+                assert!(get(&mut send, path).await.unwrap_err().is_reset());
+                assert_eq!(get(&mut send, "/").await.unwrap(), "hello");
+            }
         },
     );
 }

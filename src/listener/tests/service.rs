@@ -11,6 +11,7 @@ use std::{
 
 use ::http::{Request, Response, StatusCode, header};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -22,11 +23,19 @@ pub(super) struct TestService {
     pub(super) key: Arc<KeyState>,
 }
 
+/// What is answered without a future.
+const AT_ONCE: [&str; 6] = ["/facts", "/large", "/refuse", "/endless", "/silent", "/panic-at-once"];
+
 impl Service for TestService {
     type Body = TestBody;
 
     fn serve(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Serving<TestBody> {
-        Serving::Awaited(Box::pin(async { Answer::from(self.respond(connection, request).await) }))
+        let at_once = AT_ONCE.contains(&request.uri().path());
+        let mut answer = Box::pin(async { Answer::from(self.respond(connection, request).await) });
+        if at_once {
+            return Serving::Answered(answer.as_mut().now_or_never().expect("nothing to wait for"));
+        }
+        Serving::Awaited(answer)
     }
 }
 
@@ -105,7 +114,7 @@ impl TestService {
                 connection.vouch();
                 text(exchange, StatusCode::OK, "hello".to_owned())
             }
-            "/panic" => panic!("as asked"),
+            "/panic" | "/panic-at-once" => panic!("as asked"),
             "/upgrade" => {
                 let upgraded = connection.upgrade();
                 exchange.watch_key(Arc::clone(&self.key), true);

@@ -71,8 +71,13 @@ impl Received {
     }
 
     /// The text that names and values are parts of.
-    pub fn text(&self) -> &Bytes {
+    pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Where in the text the name and the value of each field stand.
+    pub fn places(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        self.fields.iter().map(|field| (field.name(), field.value()))
     }
 
     /// Name and value of each field, in the order in which they came.
